@@ -1,0 +1,1 @@
+"""TFX components that TFX does not have."""

@@ -1,0 +1,1 @@
+"""What is learnt: networks, pixels, training, export. No TFX import here."""

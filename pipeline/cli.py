@@ -1,0 +1,2 @@
+import click
+cli_group = click.Group()

@@ -1,0 +1,204 @@
+"""The configuration of a run: one tree of frozen dataclasses, `Config`.
+
+A configuration starts from a preset (`pipeline.presets`) and is changed with
+`section.field=value` assignments. Unknown names and values of the wrong type
+are errors that say what would be right. No TensorFlow import here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from models.settings import Model, Train, Transform, Tune
+
+__all__ = [
+    "Beam", "Config", "ConfigError", "Data", "Evaluate", "Model", "Serve",
+    "Train", "Transform", "Tune", "assign", "from_dict", "to_dict",
+]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run; the message says how to mend it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where the images come from."""
+
+    # "digits" (embedded), "ilsvrc" (archives as downloaded), "folder" (class
+    # folders, or tars of them) or "tfds".
+    kind: str = "digits"
+    # ilsvrc: folder of the three archives. folder: folder with train/ and val/
+    # (or train.tar and val.tar). tfds: the data_dir. digits: not used.
+    source: str = ""
+    # TFDS name, for kind "tfds": imagenet2012, imagenette/full-size-v2, cifar10.
+    tfds_name: str = ""
+    # Split names in the source that become `train` and `eval`; "" is the usual
+    # name of the kind. With no evaluation split, `holdout` of train becomes it.
+    train_split: str = ""
+    eval_split: str = ""
+    holdout: float = 0.1
+    # Number of classes; 0 takes what the source has. When set, a source with
+    # another number is an anomaly.
+    classes: int = 0
+    # Output shards; 0 chooses them from the size of the data.
+    train_shards: int = 0
+    eval_shards: int = 0
+    # Seed of the global shuffle, recorded in the artifact.
+    seed: int = 0
+    # Part of a split that may be quarantined before the run stops.
+    max_bad_fraction: float = 0.01
+    # Images of more pixels are quarantined before they are decoded.
+    max_pixels: int = 100_000_000
+    # "curated" imports our schema with the classes of the source; "infer" lets
+    # SchemaGen make one; anything else is the path of a schema.pbtxt.
+    schema: str = "curated"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Test protocols and the thresholds that bless a model."""
+
+    protocols: tuple[str, ...] = ("center", "ten_crop")
+    # The protocol that thresholds are checked on.
+    protocol: str = "center"
+    # Highest top-1 and top-5 error, 0..1, of a model that may be pushed.
+    max_top1_error: float = 0.9
+    max_top5_error: float = 0.9
+    # A candidate may be worse than the latest blessed model by this much top-1.
+    max_top1_increase: float = 0.0
+    # Metrics for every class as well.
+    per_class: bool = True
+    batch_size: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Serve:
+    """Where the model goes and under which name it answers."""
+
+    model_name: str = "resnet"
+    # Folder of versions in TF Serving's layout; "" is <pipeline root>/serving/<model_name>.
+    directory: str = ""
+    host: str = "127.0.0.1"
+    rest_port: int = 8501
+
+
+@dataclasses.dataclass(frozen=True)
+class Beam:
+    """How the heavy steps run."""
+
+    # Arguments of every Beam job. FnApiRunner is in-process and downloads nothing.
+    args: tuple[str, ...] = ("--runner=FnApiRunner",)
+    # Worker processes on this machine; 1 stays in process.
+    workers: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings of one pipeline."""
+
+    name: str = "resnet-digits"
+    preset: str = "digits"
+    # Everything a run writes, except what `serve.directory` names.
+    root: str = "runs"
+    cache: bool = True
+    data: Data = Data()
+    transform: Transform = Transform()
+    model: Model = Model()
+    train: Train = Train()
+    tune: Tune = Tune()
+    evaluate: Evaluate = Evaluate()
+    serve: Serve = Serve()
+    beam: Beam = Beam()
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain JSON form of a configuration or of one section."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(tree: dict[str, Any]) -> Config:
+    """The configuration that `to_dict` was made from."""
+    return _build(Config, tree, "")
+
+
+def digest(*parts: Any) -> str:
+    """Short stable hash of JSON values."""
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def assign(config: Config, assignments: Iterable[str]) -> Config:
+    """Applies `section.field=value` strings (`name=`, `root=` and `cache=` have no section).
+
+    Values are JSON or plain words: `train.epochs=3`, `data.source=/data`,
+    `train.boundaries=[30,60]`, `evaluate.protocols=center,ten_crop`.
+
+    Raises:
+      ConfigError: unknown name, or a value that does not fit the field's type.
+    """
+    for assignment in assignments:
+        key, sep, value = assignment.partition("=")
+        if not sep:
+            raise ConfigError(f"--set {assignment}: must be section.field=value, such as train.epochs=3.")
+        config = _assign(config, key.strip().split("."), value, key.strip())
+    return config
+
+
+def _assign(node: Any, path: list[str], value: str, key: str) -> Any:
+    name, rest = path[0], path[1:]
+    hints = typing.get_type_hints(type(node))
+    if name not in hints:
+        raise ConfigError(_unknown(name, key, hints))
+    if dataclasses.is_dataclass(hints[name]):
+        if not rest:
+            fields = ", ".join(typing.get_type_hints(hints[name]))
+            raise ConfigError(f"--set {key}: {name} is a section; name one of its fields: {fields}.")
+        return dataclasses.replace(node, **{name: _assign(getattr(node, name), rest, value, key)})
+    if rest:
+        raise ConfigError(f"--set {key}: {name} is a value and has no field {rest[0]}.")
+    return dataclasses.replace(node, **{name: _parse(hints[name], value, key)})
+
+
+def _unknown(name: str, key: str, valid: Iterable[str]) -> str:
+    valid = list(valid)
+    near = difflib.get_close_matches(name, valid, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"--set {key}: there is no {name}.{hint} Valid here: {', '.join(valid)}."
+
+
+def _parse(kind: Any, text: str, key: str) -> Any:
+    if kind is str:
+        return text
+    if typing.get_origin(kind) is tuple:
+        items = text.strip().removeprefix("[").removesuffix("]").removeprefix("(").removesuffix(")")
+        parts = [p.strip().strip("\"'") for p in items.split(",") if p.strip()]
+        return tuple(_parse(typing.get_args(kind)[0], p, key) for p in parts)
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.strip().lower()]
+        return kind(text.replace("_", ""))
+    except (KeyError, ValueError):
+        names = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise ConfigError(f"--set {key}={text}: must be {names.get(kind, kind)}.") from None
+
+
+def _build(kind: Any, tree: dict[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for name, value in tree.items():
+        if name not in hints:
+            raise ConfigError(_unknown(name, f"{where}{name}", hints))
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            value = _build(hint, value, f"{where}{name}.")
+        elif typing.get_origin(hint) is tuple:
+            value = tuple(value)
+        values[name] = value
+    return kind(**values)
