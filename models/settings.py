@@ -22,6 +22,8 @@ class Transform:
     scale_min: int = 256
     scale_max: int = 480
     pad: int = 4
+    # Smallest part of the area that "inception" draws.
+    area_min: float = 0.08
     flip: bool = True
     # Standard deviation of the noise along the RGB principal components; 0 is off.
     colour: float = 0.1

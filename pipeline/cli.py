@@ -1,2 +1,121 @@
+"""The `tfx` command: upstream's, with `run create --pipeline_path=FILE` added.
+
+The tfx wheel's console script finds this through pipeline/compat/tfx_cli_main.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+
 import click
-cli_group = click.Group()
+
+_RUNNERS = {
+    "LocalDagRunner": "local",
+    "BeamDagRunner": "beam",
+    "AirflowDagRunner": "airflow",
+    "KubeflowV2DagRunner": "vertex",
+}
+_GROUPS = ("pipeline", "run", "template")
+
+
+def detect_engine(path: str) -> str | None:
+    """The engine of the one TFX runner that a pipeline file names, or None."""
+    with open(path, "rb") as file:
+        tree = ast.parse(file.read(), path)
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names}
+    engines = {_RUNNERS[name] for name in names if name in _RUNNERS}
+    return engines.pop() if len(engines) == 1 else None
+
+
+def _upstream(group: str) -> click.Group:
+    # Upstream's handlers call `pip` by name: the one beside this Python.
+    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+    from tfx.tools.cli.commands.pipeline import pipeline_group
+    from tfx.tools.cli.commands.run import run_group
+    from tfx.tools.cli.commands.template import template_group
+
+    return dict(zip(_GROUPS, (pipeline_group, run_group, template_group), strict=True))[group]
+
+
+class _Commands(click.Group):
+    """Upstream's groups, imported when used: `tfx --help` is immediate."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_GROUPS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name == "run":
+            return run_group
+        return _upstream(name) if name in _GROUPS else None
+
+
+class _Run(click.Group):
+    """Upstream's `tfx run` with our `create` in front of its own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_upstream("run").list_commands(ctx))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        return create if name == "create" else _upstream("run").get_command(ctx, name)
+
+
+@click.group("cli", cls=_Commands)
+def cli_group() -> None:
+    """TFX pipelines from the command line."""
+
+
+@click.group("run", cls=_Run)
+def run_group() -> None:
+    """Group of commands for runs."""
+
+
+@click.command(
+    "create",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    epilog="Options after --pipeline_path that are not listed here go to the pipeline file: "
+    "--preset=NAME, --set section.field=value.",
+)
+@click.option(
+    "--pipeline_path",
+    "--pipeline-path",
+    type=click.Path(),
+    help="Python file that runs the pipeline; no `tfx pipeline create` is needed first.",
+)
+@click.option(
+    "--pipeline_name", "--pipeline-name", help="Name of a pipeline made with `tfx pipeline create`."
+)
+@click.option("--engine", default="auto", help="Orchestrator: auto, local, beam, airflow, vertex.")
+@click.pass_context
+def create(ctx: click.Context, pipeline_path: str | None, pipeline_name: str | None, engine: str) -> None:
+    """Create a new run of a pipeline."""
+    if pipeline_path is None:
+        if pipeline_name is None:
+            raise click.UsageError(
+                "Give --pipeline_path=FILE to run a file, or --pipeline_name=NAME for a pipeline made before."
+            )
+        upstream = _upstream("run").get_command(ctx, "create")
+        assert upstream is not None
+        args = ["--engine", engine, "--pipeline_name", pipeline_name, *ctx.args]
+        with upstream.make_context("create", args, parent=ctx.parent) as sub:
+            upstream.invoke(sub)
+        return
+    if not os.path.isfile(pipeline_path):
+        raise click.UsageError(f"--pipeline_path {pipeline_path}: there is no such file.")
+    if engine == "auto":
+        engine = detect_engine(pipeline_path) or "local"
+    if engine not in ("local", "beam"):
+        raise click.UsageError(
+            f"--pipeline_path runs files of local and beam pipelines; {pipeline_path} is one of {engine}: "
+            f"use `tfx pipeline create --engine={engine}`, then `tfx run create --pipeline_name=NAME`."
+        )
+    sys.exit(subprocess.call([sys.executable, pipeline_path, *ctx.args]))

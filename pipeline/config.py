@@ -18,8 +18,19 @@ from typing import Any
 from models.settings import Model, Train, Transform, Tune
 
 __all__ = [
-    "Beam", "Config", "ConfigError", "Data", "Evaluate", "Model", "Serve",
-    "Train", "Transform", "Tune", "assign", "from_dict", "to_dict",
+    "Beam",
+    "Config",
+    "ConfigError",
+    "Data",
+    "Evaluate",
+    "Model",
+    "Serve",
+    "Train",
+    "Transform",
+    "Tune",
+    "assign",
+    "from_dict",
+    "to_dict",
 ]
 
 
@@ -75,7 +86,6 @@ class Evaluate:
     max_top1_increase: float = 0.0
     # Metrics for every class as well.
     per_class: bool = True
-    batch_size: int = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +126,60 @@ class Config:
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
     beam: Beam = Beam()
+
+    def check(self) -> None:
+        """Finds what cannot run before anything heavy starts.
+
+        Raises:
+          ConfigError: the first setting that is wrong, and how to mend it.
+        """
+        kinds = ("digits", "ilsvrc", "folder", "tfds")
+        _one_of("data.kind", self.data.kind, kinds)
+        if self.data.kind != "digits" and not self.data.source:
+            raise ConfigError(
+                f"data.source is empty: name the {self.data.kind} images with --set data.source=FOLDER."
+            )
+        if not 0 <= self.data.max_bad_fraction <= 1:
+            raise ConfigError(f"data.max_bad_fraction={self.data.max_bad_fraction}: must be from 0 to 1.")
+        if not 0 < self.data.holdout < 1:
+            raise ConfigError(f"data.holdout={self.data.holdout}: must be between 0 and 1.")
+        _one_of("transform.crop", self.transform.crop, ("scale", "inception", "pad", "none"))
+        _one_of("transform.mean", self.transform.mean, ("pixel", "channel"))
+        if not 0 < self.transform.analyze_fraction <= 1:
+            raise ConfigError(
+                f"transform.analyze_fraction={self.transform.analyze_fraction}: must be over 0, up to 1."
+            )
+        if self.transform.crop == "scale" and not 0 < self.transform.scale_min <= self.transform.scale_max:
+            raise ConfigError("transform.scale_min must be over 0 and at most transform.scale_max.")
+        if self.transform.test_shorter_side < self.transform.size:
+            raise ConfigError(
+                f"transform.test_shorter_side={self.transform.test_shorter_side}: must be at least "
+                f"transform.size={self.transform.size}, or no crop fits."
+            )
+        _one_of("train.schedule", self.train.schedule, ("step", "plateau", "cosine"))
+        _one_of("train.strategy", self.train.strategy, ("auto", "mirrored", "one_device", "tpu"))
+        _one_of("train.precision", self.train.precision, ("float32", "mixed_bfloat16", "mixed_float16"))
+        for name in ("batch_size", "epochs"):
+            if getattr(self.train, name) < 1:
+                raise ConfigError(f"train.{name}={getattr(self.train, name)}: must be 1 or more.")
+        if not self.evaluate.protocols:
+            raise ConfigError("evaluate.protocols is empty: name at least one, such as center.")
+        for protocol in self.evaluate.protocols:
+            _one_of("evaluate.protocols", protocol, ("center", "ten_crop"))
+        _one_of("evaluate.protocol", self.evaluate.protocol, self.evaluate.protocols)
+        for name in ("max_top1_error", "max_top5_error"):
+            if not 0 < getattr(self.evaluate, name) < 1:
+                raise ConfigError(
+                    f"evaluate.{name}={getattr(self.evaluate, name)}: must be between 0 and 1; "
+                    "without a bound no model can be blessed."
+                )
+        if self.beam.workers < 1:
+            raise ConfigError(f"beam.workers={self.beam.workers}: must be 1 or more.")
+
+
+def _one_of(name: str, value: str, valid: Iterable[str]) -> None:
+    if value not in valid:
+        raise ConfigError(f"{name}={value}: must be one of {', '.join(valid)}.")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -182,7 +246,9 @@ def _parse(kind: Any, text: str, key: str) -> Any:
         return tuple(_parse(typing.get_args(kind)[0], p, key) for p in parts)
     try:
         if kind is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.strip().lower()]
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                text.strip().lower()
+            ]
         return kind(text.replace("_", ""))
     except (KeyError, ValueError):
         names = {bool: "true or false", int: "a whole number", float: "a number"}

@@ -1,0 +1,39 @@
+# Everything starts from a bare machine with Python 3.11, pip and make.
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint lock bench clean
+export UV_COMPILE_BYTECODE = 1
+PY = .venv/bin/python
+STAMP = .venv/.installed
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */make \1\t/' | expand -t 14
+
+env: $(STAMP)  ## make .venv from the hashed lock
+
+$(STAMP): requirements/dev.lock requirements/bootstrap.sh requirements/uv.txt pyproject.toml pipeline/compat/tfx_bsl_sql_util.py pipeline/compat/tfx_cli_main.py
+	@requirements/bootstrap.sh dev
+	@touch $@
+
+demo: $(STAMP)  ## run the whole pipeline on handwritten digits, serve the model, predict
+	@$(PY) -m pipeline.demo
+
+test: lint  ## lint, then every test
+	$(PY) -m pytest
+
+lint: $(STAMP)  ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+# Locks hold hashes and no addresses; overrides.txt is explained in BUILD.md.
+COMPILE = .uv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
+  --no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_28
+lock: $(STAMP)  ## write the locks anew (LOCKFLAGS=--upgrade takes newer releases)
+	for s in base dev airflow kubeflow; do \
+	  $(COMPILE) $(LOCKFLAGS) --override requirements/overrides.txt requirements/$$s.in -o requirements/$$s.lock || exit 1; done
+	sed 's/^tensorflow==/tensorflow[and-cuda]==/' requirements/overrides.txt > .uv/overrides-gpu.txt
+	$(COMPILE) $(LOCKFLAGS) --override .uv/overrides-gpu.txt requirements/gpu.in -o requirements/gpu.lock
+	echo uv | $(COMPILE) $(LOCKFLAGS) - -o requirements/uv.txt
+
+clean:  ## remove what runs wrote and the environment
+	rm -rf runs .venv .uv

@@ -1,0 +1,87 @@
+"""The key figure of each component, for its line in the progress view."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+from tfx.types import artifact_utils
+
+from components import evaluation
+from components.example_gen import component as example_gen
+from models import preprocessing
+
+
+def of(name: str, nodes: Mapping[str, Any]) -> str:
+    """The figure of a component that has run, or ""."""
+    figure = _FIGURES.get(name)
+    return figure(nodes[name].outputs) if figure else ""
+
+
+def uri(outputs: Mapping[str, Any], key: str) -> str:
+    """Folder of the one artifact under an output name."""
+    return artifact_utils.get_single_uri(outputs[key])
+
+
+def _example_gen(outputs: Mapping[str, Any]) -> str:
+    summary = example_gen.read_summary(uri(outputs, "examples"))
+    splits = summary["splits"]
+    counts = ", ".join(f"{split['examples']:,} {name}" for name, split in splits.items())
+    bad = sum(split["quarantined"] for split in splits.values())
+    size = sum(split["bytes"] for split in splits.values())
+    return f"{counts}, {bad:,} quarantined, {size / 1e6:,.1f} MB"
+
+
+def _transform(outputs: Mapping[str, Any]) -> str:
+    constants = preprocessing.load_constants(uri(outputs, "transform_graph"))
+    mean = ", ".join(f"{c:.0f}" for c in constants.channel_mean)
+    return f"{len(constants.labels):,} classes, mean colour ({mean})"
+
+
+def trainer_summary(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the training wrote about itself (models.train)."""
+    with tf.io.gfile.GFile(os.path.join(uri(outputs, "model_run"), "summary.json")) as file:
+        return json.load(file)
+
+
+def _trainer(outputs: Mapping[str, Any]) -> str:
+    done = trainer_summary(outputs)
+    return f"validation top-1 error {done['val_top1_error']:.2%}, {done['images_per_second']:,.0f} images/s"
+
+
+def _evaluator(outputs: Mapping[str, Any]) -> str:
+    folder = uri(outputs, "evaluation")
+    blessed, _ = evaluation.verdict(folder)
+    tops = ", ".join(f"{name} {error.top1:.2%}" for name, error in sorted(evaluation.errors(folder).items()))
+    return f"top-1 error {tops}: {'blessed' if blessed else 'not blessed'}"
+
+
+def pushed_version(outputs: Mapping[str, Any]) -> str:
+    """Folder of the pushed version, or "" when nothing was pushed."""
+    [artifact] = outputs["pushed_model"]
+    if artifact.get_int_custom_property("pushed") != 1:
+        return ""
+    return artifact.get_string_custom_property("pushed_destination")
+
+
+def _pusher(outputs: Mapping[str, Any]) -> str:
+    version = pushed_version(outputs)
+    return f"version {os.path.basename(version)}" if version else "nothing pushed: the model is not blessed"
+
+
+def _baseline(outputs: Mapping[str, Any]) -> str:
+    return "compared with the latest blessed model" if outputs.get("model") else "no other blessed model yet"
+
+
+_FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "ExampleGen": _example_gen,
+    "ExampleValidator": lambda outputs: "no anomalies",
+    "Transform": _transform,
+    "Trainer": _trainer,
+    "Baseline": _baseline,
+    "Evaluator": _evaluator,
+    "Pusher": _pusher,
+}

@@ -1,0 +1,140 @@
+"""Runs the pipeline on this machine, with TFX's LocalDagRunner.
+
+tfx run create --pipeline_path=pipeline/local_runner.py [--preset=NAME] [--set section.field=value ...]
+python -m pipeline.local_runner ...
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__" and __package__ in (None, ""):
+    # Run as a script, `import pipeline` would find pipeline/pipeline.py.
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+import contextlib
+import datetime
+import fcntl
+import json
+import time
+from collections.abc import Iterator, Sequence
+
+from rich.markup import escape
+
+from pipeline import presets
+from pipeline.config import Config, ConfigError, assign, to_dict
+from pipeline.paths import Paths
+from pipeline.progress import View, reason
+
+
+def parse(argv: Sequence[str] | None = None) -> Config:
+    """The configuration that a command line names.
+
+    Raises:
+      ConfigError: unknown preset, name or value.
+    """
+    parser = argparse.ArgumentParser(prog="local_runner", description="Runs the pipeline on this machine.")
+    parser.add_argument(
+        "--preset", default="digits", metavar="NAME", help="start from: " + ", ".join(presets.PRESETS)
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.FIELD=VALUE",
+        help="change one setting; repeatable",
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the resolved configuration and stop"
+    )
+    args = parser.parse_args(argv)
+    config = assign(presets.get(args.preset), args.set)
+    config.check()
+    if args.print_config:
+        print(json.dumps(to_dict(config), indent=2))
+        parser.exit()
+    return config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the pipeline; returns the exit status (1: a component failed, 2: the configuration is wrong)."""
+    _quiet()
+    try:
+        config = parse(argv)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    paths = Paths(config)
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    view = View(os.path.join(paths.logs, f"{stamp}-{os.getpid()}.log"))
+    start = time.monotonic()
+    view.line(f"[bold]ResNet-TFX[/]  preset {config.preset}, pipeline {config.name}")
+    try:
+        with _locked(paths.lock), view.redirected():
+            _store(config, view.log.removesuffix(".log") + ".config.json")
+            status = _run(config, paths, view)
+    except KeyboardInterrupt:
+        view.line("\nInterrupted. Run the same command again to continue.")
+        status = 130
+    except ConfigError as error:
+        view.line(f"[red]{escape(str(error))}[/]")
+        return 2
+    view.line(f"Total {time.monotonic() - start:.0f} s. Full log: {os.path.relpath(view.log)}")
+    return status
+
+
+def _run(config: Config, paths: Paths, view: View) -> int:
+    # TFX takes seconds to import: only now, when the configuration is known to be right.
+    from components.example_gen.source import SourceError
+    from pipeline import local_dag, summary
+
+    try:
+        pipeline = local_dag.build(config)
+    except SourceError as error:
+        view.line(f"[red]{escape(str(error))}[/]")
+        return 2
+    runner = local_dag.ProgressRunner(view)
+    try:
+        runner.run(pipeline)
+    except Exception as error:
+        import logging
+
+        logging.exception("The run stopped.")
+        view.line(f"\n[red]{runner.current} failed:[/] {escape(reason(error))}")
+        return 1
+    if runner.nodes:
+        summary.show(view, config, paths, runner.nodes)
+    return 0
+
+
+def _store(config: Config, path: str) -> None:
+    """Keeps the resolved configuration beside the log of the run."""
+    with open(f"{path}.tmp", "w") as file:
+        json.dump(to_dict(config), file, indent=2)
+    os.replace(f"{path}.tmp", path)
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """One run at a time a pipeline; the lock goes with the process."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{os.path.dirname(path)}: another run of this pipeline is active; "
+                "wait for it, or give this one its own name with --set name=NAME."
+            ) from None
+        yield
+
+
+def _quiet() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

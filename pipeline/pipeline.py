@@ -1,0 +1,183 @@
+"""The one graph that every runner executes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+import tensorflow as tf
+from google.protobuf import text_format
+from tfx import v1 as tfx
+from tfx.dsl.components.base import base_node
+
+import models
+from components import baseline, data_validation, evaluation
+from components.example_gen import component as example_gen
+from components.example_gen import source
+from pipeline import beam
+from pipeline.config import Config, digest, to_dict
+from pipeline.paths import Paths
+
+
+def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
+    """From images to a pushed model; nothing runs yet.
+
+    Raises:
+      SourceError: the data source is not what `config.data` says.
+    """
+    paths = Paths(config)
+    data = _data(config, paths)
+    classes = source.classes(data)
+    return tfx.dsl.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=paths.artifacts,
+        components=_components(config, paths, data, classes),
+        enable_cache=config.cache,
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+            paths.metadata
+        ),
+        beam_pipeline_args=beam.arguments(config.beam),
+    )
+
+
+def _components(config: Config, paths: Paths, data: dict, classes: list[str]) -> list[base_node.BaseNode]:
+    examples = example_gen.make_example_gen(data).with_id("ExampleGen")
+    validation = _validation(config, paths, examples.outputs["examples"], classes)
+    schema = validation[0] if config.data.schema != "infer" else validation[1]
+    # Pixels are never materialised unless the scale stage is on: training
+    # reads ExampleGen's bytes and draws its crops from the TransformGraph.
+    materialize = config.transform.shorter_side > 0
+    transform = tfx.components.Transform(
+        examples=examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        preprocessing_fn="models.preprocessing.preprocessing_fn",
+        splits_config=tfx.proto.SplitsConfig(
+            analyze=["train"], transform=["train", "eval"] if materialize else []
+        ),
+        materialize=materialize,
+        custom_config={"transform": to_dict(config.transform), "code": _code_hash()},
+        disable_statistics=True,
+    )
+    inputs = {
+        "examples": transform.outputs["transformed_examples"]
+        if materialize
+        else examples.outputs["examples"],
+        "transform_graph": transform.outputs["transform_graph"],
+        "train_args": tfx.proto.TrainArgs(splits=["train"]),
+        "eval_args": tfx.proto.EvalArgs(splits=["eval"]),
+    }
+    learning = {
+        "transform": to_dict(config.transform),
+        "model": to_dict(config.model),
+        "train": to_dict(config.train),
+        "code": _code_hash(),
+    }
+    tuner = None
+    if config.tune.enabled:
+        tuner = tfx.components.Tuner(
+            tuner_fn="models.tune.tuner_fn",
+            custom_config={**learning, "tune": to_dict(config.tune)},
+            **inputs,
+        )
+    trainer = tfx.components.Trainer(
+        run_fn="models.train.run_fn",
+        hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
+        custom_config={
+            **learning,
+            "protocols": list(config.evaluate.protocols),
+            # Survives the execution id, so that a killed training continues.
+            "checkpoint_dir": paths.checkpoints(digest(learning, data, to_dict(config.tune))),
+        },
+        **inputs,
+    )
+    model = trainer.outputs["model"]
+    resolver = tfx.dsl.Resolver(
+        strategy_class=baseline.LatestOtherBlessedModel,
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+        candidate=model,
+    ).with_id("Baseline")
+    evaluator = tfx.components.Evaluator(
+        examples=examples.outputs["examples"],
+        example_splits=["eval"],
+        model=model,
+        baseline_model=resolver.outputs["model"],
+        eval_config=evaluation.eval_config(classes=len(classes), **dataclasses.asdict(config.evaluate)),
+    )
+    pusher = tfx.components.Pusher(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=paths.serving)
+        ),
+    )
+    return [
+        examples,
+        *validation,
+        transform,
+        *([tuner] if tuner else []),
+        trainer,
+        resolver,
+        evaluator,
+        pusher,
+    ]
+
+
+def _validation(
+    config: Config, paths: Paths, examples: tfx.dsl.Channel, classes: list[str]
+) -> list[base_node.BaseNode]:
+    """Schema, statistics and the gate; the node that makes the schema comes first if it can."""
+    if config.data.schema == "infer":
+        statistics = tfx.components.StatisticsGen(
+            examples=examples,
+            stats_options=data_validation.stats_options(len(classes), data_validation.bytes_schema()),
+        )
+        schema = tfx.components.SchemaGen(
+            statistics=statistics.outputs["statistics"], infer_feature_shape=True
+        )
+        nodes = [statistics, schema]
+    else:
+        file = _schema_file(paths, classes) if config.data.schema == "curated" else config.data.schema
+        schema = tfx.components.ImportSchemaGen(schema_file=file).with_id("SchemaGen")
+        statistics = tfx.components.StatisticsGen(
+            examples=examples,
+            schema=schema.outputs["schema"],
+            stats_options=data_validation.stats_options(len(classes)),
+        )
+        nodes = [schema, statistics]
+    gate = data_validation.ImageExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    ).with_id("ExampleValidator")
+    return [*nodes, gate]
+
+
+def _data(config: Config, paths: Paths) -> dict:
+    """The data settings with the embedded digits written out as ILSVRC archives."""
+    data = to_dict(config.data)
+    if data["kind"] == "digits":
+        from pipeline import digits
+
+        data |= {"kind": "ilsvrc", "source": digits.write(paths.digits, seed=config.data.seed)}
+    source.check(data)
+    return data
+
+
+def _schema_file(paths: Paths, classes: list[str]) -> str:
+    """Writes the curated schema once; the name says what is in it."""
+    text = text_format.MessageToString(data_validation.curated_schema(classes))
+    path = os.path.join(paths.schemas, f"{digest(text)}.pbtxt")
+    if not tf.io.gfile.exists(path):
+        tf.io.gfile.makedirs(paths.schemas)
+        with tf.io.gfile.GFile(f"{path}.tmp", "w") as file:
+            file.write(text)
+        tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
+    return path
+
+
+def _code_hash() -> str:
+    """Hash of the code that makes the model: TFX's cache does not look into modules."""
+    folder = Path(next(iter(models.__path__)))
+    content = b"".join(f.read_bytes() for f in sorted(folder.glob("*.py")))
+    return hashlib.sha256(content).hexdigest()[:12]

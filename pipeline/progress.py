@@ -1,0 +1,131 @@
+"""What the person sees of a run: one line a component, then a summary.
+
+Everything that libraries print goes to a log file: standard output and error
+are redirected at the level of file descriptors, C++ and child processes
+included. The view itself writes to a duplicate of the terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.markup import escape
+
+# Read by the training callbacks (models.callbacks).
+PROGRESS_FD = "RESNET_TFX_PROGRESS_FD"
+_WIDTH = 18
+
+
+class View:
+    """Prints the run to the terminal while `redirected` sends all else to the log.
+
+    Args:
+      log: path of the log file; made when `redirected` is entered.
+    """
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+        self._fd = os.dup(sys.stdout.fileno())
+        self._stream = os.fdopen(self._fd, "w", buffering=1, closefd=False)
+        self.console = Console(file=self._stream, highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def redirected(self) -> Iterator[None]:
+        """Sends standard output and error to the log until the block is left."""
+        os.makedirs(os.path.dirname(self.log), exist_ok=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        saved = os.dup(1), os.dup(2)
+        with open(self.log, "ab", buffering=0) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            os.environ[PROGRESS_FD] = str(self._fd)
+            os.set_inheritable(self._fd, True)
+            try:
+                yield
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os.environ.pop(PROGRESS_FD, None)
+                for fd, old in zip((1, 2), saved, strict=True):
+                    os.dup2(old, fd)
+                    os.close(old)
+
+    def line(self, text: str = "") -> None:
+        """One line of rich markup."""
+        self.console.print(text)
+
+    @contextlib.contextmanager
+    def component(self, name: str, talks: bool = False) -> Iterator[Outcome]:
+        """One component: a running clock on a terminal, then its outcome.
+
+        Args:
+          name: node id.
+          talks: the component prints its own progress lines (training).
+        """
+        outcome = Outcome()
+        start = time.monotonic()
+        stop = threading.Event()
+        clock = None
+        if talks:
+            self.line(f"  [bold]{name}[/]")
+        elif self.console.is_terminal:
+            clock = threading.Thread(target=self._tick, args=(name, start, stop), daemon=True)
+            clock.start()
+        try:
+            yield outcome
+        except BaseException:
+            outcome.state = "failed"
+            raise
+        finally:
+            stop.set()
+            if clock:
+                clock.join()
+                self._stream.write("\r\033[K")
+            mark, style = {
+                "done": ("✓", "green"),
+                "cached": ("·", "cyan"),
+                "failed": ("✗", "red"),
+                "skipped": ("-", "yellow"),
+            }[outcome.state]
+            seconds = time.monotonic() - start
+            note = {
+                "done": outcome.figure,
+                "cached": f"cached  {outcome.figure}",
+                "failed": "failed",
+                "skipped": outcome.figure or "skipped",
+            }[outcome.state]
+            self.line(f"  [{style}]{mark}[/] {name:<{_WIDTH}} {seconds:7.1f} s   {escape(note.strip())}")
+
+    def _tick(self, name: str, start: float, stop: threading.Event) -> None:
+        while not stop.wait(0.5):
+            self._stream.write(f"\r  … {name:<{_WIDTH}} {time.monotonic() - start:7.1f} s")
+            self._stream.flush()
+
+
+class Outcome:
+    """How a component ended; the runner fills it in."""
+
+    state = "done"
+    figure = ""
+
+
+def reason(error: BaseException) -> str:
+    """The one sentence a person needs of an exception that crossed TFX and Beam."""
+    text = str(error).strip() or type(error).__name__
+    text = re.sub(r"\s*\[while running '.*?'\]", "", text, flags=re.S).strip()
+    if "Traceback (most recent call last)" in text:
+        # A worker process hands its traceback over as text: the last line names the error.
+        text = [line for line in text.splitlines() if line.strip()][-1]
+    text = re.sub(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): ", "", text)
+    known = type(error).__module__.split(".")[0] in ("pipeline", "components", "models")
+    return (
+        text if known or isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {text}"
+    )

@@ -1,0 +1,58 @@
+"""The closing summary of a run."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from components import evaluation
+from pipeline import figures
+from pipeline.config import Config
+from pipeline.local_dag import Node
+from pipeline.paths import Paths
+from pipeline.progress import View
+
+
+def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Node]) -> None:
+    """Verdict and why, errors a protocol, where the model went, what to type next."""
+    folder = figures.uri(nodes["Evaluator"].outputs, "evaluation")
+    new, old = evaluation.errors(folder), evaluation.errors(folder, "baseline")
+    table = Table(
+        title=f"{evaluation.example_count(folder):,} evaluation images", title_justify="left", box=None
+    )
+    table.add_column("protocol")
+    for title in ("top-1 error", "top-5 error", *(["blessed before: top-1"] if old else [])):
+        table.add_column(title, justify="right")
+    for name in config.evaluate.protocols:
+        row = [_percent(new[name].top1), _percent(new[name].top5)]
+        table.add_row(name, *row, *([_percent(old[name].top1)] if old else []))
+    view.line()
+    view.console.print(table)
+    view.line()
+    _verdict(view, config, folder)
+    version = figures.pushed_version(nodes["Pusher"].outputs)
+    if version:
+        view.line(f"Model    {os.path.relpath(version)}")
+        view.line(
+            f"Serve    python -m serving.server --model_name={config.serve.model_name} "
+            f"--model_base_path={os.path.relpath(paths.serving)} --rest_api_port={config.serve.rest_port}"
+        )
+        view.line("Predict  python -m serving.client IMAGE.jpg")
+
+
+def _verdict(view: View, config: Config, folder: str) -> None:
+    blessed, reasons = evaluation.verdict(folder)
+    bounds = f"{config.evaluate.protocol} top-1 error at most {config.evaluate.max_top1_error:.2%}"
+    if evaluation.errors(folder, "baseline"):
+        bounds += f", and at most {config.evaluate.max_top1_increase * 100:.2f} points over the blessed model"
+    if blessed:
+        view.line(f"[green]Blessed[/]: {bounds}.")
+    else:
+        view.line("[yellow]Not blessed[/], nothing pushed: " + "; ".join(reasons) + ".")
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2%}"

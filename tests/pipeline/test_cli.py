@@ -1,0 +1,72 @@
+"""The `tfx` command: ours in front, upstream's behind."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline import cli
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TFX = os.path.join(os.path.dirname(sys.executable), "tfx")
+
+
+def test_the_console_script_of_the_tfx_wheel_is_ours():
+    done = subprocess.run([TFX, "run", "create", "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--pipeline_path" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--preset=imagenette3"], "no such preset. Valid: digits"),
+        (["--set", "train.epoch=1"], "Did you mean epochs?"),
+        (["--preset=folder"], "data.source is empty"),
+    ],
+)
+def test_a_wrong_word_is_one_sentence(arguments, part, tmp_path):
+    command = [TFX, "run", "create", f"--pipeline_path={ROOT}/pipeline/local_runner.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not os.listdir(tmp_path)
+
+
+def test_a_missing_source_is_one_sentence(tmp_path):
+    command = [sys.executable, "-m", "pipeline.local_runner", "--preset=imagenet",
+               "--set", f"data.source={tmp_path}/none"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 2
+    assert "none" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("runner", "engine"),
+    [("LocalDagRunner", "local"), ("BeamDagRunner", "beam"), ("KubeflowV2DagRunner", "vertex")],
+)
+def test_engine_is_the_runner_that_the_file_names(runner, engine, tmp_path):
+    path = tmp_path / "p.py"
+    path.write_text(f"from tfx import v1 as tfx\ntfx.orchestration.{runner}().run(None)\n")
+    assert cli.detect_engine(str(path)) == engine
+
+
+def test_a_file_of_a_cluster_is_refused_with_the_command_to_use(tmp_path):
+    path = tmp_path / "p.py"
+    path.write_text("KubeflowV2DagRunner()\n")
+    done = CliRunner().invoke(cli.cli_group, ["run", "create", f"--pipeline_path={path}"])
+    assert done.exit_code == 2
+    assert "tfx pipeline create --engine=vertex" in done.output
+
+
+def test_neither_path_nor_name(tmp_path):
+    done = CliRunner().invoke(cli.cli_group, ["run", "create"])
+    assert done.exit_code == 2
+    assert "--pipeline_path=FILE" in done.output
+    done = CliRunner().invoke(cli.cli_group, ["run", "create", f"--pipeline_path={tmp_path}/no.py"])
+    assert "there is no such file" in done.output

@@ -1,0 +1,92 @@
+"""Presets and `--set`: what can be said, and what a wrong word answers."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from pipeline import presets
+from pipeline.config import Config, ConfigError, assign, from_dict, to_dict
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_every_preset_round_trips_and_checks(name):
+    config = presets.get(name)
+    assert from_dict(to_dict(config)) == config
+    assert config.preset == name
+    assign(config, ["data.source=/somewhere"]).check()
+
+
+def test_assign_parses_by_type():
+    config = assign(
+        Config(),
+        [
+            "train.epochs=3", "train.learning_rate=1e-2", "tune.enabled=true", "name=mine",
+            "train.boundaries=[1,2.5]", "evaluate.protocols=center", "data.source=/a=b",
+        ],
+    )  # fmt: skip
+    assert config.train.epochs == 3
+    assert config.train.learning_rate == 0.01
+    assert config.tune.enabled is True
+    assert config.name == "mine"
+    assert config.train.boundaries == (1.0, 2.5)
+    assert config.evaluate.protocols == ("center",)
+    assert config.data.source == "/a=b"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "part"),
+    [
+        ("train.epoch=3", "Did you mean epochs?"),
+        ("trian.epochs=3", "Did you mean train?"),
+        ("train=3", "is a section"),
+        ("train.epochs.x=3", "has no field x"),
+        ("train.epochs=three", "must be a whole number"),
+        ("train.learning_rate=fast", "must be a number"),
+        ("tune.enabled=perhaps", "must be true or false"),
+        ("train.epochs", "must be section.field=value"),
+    ],
+)
+def test_wrong_assignments_say_what_is_right(assignment, part):
+    with pytest.raises(ConfigError, match=part.replace("?", r"\?")):
+        assign(Config(), [assignment])
+
+
+def test_unknown_names_list_the_valid_ones():
+    with pytest.raises(ConfigError) as error:
+        assign(Config(), ["serve.nonsense=1"])
+    for field in dataclasses.fields(Config().serve):
+        assert field.name in str(error.value)
+    with pytest.raises(ConfigError, match="imagenet_paper"):
+        presets.get("imagenet21k")
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "data.kind=zip", "data.holdout=0", "data.max_bad_fraction=2", "transform.crop=middle",
+        "transform.test_shorter_side=8", "train.batch_size=0", "train.schedule=never",
+        "evaluate.max_top1_error=1", "evaluate.protocols=", "evaluate.protocol=ten_crops",
+        "evaluate.protocols=twelve_crop", "beam.workers=0",
+    ],
+)  # fmt: skip
+def test_check_refuses_what_cannot_run(assignment):
+    with pytest.raises(ConfigError):
+        assign(presets.get("digits"), [assignment]).check()
+
+
+def test_a_source_is_asked_for():
+    with pytest.raises(ConfigError, match=r"data\.source is empty"):
+        presets.get("imagenet").check()
+
+
+def test_configuration_does_not_import_tensorflow():
+    code = (
+        "import sys, pipeline.local_runner as r; "
+        "r.parse(['--preset=imagenet', '--set', 'data.source=/x']); "
+        "heavy = {'tensorflow', 'tfx', 'apache_beam', 'keras'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
