@@ -7,7 +7,6 @@ ImageNet is; only the sizes differ.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import socket
 import subprocess
@@ -81,12 +80,12 @@ def _held_out(archives: str) -> Iterator[tuple[str, bytes, str]]:
     """The first validation images with their labels, straight from the archive."""
     from components.example_gen import devkit
 
-    labels = devkit.read(os.path.join(archives, "ILSVRC2012_devkit_t12.tar.gz"))
+    kit = devkit.load(os.path.join(archives, "ILSVRC2012_devkit_t12.tar.gz"))
     with tarfile.open(os.path.join(archives, "ILSVRC2012_img_val.tar")) as archive:
         for member in sorted(archive.getmembers(), key=lambda m: m.name)[:_IMAGES]:
             data = archive.extractfile(member)
             assert data is not None
-            yield member.name, io.BytesIO(data.read()).getvalue(), labels[member.name]
+            yield member.name, data.read(), kit.wnid(member.name)
 
 
 if __name__ == "__main__":

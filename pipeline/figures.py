@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfx.types import artifact_utils
 
 from components import evaluation
-from components.example_gen import component as example_gen
+from components.example_gen import summary
 from models import preprocessing
 
 
@@ -27,12 +27,7 @@ def uri(outputs: Mapping[str, Any], key: str) -> str:
 
 
 def _example_gen(outputs: Mapping[str, Any]) -> str:
-    summary = example_gen.read_summary(uri(outputs, "examples"))
-    splits = summary["splits"]
-    counts = ", ".join(f"{split['examples']:,} {name}" for name, split in splits.items())
-    bad = sum(split["quarantined"] for split in splits.values())
-    size = sum(split["bytes"] for split in splits.values())
-    return f"{counts}, {bad:,} quarantined, {size / 1e6:,.1f} MB"
+    return summary.describe(summary.read_summary(uri(outputs, "examples")))
 
 
 def _transform(outputs: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ import contextlib
 import datetime
 import fcntl
 import json
+import logging
 import time
 from collections.abc import Iterator, Sequence
 
@@ -87,25 +88,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(config: Config, paths: Paths, view: View) -> int:
     # TFX takes seconds to import: only now, when the configuration is known to be right.
-    from components.example_gen.source import SourceError
+    from components.example_gen.errors import SourceError
     from pipeline import local_dag, summary
 
+    runner = local_dag.ProgressRunner(view)
     try:
-        pipeline = local_dag.build(config)
+        runner.run(local_dag.build(config))
+        if runner.nodes:
+            summary.show(view, config, paths, runner.nodes)
     except SourceError as error:
         view.line(f"[red]{escape(str(error))}[/]")
         return 2
-    runner = local_dag.ProgressRunner(view)
-    try:
-        runner.run(pipeline)
     except Exception as error:
-        import logging
-
         logging.exception("The run stopped.")
-        view.line(f"\n[red]{runner.current} failed:[/] {escape(reason(error))}")
+        where = f"{runner.current} failed" if runner.current else "The run could not start"
+        view.line(f"\n[red]{where}:[/] {escape(reason(error))}")
         return 1
-    if runner.nodes:
-        summary.show(view, config, paths, runner.nodes)
     return 0
 
 

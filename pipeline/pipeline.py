@@ -14,8 +14,7 @@ from tfx.dsl.components.base import base_node
 
 import models
 from components import baseline, data_validation, evaluation
-from components.example_gen import component as example_gen
-from components.example_gen import source
+from components.example_gen import component, source
 from pipeline import beam
 from pipeline.config import Config, digest, to_dict
 from pipeline.paths import Paths
@@ -43,7 +42,7 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
 
 
 def _components(config: Config, paths: Paths, data: dict, classes: list[str]) -> list[base_node.BaseNode]:
-    examples = example_gen.make_example_gen(data).with_id("ExampleGen")
+    examples = component.example_gen(data).with_id("ExampleGen")
     validation = _validation(config, paths, examples.outputs["examples"], classes)
     schema = validation[0] if config.data.schema != "infer" else validation[1]
     # Pixels are never materialised unless the scale stage is on: training
@@ -60,6 +59,8 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
         custom_config={"transform": to_dict(config.transform), "code": _code_hash()},
         disable_statistics=True,
     )
+    # Nothing is learnt from data that the validator has not let pass.
+    transform.add_upstream_node(validation[-1])
     inputs = {
         "examples": transform.outputs["transformed_examples"]
         if materialize

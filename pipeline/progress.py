@@ -125,6 +125,8 @@ def reason(error: BaseException) -> str:
         # A worker process hands its traceback over as text: the last line names the error.
         text = [line for line in text.splitlines() if line.strip()][-1]
     text = re.sub(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): ", "", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    text = lines[-1] if lines[0].endswith(":") else lines[0]
     known = type(error).__module__.split(".")[0] in ("pipeline", "components", "models")
     return (
         text if known or isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {text}"

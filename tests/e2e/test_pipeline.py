@@ -1,0 +1,218 @@
+"""User stories on whole runs: the digits, a small net, one machine.
+
+The runs share one pipeline root, in the order of a user's life: first model,
+the same again, a worse one, a better one.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TFX = os.path.join(os.path.dirname(sys.executable), "tfx")
+QUICK = ["train.epochs=3", "evaluate.max_top1_error=0.5", "evaluate.max_top5_error=0.3"]
+NODES = ["ExampleGen", "SchemaGen", "StatisticsGen", "ExampleValidator", "Transform", "Trainer",
+         "Baseline", "Evaluator", "Pusher"]  # fmt: skip
+pytestmark = pytest.mark.e2e
+
+
+def command(*settings):
+    sets = [part for s in settings for part in ("--set", s)]
+    return [TFX, "run", "create", f"--pipeline_path={ROOT}/pipeline/local_runner.py", *sets]
+
+
+def run(folder, *settings, env=None):
+    """One run; returns (exit status, what the person saw)."""
+    done = subprocess.run(
+        command(*settings), cwd=folder, capture_output=True, text=True, timeout=600,
+        env={**os.environ, **(env or {})},
+    )  # fmt: skip
+    print(done.stdout, done.stderr)
+    assert done.stderr == "", "Nothing but the view may reach the terminal."
+    return done.returncode, done.stdout
+
+
+def state(output, node):
+    """The mark before a component's name: ✓ done, · cached, ✗ failed."""
+    found = re.search(rf"^  (\S) {node} ", output, re.M)
+    return found and found[1]
+
+
+def versions(folder, name="resnet-digits"):
+    base = os.path.join(folder, "runs", name, "serving", "resnet")
+    return sorted(os.listdir(base)) if os.path.isdir(base) else []
+
+
+def artifact(folder, node, key, name="resnet-digits"):
+    """Folder of the newest artifact of a component."""
+    base = os.path.join(folder, "runs", name, "artifacts", node, key)
+    return os.path.join(base, max(os.listdir(base), key=int))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def first(home):
+    status, output = run(home, *QUICK)
+    assert status == 0, output
+    return output
+
+
+def test_first_run_pushes_and_says_so(home, first):
+    assert [state(first, node) for node in NODES] == ["✓"] * len(NODES)
+    assert "Blessed" in first
+    assert "1,437 train, 360 eval, 0 quarantined" in first
+    assert re.search(r"center +\d+\.\d\d%", first)
+    assert re.search(r"ten_crop +\d+\.\d\d%", first)
+    [version] = versions(home)
+    assert f"resnet/{version}" in first
+    assert "python -m serving.server" in first
+    for noise in ("WARNING", "Traceback", "absl", "I0000", "E0000", "DeprecationWarning"):
+        assert noise not in first
+    log = re.search(r"Full log: (\S+)", first)[1]
+    assert os.path.getsize(os.path.join(home, log)) > 1000
+    with open(os.path.join(home, log.replace(".log", ".config.json"))) as file:
+        assert json.load(file)["train"]["epochs"] == 3
+
+
+def test_evaluator_agrees_with_predictions_counted_by_hand(home, first):
+    from components import evaluation
+
+    errors = evaluation.errors(artifact(home, "Evaluator", "evaluation"))
+    folder = os.path.join(artifact(home, "ExampleGen", "examples"), "Split-eval")
+    examples = [r.numpy() for f in tf.io.gfile.glob(folder + "/*") for r in tf.data.TFRecordDataset(f)]
+    labels = [
+        tf.train.Example.FromString(e).features.feature["image/class/label"].int64_list.value[0]
+        for e in examples
+    ]
+    assert len(examples) == 360 == evaluation.example_count(artifact(home, "Evaluator", "evaluation"))
+    model = tf.saved_model.load(os.path.join(artifact(home, "Trainer", "model"), "Format-Serving"))
+    outputs = model.signatures["evaluate"](tf.constant(examples))
+    for protocol in ("center", "ten_crop"):
+        order = np.argsort(-outputs[protocol].numpy(), axis=1)
+        hits = order == np.array(labels)[:, None]
+        assert errors[protocol].top1 == pytest.approx(1 - hits[:, :1].any(1).mean(), abs=1e-6)
+        assert errors[protocol].top5 == pytest.approx(1 - hits[:, :5].any(1).mean(), abs=1e-6)
+    per_class = evaluation.per_class(artifact(home, "Evaluator", "evaluation"), "center")
+    assert sorted(per_class) == list(range(10))
+    counts = np.bincount(labels)
+    assert sum(e * counts[k] for k, e in per_class.items()) / 360 == pytest.approx(errors["center"].top1)
+
+
+def test_pushed_model_predicts_in_a_session(home, first):
+    """TensorFlow Serving loads models as Sessions, which tf.saved_model.load does not."""
+    [version] = versions(home)
+    path = os.path.join(home, "runs", "resnet-digits", "serving", "resnet", version)
+    jpeg = tf.io.encode_jpeg(tf.fill([40, 50, 3], tf.constant(200, tf.uint8))).numpy()
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], path)
+        signature = meta.signature_def["serving_default"]
+        probabilities = session.run(
+            signature.outputs["probabilities"].name, {signature.inputs["image_bytes"].name: [jpeg, jpeg]}
+        )
+    assert probabilities.shape == (2, 10)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    assert os.path.getsize(os.path.join(path, "assets.extra", "tf_serving_warmup_requests")) > 0
+    with open(os.path.join(path, "assets", "labels.txt")) as file:
+        assert len(file.read().split()) == 10
+
+
+def test_second_run_is_served_from_cache(home, first):
+    status, output = run(home, *QUICK)
+    assert status == 0
+    cached = [node for node in NODES if state(output, node) == "·"]
+    assert cached == [node for node in NODES if node != "Baseline"]
+    assert len(versions(home)) == 1
+
+
+def test_worse_model_is_not_pushed_and_a_better_one_is(home, first):
+    before = versions(home)
+    status, output = run(home, *QUICK, "train.epochs=1", "train.learning_rate=0.0001",
+                         "evaluate.max_top1_error=0.99", "evaluate.max_top5_error=0.99")  # fmt: skip
+    assert status == 0
+    assert "Not blessed" in output
+    assert "evaluate.max_top1_increase" in output
+    assert "nothing pushed" in output
+    assert versions(home) == before
+    status, output = run(home, *QUICK, "train.epochs=6")
+    assert status == 0
+    assert "blessed before" in output
+    assert len(versions(home)) == 2
+    assert versions(home)[0] == before[0]
+    assert [state(output, node) for node in NODES[:5]] == ["·"] * 5
+
+
+def _kill_when(folder, settings, ready, limit=300):
+    """Starts a run in its own process group and kills the group with SIGKILL once `ready()`."""
+    process = subprocess.Popen(
+        command(*settings),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + limit
+    while not ready():
+        assert process.poll() is None, process.stdout.read().decode()
+        assert time.monotonic() < deadline, "the moment to kill never came"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_training_killed_in_the_middle_continues(home, first):
+    settings = [*QUICK, "train.epochs=8", "train.seed=3"]
+    checkpoints = os.path.join(home, "runs", "resnet-digits", "checkpoints")
+    _kill_when(home, settings, lambda: any(files for *_, files in os.walk(checkpoints)))
+    status, output = run(home, *settings)
+    assert status == 0
+    assert state(output, "Trainer") == "✓"
+    with open(os.path.join(artifact(home, "Trainer", "model_run"), "summary.json")) as file:
+        assert json.load(file)["resumed_from"]
+    assert not any(files for *_, files in os.walk(checkpoints))
+
+
+def test_ingestion_killed_in_the_middle_starts_clean(home, first):
+    settings = [*QUICK, "name=killed", "data.train_shards=200"]
+    examples = os.path.join(home, "runs", "killed", "artifacts", "ExampleGen")
+
+    def some_shards():
+        return sum(len(files) for *_, files in os.walk(examples)) > 3
+
+    _kill_when(home, settings, some_shards)
+    status, output = run(home, *settings)
+    assert status == 0
+    assert "1,437 train, 360 eval" in output
+    folder = os.path.join(artifact(home, "ExampleGen", "examples", "killed"), "Split-train")
+    files = tf.io.gfile.glob(folder + "/*")
+    assert len(files) == 200
+    assert sum(1 for f in files for _ in tf.data.TFRecordDataset(f)) == 1437
+
+
+def test_data_that_does_not_fit_stops_the_run(home):
+    status, output = run(home, *QUICK, "name=misfit", "data.classes=12")
+    assert status in (1, 2)
+    assert "12" in output
+    assert "Traceback" not in output
+    assert versions(home, "misfit") == []
+
+
+def test_two_runs_of_one_pipeline_do_not_mix(home, first):
+    import fcntl
+
+    with open(os.path.join(home, "runs", "resnet-digits", "lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        status, output = run(home, *QUICK)
+    assert status == 2
+    assert "another run of this pipeline is active" in output

@@ -1,0 +1,69 @@
+"""The progress view: what reaches the terminal, what goes to the log, how errors read."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from components.data_validation import DataError
+from pipeline.progress import reason
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (DataError("no example of class n02."), "no example of class n02."),
+        (RuntimeError("too many bad images. [while running 'Read/Map(f)']"), "too many bad images."),
+        (
+            RuntimeError(
+                "Error received from SDK harness: Traceback (most recent call last):\n  File ...\n"
+                "components.example_gen.errors.TooManyBadError: 12 of 100 images are bad.\n"
+            ),
+            "12 of 100 images are bad.",
+        ),
+        (KeyError("x"), "KeyError: 'x'"),
+        (
+            ValueError("in user code:\n\n    File x\n\n    ValueError: shapes differ\n"),
+            "ValueError: shapes differ",
+        ),
+        (OSError(), "OSError: OSError"),
+    ],
+)
+def test_reason_is_one_sentence(error, sentence):
+    assert reason(error) == sentence
+
+
+SCRIPT = """
+import os, subprocess, sys, logging
+from pipeline.progress import View
+view = View(sys.argv[1])
+with view.redirected():
+    print("library chatter")
+    os.write(2, b"from C++")
+    subprocess.run(["echo", "from a child"])
+    with view.component("Transform") as outcome:
+        outcome.figure = "10 classes [x]"
+    try:
+        with view.component("Trainer", talks=True) as outcome:
+            os.write(int(os.environ["RESNET_TFX_PROGRESS_FD"]), b"epoch 1\\n")
+            raise RuntimeError
+    except RuntimeError:
+        pass
+print("after")
+"""
+
+
+def test_only_the_view_reaches_the_terminal(tmp_path):
+    log = tmp_path / "logs" / "run.log"
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(log)], capture_output=True, text=True, timeout=60,
+        cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("  ✓ Transform") and lines[0].endswith("10 classes [x]")
+    assert lines[1:3] == ["  Trainer", "epoch 1"]
+    assert lines[3].startswith("  ✗ Trainer") and lines[3].endswith("failed")
+    assert lines[4] == "after"
+    assert {"library chatter", "from C++from a child"} == set(log.read_text().split("\n")) - {""}
