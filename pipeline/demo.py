@@ -65,14 +65,14 @@ def _predict(archives: str, url: str) -> int:
     from serving.client import Client
 
     client = Client(url, "resnet")
-    client.wait(60)
+    client.wait_until_available(120)
     wrong = 0
     for name, image, label in _held_out(archives):
         [answer] = client.top_k([image])
         best = answer[0]
-        wrong += best.label != label
-        mark = "✓" if best.label == label else "✗"
-        print(f"  {mark} {name}   predicted {best.label} ({best.score:.1%}), true {label}")
+        wrong += best.name != label
+        mark = "✓" if best.name == label else "✗"
+        print(f"  {mark} {name}   predicted {best.name} ({best.probability:.1%}), true {label}")
     return wrong
 
 

@@ -1,0 +1,197 @@
+"""Bodies of REST requests, with TensorFlow Serving's rules and error texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis.input_pb2 import Input
+
+from serving.server.codec import decode_tensor, is_base64, json_type, quote, to_bytes
+from serving.server.errors import ServingError, invalid
+from serving.server.servable import Tensors
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """The JSON object at the start of `body`; what follows it is ignored.
+
+    NaN and Infinity are numbers. Bytes that are not UTF-8 survive in strings.
+
+    Raises:
+      ServingError: empty, not JSON, or not an object.
+    """
+    if not body:
+        raise invalid("JSON Parse error: The document is empty")
+    text = body.decode("utf-8", "surrogateescape").lstrip("\ufeff \t\r\n")
+    skipped = len(body) - len(text.encode("utf-8", "surrogateescape"))
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text)
+    except json.JSONDecodeError as error:
+        offset = skipped + len(text[: error.pos].encode("utf-8", "surrogateescape"))
+        reason = error.msg if text else "The document is empty."
+        raise invalid(f"JSON Parse error: {reason} at offset: {offset}") from None
+    except RecursionError:
+        raise invalid("JSON Parse error: Too many levels of brackets at offset: 0") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise invalid(f"JSON Parse error: {error} at offset: 0") from None
+    if not isinstance(value, dict):
+        raise invalid(f"JSON Value: {quote(value)} Is not object")
+    return value
+
+
+def signature_name(document: Mapping[str, Any]) -> str:
+    """The request's `signature_name`, or ""."""
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise invalid(
+            f"JSON Value: {quote(document)} not formatted correctly. "
+            "'signature_name' key must be a string value."
+        )
+    return name
+
+
+def decode_predict(document: Mapping[str, Any], dtypes: Mapping[str, int]) -> tuple[Tensors, bool]:
+    """Input tensors of a predict request.
+
+    Args:
+      document: the parsed body, with `instances` (row form) or `inputs` (columnar).
+      dtypes: TensorFlow's DataType of every input of the signature, by name.
+
+    Returns:
+      Arrays by input name, and whether the request was in row form.
+    """
+    both = "instances" in document and "inputs" in document
+    if both:
+        raise invalid(
+            f"JSON Value: {quote(document)} Not formatted correctly expecting only one of "
+            "'inputs' or 'instances' keys to exist "
+        )
+    try:
+        if "instances" in document:
+            return _decode_rows(document, dtypes), True
+        if "inputs" in document:
+            return _decode_columns(document["inputs"], dtypes), False
+    except RecursionError:
+        raise invalid("JSON Parse error: Too many levels of brackets at offset: 0") from None
+    raise invalid("Missing 'inputs' or 'instances' key")
+
+
+def decode_examples(document: Mapping[str, Any]) -> Input:
+    """The tf.Examples of a classify or regress request."""
+    request = Input()
+    examples = request.example_list.examples
+    if "context" in document:
+        examples = request.example_list_with_context.examples
+        _fill_example(document["context"], request.example_list_with_context.context)
+    if "examples" not in document:
+        raise invalid(
+            f"JSON Value: {quote(document)} When method is classify, "
+            "key 'examples' is expected and was not found"
+        )
+    listed = document["examples"]
+    if not isinstance(listed, list):
+        raise invalid(f"JSON Value: {quote(document)} Expecting 'examples' value to be an list/array")
+    if not listed:
+        raise invalid(f"JSON Value: {quote(document)} 'examples' value is an empty array")
+    for value in listed:
+        _fill_example(value, examples.add())
+    return request
+
+
+def _decode_rows(document: Mapping[str, Any], dtypes: Mapping[str, int]) -> Tensors:
+    rows = document["instances"]
+    if not isinstance(rows, list):
+        raise invalid(f"JSON Value: {quote(document)} Expecting 'instances' to be an list/array")
+    if not rows:
+        raise invalid(f"JSON Value: {quote(document)} No values in 'instances' array")
+    if not isinstance(rows[0], dict) and len(dtypes) > 1:
+        raise invalid(
+            "instances is a plain list, but expecting list of objects as multiple input tensors "
+            "required as per tensorinfo_map"
+        )
+    columns: dict[str, list[np.ndarray]] = {}
+    named = _is_named(rows[0])
+    for index, row in enumerate(rows):
+        if named != _is_named(row):
+            expected = "object but got list" if named else "value/list but got object"
+            raise invalid(f"Expecting {expected} at item {index} of input list")
+        for name, value in row.items() if named else [(next(iter(dtypes)), row)]:
+            key = f" key: {name}" if named else ""
+            try:
+                _add_row(columns.setdefault(name, []), name, value, dtypes)
+            except ServingError as error:
+                raise invalid(
+                    f"Failed to process element: {index}{key} of 'instances' list. Error: {error}"
+                ) from None
+        if named and set(row) != set(dtypes):
+            raise invalid(
+                f"Failed to process element: {index} of 'instances' list. JSON object: {quote(row)} "
+                f"keys must be equal to: {','.join(sorted(dtypes))}"
+            )
+    return {name: np.stack(values) for name, values in columns.items()}
+
+
+def _add_row(column: list[np.ndarray], name: str, value: Any, dtypes: Mapping[str, int]) -> None:
+    if name not in dtypes:
+        raise invalid(f"JSON object: does not have named input: {name}")
+    tensor = decode_tensor(value, dtypes[name])
+    if column and tensor.size != column[0].size:
+        raise invalid(f"Expecting tensor size: {column[0].size} but got: {tensor.size}")
+    if column and tensor.shape != column[0].shape:
+        raise invalid(f"Expecting shape {_shape(column[0])} but got: {_shape(tensor)}")
+    column.append(tensor)
+
+
+def _shape(tensor: np.ndarray) -> str:
+    return f"[{','.join(map(str, tensor.shape))}]"
+
+
+def _decode_columns(value: Any, dtypes: Mapping[str, int]) -> Tensors:
+    if not _is_named(value):
+        if len(dtypes) > 1:
+            raise invalid(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors "
+                "required as per tensorinfo_map"
+            )
+        return {name: decode_tensor(value, dtype) for name, dtype in dtypes.items()}
+    for name in dtypes:
+        if name not in value:
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
+    return {name: decode_tensor(value[name], dtype) for name, dtype in dtypes.items()}
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict) and not is_base64(value)
+
+
+def _fill_example(value: Any, example: tf.train.Example) -> None:
+    if not isinstance(value, dict):
+        raise invalid(f"Example must be JSON object but got JSON {json_type(value)}")
+    for name, content in value.items():
+        feature = example.features.feature[name]
+        for item in content if isinstance(content, list) else [content]:
+            _add_to_feature(item, name, feature)
+
+
+def _add_to_feature(item: Any, name: str, feature: tf.train.Feature) -> None:
+    converted: bytes | float
+    if isinstance(item, str) or is_base64(item):
+        kind, converted = "bytes_list", to_bytes(item)
+    elif isinstance(item, bool):
+        kind, converted = "int64_list", int(item)
+    elif isinstance(item, int) and -(2**63) <= item < 2**64:
+        if item >= 2**63:
+            raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
+        kind, converted = "int64_list", item
+    elif isinstance(item, (int, float)):
+        kind, converted = "float_list", item
+    else:
+        raise invalid(f"Feature: {name} has element with unexpected JSON type: {json_type(item)}")
+    present = feature.WhichOneof("kind")
+    if present not in (None, kind):
+        expected = present.removesuffix("_list")
+        raise invalid(f"Unexpected element type in feature: {name} expecting type: {expected}")
+    getattr(feature, kind).value.append(converted)

@@ -1,0 +1,51 @@
+"""What lies in a folder of versions, and which of it is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+_INT64_MAX = 2**63 - 1
+
+
+def list_versions(base_path: Path) -> dict[int, Path]:
+    """Version folders under `base_path`, by number.
+
+    Names are read as int64, leading zeros included; other entries are ignored.
+
+    Raises:
+      OSError: the folder cannot be read (unmounted, no permission).
+    """
+    found: dict[int, Path] = {}
+    for entry in sorted(base_path.iterdir()):
+        name = entry.name
+        if name.isascii() and name.isdigit() and int(name) <= _INT64_MAX and entry.is_dir():
+            found[int(name)] = entry
+    return found
+
+
+def missing_part(path: Path) -> str | None:
+    """Why the version at `path` is not whole yet, or None when it is.
+
+    Copies arrive file by file; TFX's Pusher writes `saved_model.pb` last, other
+    tools write it first, so the variables' index must be there as well.
+    """
+    if not (path / "variables" / "variables.index").is_file():
+        return "variables/variables.index is missing"
+    try:
+        content = (path / "saved_model.pb").read_bytes()
+    except OSError:
+        return "saved_model.pb is missing"
+    try:
+        graphs = SavedModel.FromString(content).meta_graphs
+    except DecodeError:
+        return "saved_model.pb is cut off or damaged"
+    return None if graphs else "saved_model.pb is empty"
+
+
+def fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of a version's files: changes when one is written again."""
+    files = sorted(f for f in path.rglob("*") if f.is_file())
+    return tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)

@@ -1,0 +1,205 @@
+"""JSON values to arrays and back."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorflow.core.framework import types_pb2 as types
+
+from serving.server import codec, requests, responses
+from serving.server.errors import Code, ServingError
+
+FLOAT, DOUBLE, INT32, UINT8, INT64, UINT64, BOOL, STRING, HALF = (
+    types.DT_FLOAT,
+    types.DT_DOUBLE,
+    types.DT_INT32,
+    types.DT_UINT8,
+    types.DT_INT64,
+    types.DT_UINT64,
+    types.DT_BOOL,
+    types.DT_STRING,
+    types.DT_HALF,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.1, "0.1"),
+        (1 / 3, "0.333333343"),  # the nearest float32, 9 digits
+        (3.0, "3.0"),
+        (-0.0, "-0.0"),
+        (1e-5, "1e-05"),
+        (9e6, "9e+06"),
+        (16777216.0, "16777216.0"),
+        (123456.0, "123456.0"),
+        (3.4028235e38, "3.40282347e+38"),
+        (1e-45, "1.4013e-45"),
+        (math.nan, "NaN"),
+        (math.inf, "Infinity"),
+        (-math.inf, "-Infinity"),
+    ],
+)
+def test_float32_prints_six_digits_or_the_nine_that_round_trip(value, text):
+    assert codec.decimals(np.array([value], np.float32)) == [text]
+
+
+def test_float64_prints_seventeen_digits_where_six_do_not_round_trip():
+    assert codec.decimals(np.array([0.1, 1 / 3])) == ["0.1", "0.33333333333333331"]
+
+
+@given(st.floats(width=32))
+def test_every_float32_reads_back_as_itself(value):
+    text = codec.decimals(np.array([value], np.float32))[0]
+    np.testing.assert_array_equal(np.float32(json.loads(text)), np.float32(value))
+
+
+@given(st.lists(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=2), min_size=1, max_size=4))
+def test_arrays_survive_a_round_trip(values):
+    array = codec.decode_tensor(values, INT64)
+    assert json.loads(codec.encode_tensor(array, INT64)) == values == array.tolist()
+
+
+@given(st.binary(max_size=60))
+def test_bytes_survive_base64(value):
+    text = codec.encode_tensor(np.array(value, object), STRING, as_base64=True)
+    assert codec.decode_tensor(json.loads(text), STRING).item() == value
+
+
+def test_empty_axes_keep_their_shape():
+    for shape, text in (((0,), "[]"), ((2, 0), "[[], []]"), ((0, 3), "[]"), ((2, 0, 3), "[[], []]")):
+        assert codec.encode_tensor(np.zeros(shape, np.float32), FLOAT) == text
+    assert codec.decode_tensor([[], []], FLOAT).shape == (2, 0)
+
+
+def test_strings_need_not_be_utf8():
+    body = b'{"inputs": "\xff\\u00e9"}'
+    assert codec.decode_tensor(requests.parse_json(body)["inputs"], STRING).item() == b"\xff\xc3\xa9"
+    reply = responses.predict_body({"s": np.array([b"\xff"], object)}, {"s": STRING}, rows=False)
+    assert reply == b'{"outputs": ["\xff"]}'
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "expected"),
+    [
+        (1, FLOAT, 1.0),
+        (1e39, FLOAT, math.inf),
+        (10**30, DOUBLE, 1e30),
+        (math.nan, FLOAT, math.nan),
+        (300, UINT8, 44),  # 300 - 256
+        (2**64 - 1, UINT64, 2**64 - 1),
+        (True, BOOL, True),
+        ("é", STRING, "é".encode()),
+        ({"b64": "aGk"}, STRING, b"hi"),
+        ({"b64": " aG\nk= "}, STRING, b"hi"),
+    ],
+)
+def test_accepted_values(value, dtype, expected):
+    np.testing.assert_equal(codec.decode_tensor(value, dtype).item(), expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "text"),
+    [
+        ("x", FLOAT, 'JSON Value: "x" Type: String is not of expected type: float'),
+        (True, FLOAT, "JSON Value: true Type: True is not of expected type: float"),
+        (None, FLOAT, "JSON Value: null Type: Null is not of expected type: float"),
+        ({"b64": "aGk="}, FLOAT, "Type: Object is not of expected type: float"),
+        (1.0, INT32, "JSON Value: 1.0 Type: Number is not of expected type: int32"),
+        (2**31, INT32, "Type: Number is not of expected type: int32"),
+        (2**63, INT64, "Type: Number is not of expected type: int64"),
+        (-1, UINT64, "Type: Number is not of expected type: uint64"),
+        (1, BOOL, "Type: Number is not of expected type: bool"),
+        (1.5, STRING, "JSON Value: 1.5 Type: Number is not of expected type: string"),
+        ({"b64": "data:image/png;base64,aGk="}, STRING, "Unable to base64 decode"),
+        ({"b64": "aGk=="}, STRING, "Unable to base64 decode"),
+        ({"b64": "a"}, STRING, "Unable to base64 decode"),
+        ({"b64": "_-8="}, STRING, "Unable to base64 decode"),
+        ({"b64": 1}, STRING, "not formatted correctly for base64 data"),
+        ([[1, 2], [3]], FLOAT, "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),
+        ([1, [2]], FLOAT, "Encountered list at unexpected level: 1 expected < 1"),
+        ([[1], 2], FLOAT, "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2"),
+        (10**400, FLOAT, "Number too big"),
+    ],
+)
+def test_refused_values(value, dtype, text):
+    with pytest.raises(ServingError) as caught:
+        codec.decode_tensor(value, dtype)
+    assert caught.value.code == Code.INVALID_ARGUMENT
+    assert text in caught.value.message
+
+
+def test_half_precision_has_no_json_form():
+    with pytest.raises(ServingError, match="to type: half") as caught:
+        codec.decode_tensor(1.0, HALF)
+    assert caught.value.code == Code.UNIMPLEMENTED
+    with pytest.raises(ServingError, match="Failed to write JSON value for tensor type: half"):
+        codec.encode_tensor(np.zeros(1, np.float16), HALF)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "JSON Parse error: The document is empty"),
+        (b"  ", "JSON Parse error: The document is empty. at offset: 2"),
+        (b'{"a": }', "at offset: 6"),
+        ('{"é": }'.encode(), "at offset: 7"),  # bytes, not characters
+        (b"[1]", "Is not object"),
+        (b'{"a": ' + b"[" * 100_000, "JSON Parse error"),
+        (b'{"a": ' + b"1" * 10_000 + b"}", "JSON Parse error"),
+    ],
+)
+def test_bodies_that_are_not_an_object(body, text):
+    with pytest.raises(ServingError) as caught:
+        requests.parse_json(body)
+    assert caught.value.code == Code.INVALID_ARGUMENT
+    assert text in caught.value.message
+
+
+def test_parser_stops_after_the_first_value():
+    assert requests.parse_json(b'\xef\xbb\xbf {"a": [NaN, -Infinity]} trailing')["a"][1] == -math.inf
+
+
+def test_long_values_are_cut_in_error_texts():
+    with pytest.raises(ServingError) as caught:
+        codec.decode_tensor("x" * 10_000, FLOAT)
+    assert len(caught.value.message) < 700
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=3), st.lists, max_leaves=8))
+def test_any_json_value_is_decoded_or_refused(value):
+    for dtype in (FLOAT, INT32, BOOL, STRING, HALF):
+        try:
+            codec.decode_tensor(value, dtype)
+        except ServingError as error:
+            assert error.message
+
+
+def test_examples_take_the_kind_of_their_values():
+    document = {"examples": [{"i": [1, True], "f": 0.5, "s": ["a", {"b64": "aGk="}], "e": []}]}
+    feature = requests.decode_examples(document).example_list.examples[0].features.feature
+    assert list(feature["i"].int64_list.value) == [1, 1]
+    assert list(feature["f"].float_list.value) == [0.5]
+    assert list(feature["s"].bytes_list.value) == [b"a", b"hi"]
+    assert feature["e"].WhichOneof("kind") is None
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({}, "key 'examples' is expected and was not found"),
+        ({"examples": 1}, "Expecting 'examples' value to be an list/array"),
+        ({"examples": []}, "'examples' value is an empty array"),
+        ({"examples": [1]}, "Example must be JSON object but got JSON Number"),
+        ({"examples": [{"a": None}]}, "Feature: a has element with unexpected JSON type: Null"),
+        ({"examples": [{"a": [1, 0.5]}]}, "Unexpected element type in feature: a expecting type: int64"),
+        ({"examples": [{"a": 2**63}]}, "Feature: a has uint64 element. Only int64 is supported."),
+    ],
+)
+def test_refused_examples(document, text):
+    with pytest.raises(ServingError) as caught:
+        requests.decode_examples(document)
+    assert text in caught.value.message

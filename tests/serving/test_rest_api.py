@@ -1,0 +1,404 @@
+"""The REST contract of TensorFlow Serving, without a socket."""
+
+import asyncio
+import base64
+import gzip
+import json
+import os
+import threading
+
+import httpx
+import numpy as np
+import pytest
+from serving_models import KERNEL, png, publish
+
+from serving.server.config import ModelSettings, ServerSettings
+from serving.server.manager import Manager
+from serving.server.rest import RestApi
+
+RED, GREEN = png((255, 0, 0)), png((0, 255, 0))
+
+
+def b64(content):
+    return {"b64": base64.b64encode(content).decode()}
+
+
+class Api:
+    """Requests to an ASGI application without a socket."""
+
+    def __init__(self, app):
+        self._transport = httpx.ASGITransport(app)
+
+    def request(self, method, url, content=None, headers=None):
+        async def send():
+            async with httpx.AsyncClient(transport=self._transport, base_url="http://test") as client:
+                return await client.request(method, url, content=content, headers=headers)
+
+        return asyncio.run(send())
+
+    def get(self, url):
+        return self.request("GET", url)
+
+
+def start(base, name, **options):
+    settings = ServerSettings(ModelSettings(name, base), **options)
+    manager = Manager(settings)
+    manager.start()
+    assert manager.wait_first_look()
+    return manager, Api(RestApi(manager, settings))
+
+
+@pytest.fixture(scope="module")
+def dense(exports, tmp_path_factory):
+    base = tmp_path_factory.mktemp("dense")
+    publish(exports / "dense", base, 7)
+    options = {"rest_api_timeout_in_ms": 300, "rest_api_max_body_bytes": 10_000}
+    manager, client = start(base, "dense", **options)
+    yield client
+    manager.stop()
+
+
+@pytest.fixture(scope="module")
+def image(exports, tmp_path_factory):
+    base = tmp_path_factory.mktemp("image")
+    publish(exports / "image", base, 1)
+    manager, client = start(base, "image")
+    yield client
+    manager.stop()
+
+
+def post(client, body, url="/v1/models/dense:predict", **options):
+    content = body if isinstance(body, (bytes, str)) else json.dumps(body)
+    return client.request("POST", url, content, **options)
+
+
+def expect(response, status, text):
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert text in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/v1/models/dense:predict",
+        "/v1/models/dense/versions/7:predict",
+        "/v1/models/dense/versions/007:predict",
+        "/V1/Models/dense/Versions/7:predict",
+        "/v1/models/%64ense:predict",
+    ],
+)
+def test_predict_addresses(dense, url):
+    response = post(dense, {"instances": [[1, 2]]}, url)
+    assert response.status_code == 200
+    assert response.json() == {"predictions": [[9.0, 12.0, 15.0]]}  # [1, 2] @ KERNEL
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "status", "text"),
+    [
+        ("POST", "/v1/models/dense:predict?x=1", 400, "Malformed request: POST /v1/models/dense:predict?x=1"),
+        ("POST", "/v1/models/dense:predict/", 400, "Malformed request"),
+        ("POST", "/v1/models/dense:PREDICT", 400, "Malformed request"),
+        ("POST", "/v1/models/dense", 400, "Malformed request: POST /v1/models/dense"),
+        ("POST", "/v1/models/dense/versions/1/labels/a:predict", 400, "Malformed request"),
+        ("POST", f"/v1/models/dense/versions/{2**63}:predict", 400, "Failed to convert version"),
+        ("POST", f"/v1/models/dense/versions/{'9' * 5000}:predict", 400, "Failed to convert version"),
+        (
+            "POST",
+            "/v1/models/dense/labels/stable:predict",
+            400,
+            "Unrecognized servable version label: stable",
+        ),
+        ("POST", "/v1/models/nope:predict", 404, "Servable not found for request: Latest(nope)"),
+        (
+            "POST",
+            "/v1/models/dense/versions/9:predict",
+            404,
+            "Servable not found for request: Specific(dense, 9)",
+        ),
+        ("POST", "/v1/models/nope:classify", 400, "'examples' is expected"),
+        ("GET", "/v1/models", 400, "Missing model name in request."),
+        ("GET", "/v1/models/dense/", 400, "Malformed request: GET /v1/models/dense/"),
+        ("GET", "/v1/models/dense:predict", 400, "Malformed request"),
+        ("GET", "/v1/models/nope", 404, "Could not find any versions of model nope"),
+        ("GET", "/v1/models/dense/versions/9", 404, "Could not find version 9 of model dense"),
+        ("GET", "/v1/models/nope/metadata", 404, "Servable not found for request: Latest(nope)"),
+        ("GET", "/v1/models/dense/labels/a/metadata", 400, "Unrecognized servable version label: a"),
+        ("GET", "/v1/nothing", 400, "Malformed request"),
+        ("PUT", "/v1/models/dense", 400, "Malformed request: PUT /v1/models/dense"),
+        ("DELETE", "/v1/models/dense", 400, "Malformed request"),
+    ],
+)
+def test_addresses_that_are_refused(dense, method, url, status, text):
+    expect(dense.request(method, url, content='{"instances": [[1, 2]]}'), status, text)
+
+
+def test_addresses_outside_the_api_are_html_404(dense):
+    for url in ("/", "/v1", "/v2/models/dense", "/metrics"):
+        response = dense.get(url)
+        assert response.status_code == 404
+        assert response.headers["content-type"].startswith("text/html")
+
+
+def test_health_addresses(dense):
+    assert dense.get("/healthz").json() == {"status": "ok"}
+    assert dense.get("/readyz").status_code == 200
+
+
+def test_options_need_an_origin(dense):
+    url = "/v1/models/dense:predict"
+    assert dense.request("OPTIONS", url, headers={"Origin": "https://a.b"}).status_code == 200
+    assert dense.request("OPTIONS", url).status_code == 400
+
+
+def test_row_and_columnar_form(dense):
+    x = [[1, 2], [0.5, -1]]
+    y = (np.array(x) @ KERNEL).tolist()
+    assert post(dense, {"instances": x}).json() == {"predictions": y}
+    assert post(dense, {"instances": [{"x": row} for row in x]}).json() == {"predictions": y}
+    assert post(dense, {"inputs": x}).json() == {"outputs": y}
+    assert post(dense, {"inputs": {"x": x}, "ignored": 1}).json() == {"outputs": y}
+
+
+def test_several_inputs_and_outputs_are_named(dense):
+    rows = {"signature_name": "two", "instances": [{"a": 1, "b": 2}, {"a": 3, "b": 4}]}
+    assert [row["sum"] for row in post(dense, rows).json()["predictions"]] == [3.0, 7.0]
+    columns = post(dense, {"signature_name": "two", "inputs": {"a": [1], "b": [2]}}).json()["outputs"]
+    assert columns == {"sum": [3.0], "product_bytes": [b64(b"2.000000")]}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("int32", [-(2**31), 2**31 - 1]),
+        ("uint8", [0, 255]),
+        ("int64", [-(2**63), 2**63 - 1]),
+        ("uint64", [0, 2**64 - 1]),
+        ("bool", [True, False]),
+        ("float64", [0.1, 1e308]),
+        ("string", ["é", ""]),
+    ],
+)
+def test_every_type_goes_through_the_model(dense, dtype, values):
+    for value in (values, [values], values[0]):
+        body = {"signature_name": f"echo_{dtype}", "inputs": value}
+        assert post(dense, body).json() == {"outputs": value}
+
+
+def test_nan_and_infinity_in_and_out(dense):
+    response = post(dense, '{"signature_name": "echo_float64", "inputs": [NaN, Infinity, -Infinity]}')
+    assert response.content == b'{"outputs": [NaN, Infinity, -Infinity]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("", "JSON Parse error: The document is empty"),
+        ("{", "JSON Parse error"),
+        ("[]", "Is not object"),
+        ({}, "Missing 'inputs' or 'instances' key"),
+        ({"instances": [1], "inputs": [1]}, "Not formatted correctly"),
+        ({"instances": []}, "No values in 'instances' array"),
+        ({"instances": 1}, "Expecting 'instances' to be an list/array"),
+        ({"signature_name": 1, "instances": [1]}, "'signature_name' key must be a string value"),
+        ({"signature_name": "s", "instances": [1]}, 'Serving signature name: "s" not found in signature def'),
+        ({"signature_name": "__saved_model_init_op", "inputs": 1}, "Failed to get input map for signature"),
+        (
+            {"instances": [[1, 2], ["a", 2]]},
+            "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: "
+            'JSON Value: "a" Type: String is not of expected type: float',
+        ),
+        ({"instances": [[1, 2], [3]]}, "Expecting tensor size: 2 but got: 1"),
+        ({"instances": [[1, 2], [[1, 2]]]}, "Expecting shape [2] but got: [1,2]"),
+        ({"instances": [[1, 2], {"x": [1, 2]}]}, "Expecting value/list but got object at item 1"),
+        ({"instances": [{"x": [1, 2]}, [1, 2]]}, "Expecting object but got list at item 1"),
+        ({"instances": [{"z": [1, 2]}]}, "JSON object: does not have named input: z"),
+        ({"signature_name": "two", "instances": [{"a": 1}]}, "keys must be equal to: a,b"),
+        (
+            {"signature_name": "two", "instances": [1]},
+            "instances is a plain list, but expecting list of objects",
+        ),
+        ({"signature_name": "two", "inputs": [1]}, "inputs is a plain value/list, but expecting an object"),
+        ({"signature_name": "two", "inputs": {"b": [1]}}, "Missing named input: a"),
+        ({"inputs": [[1, 2], [3]]}, "Encountered list at unexpected size"),
+        ({"inputs": [1, 2, 3]}, "MatMul"),  # the op's own text: shapes are not checked before
+        ({"signature_name": "scalar", "instances": [[1, 2]]}, "Tensor name: total has no shape information"),
+        ({"signature_name": "ragged_batch", "instances": [[1, 2]]}, "has inconsistent batch size"),
+        (
+            {"signature_name": "echo_float16", "instances": [1]},
+            "Error: UNIMPLEMENTED: Conversion of JSON Value: 1",
+        ),
+    ],
+)
+def test_predict_bodies_that_are_refused(dense, body, text):
+    expect(post(dense, body), 400, text)
+
+
+def test_bad_json_is_found_before_an_unknown_model(dense):
+    expect(post(dense, "{", "/v1/models/nope:predict"), 400, "JSON Parse error")
+
+
+def test_types_without_a_json_form_are_501_in_columnar_form(dense):
+    expect(post(dense, {"signature_name": "echo_float16", "inputs": 1}), 501, "to type: half")
+
+
+def test_batch_size_is_free(dense):
+    assert post(dense, {"inputs": {"x": []}, "signature_name": "echo_int32"}).json() == {"outputs": []}
+    assert len(post(dense, {"instances": [[0, 0]] * 100}).json()["predictions"]) == 100
+
+
+def test_a_run_over_the_deadline_is_504_and_the_next_one_works(dense):
+    slow = {"signature_name": "slow", "inputs": 10**12}
+    expect(post(dense, slow), 504, "")
+    assert post(dense, {**slow, "inputs": 3}).json() == {"outputs": 3}
+
+
+def test_gzip_requests(dense):
+    packed = gzip.compress(b'{"instances": [[1, 2]]}')
+    headers = {"Content-Encoding": "gzip"}
+    assert post(dense, packed, headers=headers).json()["predictions"] == [[9.0, 12.0, 15.0]]
+    bomb = gzip.compress(b" " * 20_000)
+    for bad in (b"not gzip", packed[:-9], bomb):
+        expect(post(dense, bad, headers=headers), 400, "The document is empty")
+
+
+def test_bodies_over_the_limit_are_413(dense):
+    expect(post(dense, b" " * 10_001), 413, "larger than 10000 bytes")
+
+
+def test_bodies_over_the_limit_are_413_without_a_length(dense):
+    async def chunks():
+        for _ in range(11):
+            yield b" " * 1000
+
+    expect(dense.request("POST", "/v1/models/dense:predict", chunks()), 413, "larger than")
+
+
+def test_images_as_base64(image):
+    for instances in ([b64(RED), b64(GREEN)], [{"image_bytes": b64(RED)}, {"image_bytes": b64(GREEN)}]):
+        reply = post(image, {"instances": instances}, "/v1/models/image:predict").json()
+        assert reply == {"predictions": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]}
+
+
+def test_top_k_gives_label_names(image):
+    body = {"signature_name": "top_k", "instances": [b64(png((10, 30, 0)))]}
+    row = post(image, body, "/v1/models/image:predict").json()["predictions"][0]
+    assert row["classes"] == ["green", "red"]
+    np.testing.assert_allclose(row["scores"], [0.75, 0.25], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("instances", "text"),
+    [
+        ([[0.1, 0.2]], "Type: Number is not of expected type: string"),
+        (["not base64"], "Unknown image file format"),
+        ([{"b64": "data:image/png;base64,aGk="}], "Unable to base64 decode"),
+        ([b64(RED), b64(b"\xff\xd8\xff cut")], "Invalid JPEG data or crop window"),
+        ([b64(b"")], ""),
+    ],
+)
+def test_images_that_are_refused(image, instances, text):
+    expect(post(image, {"instances": instances}, "/v1/models/image:predict"), 400, text)
+
+
+def test_frequent_mistakes_get_a_hint(image):
+    error = post(image, {"instances": [[0.1]]}, "/v1/models/image:predict").json()["error"]
+    assert error.endswith('(hint: send encoded images as {"b64": "<base64 of the file>"}, not pixels)')
+
+
+def test_classify(image):
+    body = {
+        "signature_name": "classify",
+        "examples": [{"image/encoded": b64(RED)}, {"image/encoded": b64(GREEN)}],
+    }
+    results = post(image, body, "/v1/models/image:classify").json()["results"]
+    assert [row[0] for row in results] == [["red", 1.0], ["green", 1.0]]
+
+
+def test_classify_context_is_shared_by_the_examples(image):
+    body = {
+        "signature_name": "classify",
+        "context": {"image/encoded": b64(GREEN)},
+        "examples": [{}, {"image/encoded": b64(RED)}],
+    }
+    results = post(image, body, "/v1/models/image:classify").json()["results"]
+    assert [row[0][0] for row in results] == ["green", "red"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({"signature_name": "s", "examples": [{}]}, "No signature was found with the name: s"),
+        ({"examples": [{}]}, "No classification inputs found in SignatureDef"),
+        ({"signature_name": "classify"}, "key 'examples' is expected and was not found"),
+        ({"signature_name": "classify", "examples": []}, "value is an empty array"),
+        ({"signature_name": "classify", "examples": [{}]}, "image/encoded"),  # the op's own text
+    ],
+)
+def test_classify_bodies_that_are_refused(image, body, text):
+    expect(post(image, body, "/v1/models/image:classify"), 400, text)
+
+
+def test_regress(dense):
+    body = {"signature_name": "regress", "examples": [{"v": 1.5}, {"v": 0.1}]}
+    assert post(dense, body, "/v1/models/dense:regress").content == b'{"results": [1.5, 0.1]}'
+    expect(post(dense, {"examples": [{"v": 1.5}]}, "/v1/models/dense:regress"), 400, "No regression inputs")
+
+
+def test_status(dense):
+    available = {"version": "7", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    for url in ("", "/versions/7", "/labels/any"):
+        assert dense.get(f"/v1/models/dense{url}").json() == {"model_version_status": [available]}
+
+
+def test_metadata_lists_every_signature_with_strings_for_int64(image):
+    reply = image.get("/v1/models/image/metadata").json()
+    assert reply["model_spec"] == {"name": "image", "signature_name": "", "version": "1"}
+    signatures = reply["metadata"]["signature_def"]["signature_def"]
+    assert {"serving_default", "top_k", "classify", "__saved_model_init_op"} <= set(signatures)
+    info = signatures["serving_default"]["inputs"]["image_bytes"]
+    assert info["dtype"] == "DT_STRING"
+    assert info["tensor_shape"] == {"dim": [{"size": "-1", "name": ""}], "unknown_rank": False}
+    assert image.get("/v1/models/image/versions/1/metadata").json() == reply
+
+
+def test_requests_run_side_by_side(dense):
+    answers = []
+
+    def ask(value):
+        body = {"instances": [[value, 0]]}
+        answers.append((value, post(dense, body).json()["predictions"][0][0]))
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [(i, float(i)) for i in range(16)]
+
+
+def test_not_ready_before_the_first_version(exports, tmp_path):
+    base = tmp_path / "versions"
+    os.mkdir(base)
+    manager, client = start(base, "late")
+    try:
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+        expect(client.get("/v1/models/late"), 404, "Could not find any versions of model late")
+        expect(post(client, {"instances": [1]}, "/v1/models/late:predict"), 404, "Latest(late)")
+    finally:
+        manager.stop()
+
+
+def test_an_export_that_only_python_runs_fails_as_in_tensorflow_serving(exports, tmp_path):
+    base = tmp_path / "versions"
+    publish(exports / "broken", base, 1)
+    manager, client = start(base, "broken")
+    try:
+        states = client.get("/v1/models/broken").json()["model_version_status"]
+        assert [state["state"] for state in states] == ["AVAILABLE"]
+        body = {"instances": [[1, 2]]}
+        expect(post(client, body, "/v1/models/broken:predict"), 400, "Could not find variable")
+    finally:
+        manager.stop()

@@ -1,0 +1,305 @@
+"""Versions that come, go and fail while requests are served."""
+
+import gc
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import serving_models as models
+import tensorflow as tf
+from serving_models import publish
+
+from serving.server import source
+from serving.server.config import ModelSettings, ServerSettings
+from serving.server.errors import Code, ServingError
+from serving.server.manager import Manager, State, load_servable
+from serving.server.servable import Servable
+
+X = {"x": np.array([[1, 2]], np.float32)}
+ONCE = [9.0, 12.0, 15.0]  # [1, 2] @ KERNEL
+TWICE = [18.0, 24.0, 30.0]
+
+
+@pytest.fixture
+def manage(tmp_path):
+    """Starts managers of tmp_path/m and stops them."""
+    started = []
+
+    def start(num_versions=1, load=None, **options):
+        (tmp_path / "m").mkdir(exist_ok=True)
+        options = {"file_system_poll_wait_seconds": 0.02, "load_retries_interval_seconds": 1000.0, **options}
+        settings = ServerSettings(ModelSettings("m", tmp_path / "m", num_versions), **options)
+        manager = Manager(settings, load(settings) if load else None)
+        started.append(manager)
+        manager.start()
+        manager.wait_first_look()
+        return manager
+
+    yield start
+    for manager in started:
+        manager.stop()
+
+
+def states(manager):
+    try:
+        return {v.number: v.state for v in manager.status("m")}
+    except ServingError:
+        return {}
+
+
+def wait_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)
+
+
+def ask(manager, version=None):
+    with manager.use("m", version) as servable:
+        return servable.run("serving_default", X)["y"][0].tolist()
+
+
+def test_a_new_version_takes_over_without_a_lost_request(exports, tmp_path, manage):
+    publish(exports / "dense", tmp_path / "m", 1)
+    manager = manage()
+    answers, failures, done = [], [], threading.Event()
+
+    def keep_asking():
+        while not done.is_set():
+            try:
+                answers.append(ask(manager))
+            except Exception as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=keep_asking) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    publish(exports / "dense_double", tmp_path / "m", 2)
+    wait_for(lambda: states(manager) == {2: State.AVAILABLE, 1: State.END})
+    asked = len(answers)
+    wait_for(lambda: len(answers) > asked + 10)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    switch = answers.index(TWICE)
+    assert answers[0] == ONCE and answers[-1] == TWICE
+    # Two threads finish in any order, so the old answer may come once more.
+    assert all(answer == ONCE for answer in answers[:switch])
+    assert all(answer == TWICE for answer in answers[switch + 2 :])
+
+
+def test_a_request_under_way_keeps_its_version(exports, tmp_path, manage):
+    publish(exports / "dense", tmp_path / "m", 1)
+    manager = manage()
+    with manager.use("m") as old:
+        publish(exports / "dense_double", tmp_path / "m", 2)
+        wait_for(lambda: states(manager).get(2) is State.AVAILABLE)
+        wait_for(lambda: states(manager)[1] is State.UNLOADING)
+        time.sleep(0.1)
+        assert old.run("serving_default", X)["y"][0].tolist() == ONCE
+        assert ask(manager) == TWICE
+        with pytest.raises(ServingError, match=r"Specific\(m, 1\)"):
+            ask(manager, 1)
+    wait_for(lambda: states(manager)[1] is State.END)
+
+
+def test_a_broken_version_takes_no_traffic_and_the_old_one_stays(exports, tmp_path, manage):
+    publish(exports / "dense", tmp_path / "m", 1)
+    manager = manage()
+    shutil.copytree(exports / "dense_double", tmp_path / "cut")
+    (tmp_path / "cut/variables/variables.data-00000-of-00001").unlink()
+    publish(tmp_path / "cut", tmp_path / "m", 2)
+    wait_for(lambda: states(manager).get(2) is State.END)
+    assert manager.status("m", 2)[0].error is not None
+    assert states(manager)[1] is State.AVAILABLE
+    assert ask(manager) == ONCE
+    publish(exports / "dense_double", tmp_path / "m", 3)
+    wait_for(lambda: states(manager) == {3: State.AVAILABLE, 2: State.END, 1: State.END})
+    assert ask(manager) == TWICE
+
+
+def test_an_export_that_fails_only_in_a_session_is_caught_by_its_warm_up(exports, tmp_path, manage):
+    # Python runs it, TensorFlow Serving does not.
+    loaded = tf.saved_model.load(str(exports / "broken"))
+    assert loaded.signatures["serving_default"](x=tf.constant(X["x"]))["y"].shape == (1, 3)
+    with pytest.raises(ServingError, match="Could not find variable") as caught:
+        Servable(exports / "broken", 1).run("serving_default", X)
+    assert caught.value.code == Code.FAILED_PRECONDITION
+
+    publish(exports / "dense", tmp_path / "m", 1)
+    warm = tmp_path / "warm"
+    shutil.copytree(exports / "broken", warm)
+    models.write_warmup(warm, [("serving_default", "x", [1.0, 2.0])])
+    manager = manage()
+    publish(warm, tmp_path / "m", 2)
+    wait_for(lambda: states(manager).get(2) is State.END)
+    assert "Could not find variable" in manager.status("m", 2)[0].error.message
+    assert ask(manager) == ONCE
+
+
+def test_a_restart_beside_a_broken_newest_version_serves_the_one_before(exports, tmp_path, manage):
+    publish(exports / "dense", tmp_path / "m", 1)
+    shutil.copytree(exports / "dense_double", tmp_path / "cut")
+    (tmp_path / "cut/variables/variables.data-00000-of-00001").write_bytes(b"")
+    publish(tmp_path / "cut", tmp_path / "m", 2)
+    manager = manage()
+    assert states(manager) == {2: State.END, 1: State.AVAILABLE}
+
+
+def test_a_version_is_taken_only_when_it_is_whole(exports, tmp_path, manage):
+    publish(exports / "dense", tmp_path / "m", 1)
+    manager = manage()
+    arriving = tmp_path / "m/2"
+    whole = exports / "dense_double"
+    (arriving / "variables").mkdir(parents=True)
+    content = (whole / "saved_model.pb").read_bytes()
+    for name, part, reason in [
+        ("nothing", b"", "variables/variables.index is missing"),
+        ("variables/variables.index", None, "saved_model.pb is missing"),
+        ("saved_model.pb", b"", "saved_model.pb is empty"),
+        ("saved_model.pb", content[: len(content) // 2], "saved_model.pb is cut off or damaged"),
+    ]:
+        if name != "nothing":
+            (arriving / name).write_bytes((whole / name).read_bytes() if part is None else part)
+        assert source.missing_part(arriving) == reason
+        time.sleep(0.1)
+        assert states(manager) == {1: State.AVAILABLE}
+    shutil.copy(whole / "variables/variables.data-00000-of-00001", arriving / "variables")
+    shutil.copytree(whole / "assets", arriving / "assets", dirs_exist_ok=True)
+    (arriving / "saved_model.pb").write_bytes(content)
+    wait_for(lambda: states(manager) == {2: State.AVAILABLE, 1: State.END})
+
+
+def test_folders_that_are_no_versions_are_ignored(tmp_path):
+    for name in ("1", "007", "v3", "-1", "1.5", str(2**63), str(2**63 - 1), "٣", ".tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "9").write_text("a file")
+    assert set(source.list_versions(tmp_path)) == {1, 7, 2**63 - 1}
+
+
+def test_removing_the_newest_version_rolls_back(exports, tmp_path, manage):
+    publish(exports / "dense", tmp_path / "m", 1)
+    publish(exports / "dense_double", tmp_path / "m", 2)
+    manager = manage()
+    assert states(manager) == {2: State.AVAILABLE}
+    (tmp_path / "m/2").rename(tmp_path / "gone")
+    wait_for(lambda: states(manager) == {2: State.END, 1: State.AVAILABLE})
+    assert ask(manager) == ONCE
+    (tmp_path / "gone").rename(tmp_path / "m/2")
+    wait_for(lambda: states(manager) == {2: State.AVAILABLE, 1: State.END})
+
+
+def test_removing_every_version_unloads_and_a_lost_folder_does_not(exports, tmp_path, manage):
+    publish(exports / "dense", tmp_path / "m", 1)
+    manager = manage()
+    (tmp_path / "m").rename(tmp_path / "unmounted")
+    time.sleep(0.2)
+    assert ask(manager) == ONCE
+    (tmp_path / "unmounted").rename(tmp_path / "m")
+    (tmp_path / "m/1").rename(tmp_path / "gone")
+    wait_for(lambda: states(manager) == {1: State.END})
+    with pytest.raises(ServingError, match=r"Latest\(m\)"):
+        ask(manager)
+
+
+def test_several_versions_serve_together(exports, tmp_path, manage):
+    for number, export in enumerate(["dense", "dense_double", "dense"], start=1):
+        publish(exports / export, tmp_path / "m", number)
+    manager = manage(num_versions=2)
+    assert states(manager) == {3: State.AVAILABLE, 2: State.AVAILABLE}
+    assert (ask(manager), ask(manager, 2)) == (ONCE, TWICE)
+
+
+def test_a_failed_load_is_tried_again(exports, tmp_path, manage):
+    attempts = []
+
+    def flaky(settings):
+        load = load_servable(settings)
+
+        def attempt(path, number):
+            attempts.append(number)
+            if len(attempts) < 3:
+                raise ServingError(Code.UNAVAILABLE, "storage hiccup")
+            return load(path, number)
+
+        return attempt
+
+    publish(exports / "dense", tmp_path / "m", 1)
+    manager = manage(load=flaky, load_retries_interval_seconds=0.05)
+    assert manager.status("m")[0].error.code == Code.UNAVAILABLE
+    wait_for(lambda: states(manager) == {1: State.AVAILABLE})
+    assert attempts == [1, 1, 1]
+    assert manager.status("m")[0].error is None
+
+
+def test_retries_end_and_new_files_start_them_again(exports, tmp_path, manage):
+    attempts = []
+
+    def failing(_):
+        def attempt(path, number):
+            attempts.append(number)
+            raise ServingError(Code.DATA_LOSS, "damaged")
+
+        return attempt
+
+    publish(exports / "dense", tmp_path / "m", 1)
+    manager = manage(load=failing, load_retries_interval_seconds=0.0, max_num_load_retries=2)
+    assert not manager.wait_first_look()
+    wait_for(lambda: len(attempts) == 3)
+    time.sleep(0.2)
+    assert len(attempts) == 3
+    os.utime(tmp_path / "m/1/saved_model.pb")
+    wait_for(lambda: len(attempts) == 6)
+
+
+def test_polling_can_be_off(exports, tmp_path, manage):
+    publish(exports / "dense", tmp_path / "m", 1)
+    manager = manage(file_system_poll_wait_seconds=0)
+    publish(exports / "dense_double", tmp_path / "m", 2)
+    time.sleep(0.2)
+    assert states(manager) == {1: State.AVAILABLE}
+
+
+def test_stop_waits_for_requests_and_unloads(exports, tmp_path, manage):
+    publish(exports / "dense", tmp_path / "m", 1)
+    manager = manage()
+    with manager.use("m") as servable:
+        stopper = threading.Thread(target=manager.stop)
+        stopper.start()
+        wait_for(lambda: not manager.ready())
+        assert servable.run("serving_default", X)["y"][0].tolist() == ONCE
+        assert stopper.is_alive()
+    stopper.join()
+    assert states(manager) == {1: State.END}
+
+
+def test_swaps_do_not_pile_up_memory(tmp_path):
+    model = keras.Sequential([keras.layers.Input((1000,)), keras.layers.Dense(5000)])  # 20 MB
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serving_default", model, [tf.TensorSpec([None, 1000], tf.float32, name="x")])
+    archive.write_out(str(tmp_path / "big"), verbose=False)
+    x = {"x": np.zeros((1, 1000), np.float32)}
+
+    def swap(times):
+        for number in range(times):
+            servable = Servable(tmp_path / "big", number)
+            assert next(iter(servable.run("serving_default", x).values())).shape == (1, 5000)
+            servable.close()
+        return resident_mib()
+
+    gc.collect()
+    before = swap(3)
+    # Kept, eight models would be 160 MB.
+    assert swap(8) - before < 40
+
+
+def resident_mib():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
