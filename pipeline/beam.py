@@ -12,6 +12,10 @@ def arguments(beam: Beam) -> list[str]:
       ConfigError: worker processes asked of a cluster runner.
     """
     args = list(beam.args)
+    if args == list(Beam().args):
+        # Workers on this machine have our code; without a word about where workers get theirs from,
+        # TFX packs itself into a source distribution, a second for every Beam component.
+        args.append("--sdk_container_image=local")
     if beam.workers > 1:
         if not any(a == "--runner=FnApiRunner" for a in args):
             raise ConfigError(

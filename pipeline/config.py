@@ -51,7 +51,8 @@ class Data:
     # TFDS name, for kind "tfds": imagenet2012, imagenette/full-size-v2, cifar10.
     tfds_name: str = ""
     # Split names in the source that become `train` and `eval`; "" is the usual
-    # name of the kind. With no evaluation split, `holdout` of train becomes it.
+    # name of the kind. With no evaluation split, or with eval_split="holdout",
+    # `holdout` of train becomes it, chosen by a hash of the file name.
     train_split: str = ""
     eval_split: str = ""
     holdout: float = 0.1

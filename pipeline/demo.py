@@ -15,7 +15,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 
-from pipeline import local_runner, presets
+from pipeline import digits, local_runner, presets
 from pipeline.paths import Paths
 
 _IMAGES = 5
@@ -29,7 +29,7 @@ def main() -> int:
     paths = Paths(presets.digits())
     print(f"\nServing {os.path.relpath(paths.serving)} and sending {_IMAGES} held-out scans:")
     with _server(paths.serving) as url:
-        wrong = _predict(paths.digits, url)
+        wrong = _predict(digits.write(paths.digits), url)
     print(f"\nDone in {time.monotonic() - start:.0f} s. To keep a server running:")
     folder = os.path.relpath(paths.serving)
     print(f"  .venv/bin/python -m serving.server --model_name=resnet --model_base_path={folder}")
@@ -85,7 +85,7 @@ def _held_out(archives: str) -> Iterator[tuple[str, bytes, str]]:
         for member in sorted(archive.getmembers(), key=lambda m: m.name)[:_IMAGES]:
             data = archive.extractfile(member)
             assert data is not None
-            yield member.name, data.read(), kit.wnid(member.name)
+            yield member.name, data.read(), kit.words[kit.wnid(member.name)]
 
 
 if __name__ == "__main__":

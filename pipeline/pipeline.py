@@ -29,6 +29,11 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
     paths = Paths(config)
     data = _data(config, paths)
     classes = source.classes(data)
+    if config.data.classes not in (0, len(classes)):
+        raise source.SourceError(
+            f"{data['source']} has {len(classes)} classes and data.classes says {config.data.classes}: "
+            "mend the source, or say --set data.classes=0 to take what is there."
+        )
     return tfx.dsl.Pipeline(
         pipeline_name=config.name,
         pipeline_root=paths.artifacts,
@@ -87,6 +92,8 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         custom_config={
             **learning,
+            # What `top_k` answers with: "goldfish" rather than n01443537.
+            "names": source.labels(data),
             "protocols": list(config.evaluate.protocols),
             # Survives the execution id, so that a killed training continues.
             "checkpoint_dir": paths.checkpoints(digest(learning, data, to_dict(config.tune))),

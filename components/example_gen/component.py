@@ -1,0 +1,258 @@
+"""ImageExampleGen: ILSVRC archives, class folders and TFDS data sets -> tf.Examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import json
+import os
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+from google.protobuf import any_pb2, wrappers_pb2
+from tfx.components.example_gen import base_example_gen_executor, component, utils
+from tfx.dsl.components.base import executor_spec
+from tfx.proto import example_gen_pb2
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import proto_utils
+
+from components.example_gen import files, index, shards, source, summary
+
+# Fields of pipeline.config.Data that change what is written.
+_FIELDS = (
+    "kind", "source", "tfds_name", "train_split", "eval_split", "holdout", "train_shards",
+    "eval_shards", "seed", "max_bad_fraction", "max_pixels",
+)  # fmt: skip
+_BUCKETS = 10_000
+_FILENAME = "image/filename"
+
+
+class Executor(base_example_gen_executor.BaseExampleGenExecutor):
+    """Indexes the source, then writes shuffled, uncompressed shards in parallel.
+
+    Unlike the base class's `Do` no image passes through a Beam shuffle, and JPEGs are not
+    compressed again.
+    """
+
+    def GetInputSourceToExamplePTransform(self) -> Any:
+        """The images of an input split as unshuffled, serialized tf.Examples, without the bad ones."""
+        return _images_to_examples
+
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
+        """Writes Split-*/, the quarantine and the summary into the `examples` artifact.
+
+        Raises:
+          SourceError: the source is missing or damaged.
+          TooManyBadError: more than `data.max_bad_fraction` of a split is bad.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        artifact = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
+        run = _Run(exec_properties)
+        artifact.split_names = artifact_utils.encode_split_names(run.output_splits())
+        # Beside the artifacts: it outlives a failed or killed execution, whose artifact is removed.
+        staging = os.path.join(os.path.dirname(os.path.dirname(artifact.uri)), "staging")
+        folder = os.path.join(staging, run.key())
+        if shards.jobs(folder) is None:
+            shards.plan(folder, run.tables(), run.shard_counts(), run.data["seed"])
+        jobs = shards.jobs(folder) or []
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | "Shards" >> beam.Create(jobs)
+                | "Spread" >> beam.Reshuffle()
+                | "Write" >> beam.ParDo(shards.WriteShard(run.reading()))
+            )
+        report = _finish(artifact, folder, jobs, run)
+        files.remove_tree(staging)
+        for split, figures in report["splits"].items():
+            artifact.set_int_custom_property(f"{split}_examples", figures["examples"])
+            artifact.set_int_custom_property(f"{split}_quarantined", figures["quarantined"])
+        artifact.set_int_custom_property("seed", run.data["seed"])
+        artifact.set_string_custom_property(
+            utils.PAYLOAD_FORMAT_PROPERTY_NAME,
+            example_gen_pb2.PayloadFormat.Name(example_gen_pb2.FORMAT_TF_EXAMPLE),
+        )
+
+
+class ImageExampleGen(component.FileBasedExampleGen):
+    """TFX's file-based ExampleGen (spans, splits, fingerprints) with our executor."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+
+def example_gen(data: dict[str, Any]) -> ImageExampleGen:
+    """The ExampleGen of a source; its output splits are `train` and `eval`.
+
+    Args:
+      data: the fields of `pipeline.config.Data`; `kind` is ilsvrc, folder or tfds.
+
+    Raises:
+      SourceError: a part of the source is missing.
+    """
+    where = source.layout(data)
+    splits = [example_gen_pb2.Input.Split(name="train", pattern=where.train)]
+    output = example_gen_pb2.Output()
+    if where.eval:
+        splits.append(example_gen_pb2.Input.Split(name="eval", pattern=where.eval))
+    else:
+        output = _held_out(data["holdout"])
+    settings = {
+        "data": {name: data[name] for name in _FIELDS},
+        "layout": dataclasses.asdict(where),
+        # TFX's fingerprint covers the split patterns alone.
+        "devkit": hashlib.sha256(files.read(where.devkit)).hexdigest() if where.devkit else "",
+        "code": _code_hash(),
+    }
+    custom = example_gen_pb2.CustomConfig(custom_config=any_pb2.Any())
+    custom.custom_config.Pack(wrappers_pb2.StringValue(value=json.dumps(settings, sort_keys=True)))
+    return ImageExampleGen(
+        input_base=where.base,
+        input_config=example_gen_pb2.Input(splits=splits),
+        output_config=output,
+        custom_config=custom,
+        # TFX knows gzip only; its readers go by the suffix and read plain TFRecords as well.
+        output_file_format=example_gen_pb2.FILE_FORMAT_UNSPECIFIED,
+    )
+
+
+def _held_out(part: float) -> example_gen_pb2.Output:
+    """`part` of train becomes eval, by TFX's hash of the file name."""
+    buckets = round(part * _BUCKETS)
+    if not 0 < buckets < _BUCKETS:
+        raise source.SourceError(f"data.holdout must lie between 0 and 1. Received: {part}.")
+    split = example_gen_pb2.SplitConfig.Split
+    return example_gen_pb2.Output(
+        split_config=example_gen_pb2.SplitConfig(
+            splits=[
+                split(name="train", hash_buckets=_BUCKETS - buckets),
+                split(name="eval", hash_buckets=buckets),
+            ],
+            partition_feature_name=_FILENAME,
+        )
+    )
+
+
+def _code_hash() -> str:
+    """Changes with this package's code, so that a cached output of older code is not used."""
+    digest = hashlib.sha256()
+    for path in sorted(glob.glob(os.path.join(os.path.dirname(__file__), "*.py"))):
+        digest.update(files.read(path))
+    return digest.hexdigest()
+
+
+class _Run:
+    """The execution properties, read: TFX's driver has put the span into the patterns."""
+
+    def __init__(self, exec_properties: dict[str, Any]) -> None:
+        self._properties = exec_properties
+        self._input, self._output = example_gen_pb2.Input(), example_gen_pb2.Output()
+        proto_utils.json_to_proto(exec_properties[standard_component_specs.INPUT_CONFIG_KEY], self._input)
+        proto_utils.json_to_proto(exec_properties[standard_component_specs.OUTPUT_CONFIG_KEY], self._output)
+        custom, text = example_gen_pb2.CustomConfig(), wrappers_pb2.StringValue()
+        proto_utils.json_to_proto(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], custom)
+        custom.custom_config.Unpack(text)
+        settings = json.loads(text.value)
+        self.data: dict[str, Any] = settings["data"]
+        patterns = {split.name: split.pattern for split in self._input.splits}
+        self.where = source.Layout(
+            **{**settings["layout"], "train": patterns["train"], "eval": patterns.get("eval", "")}
+        )
+        self._settings = settings
+
+    def output_splits(self) -> list[str]:
+        return utils.generate_output_split_names(self._input, self._output)
+
+    def key(self) -> str:
+        """Names the working folder: runs that would write the same shards share it."""
+        data = {k: v for k, v in self.data.items() if k != "max_bad_fraction"}
+        parts = [
+            {**self._settings, "data": data},
+            proto_utils.proto_to_json(self._input),
+            proto_utils.proto_to_json(self._output),
+            self._properties.get(utils.FINGERPRINT_PROPERTY_NAME, ""),
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def tables(self) -> dict[str, pa.Table]:
+        """The index of every output split."""
+        tables = {s.name: index.build(self.where, s.name, s.pattern) for s in self._input.splits}
+        config = self._output.split_config
+        if not config.splits:
+            return tables
+        table = tables["train"]
+        number = [_split_number(name, config) for name in table["name"].to_pylist()]
+        result = {s.name: table.filter(pc.equal(pa.array(number), i)) for i, s in enumerate(config.splits)}
+        for name, part in result.items():
+            if not part.num_rows:
+                raise source.SourceError(
+                    f"No image falls into the {name} split: data.holdout={self.data['holdout']} is too "
+                    f"extreme for {table.num_rows} images."
+                )
+        return result
+
+    def shard_counts(self) -> dict[str, int]:
+        return {name: self.data.get(f"{name}_shards", 0) for name in self.output_splits()}
+
+    def reading(self) -> shards.Reading:
+        base = self.where.base if self.where.kind == "tfds" else ""
+        return shards.Reading(self.data["max_pixels"], source.classes_of(self.where), base)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "kind": self.where.kind,
+            "source": self.where.base,
+            "span": self._properties.get(utils.SPAN_PROPERTY_NAME, 0),
+            "seed": self.data["seed"],
+            "classes": list(source.classes_of(self.where)),
+            "labels": list(source.labels_of(self.where)),
+        }
+
+
+def _split_number(name: str, config: example_gen_pb2.SplitConfig) -> int:
+    """The output split of a file, as TFX's partition by `partition_feature_name` has it."""
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[name.encode()]))
+    hashed = int(hashlib.sha256(feature.SerializeToString(deterministic=True)).hexdigest(), 16)
+    bucket = hashed % sum(split.hash_buckets for split in config.splits)
+    edge = 0
+    for number, split in enumerate(config.splits):
+        edge += split.hash_buckets
+        if bucket < edge:
+            return number
+    raise AssertionError("unreachable: the bucket is below the sum")
+
+
+def _finish(artifact: Any, folder: str, jobs: list[shards.Job], run: _Run) -> dict[str, Any]:
+    """Checks the quarantines, then moves the shards into the artifact; the summary comes last."""
+    report: dict[str, Any] = {**run.summary(), "splits": {}}
+    quarantines = {}
+    for split in run.output_splits():
+        done = [job.done for job in jobs if job.split == split]
+        report["splits"][split], quarantines[split] = summary.merge(done)
+        path = summary.write_quarantine(folder, split, quarantines[split])
+        limit = run.data["max_bad_fraction"]
+        summary.check(split, report["splits"][split], quarantines[split], limit, path)
+    for split, quarantine in quarantines.items():
+        target = artifact_utils.get_split_uri([artifact], split)
+        files.make_dirs(target)
+        for job in jobs:
+            if job.split == split:
+                name = os.path.basename(job.shard).removeprefix(f"{split}-")
+                files.commit(job.shard, os.path.join(target, name))
+        summary.write_quarantine(artifact.uri, split, quarantine)
+    summary.write_summary(artifact.uri, report)
+    return report
+
+
+@beam.ptransform_fn
+@beam.typehints.with_input_types(beam.Pipeline)
+@beam.typehints.with_output_types(bytes)
+def _images_to_examples(pipeline: Any, exec_properties: dict[str, Any], split_pattern: str) -> Any:
+    run = _Run(exec_properties)
+    split = "eval" if split_pattern == run.where.eval else "train"
+    table = index.build(run.where, split, split_pattern)
+    parts = [shards.to_bytes(table.slice(at, 1000)) for at in range(0, table.num_rows, 1000)]
+    return pipeline | beam.Create(parts) | beam.Reshuffle() | beam.ParDo(shards.ReadExamples(run.reading()))

@@ -1,0 +1,9 @@
+"""The errors of ingestion that a person reads."""
+
+
+class SourceError(ValueError):
+    """The source of the data is missing or damaged; the message says what and where."""
+
+
+class TooManyBadError(RuntimeError):
+    """More of a split had to be quarantined than `data.max_bad_fraction` allows."""

@@ -1,0 +1,106 @@
+"""Local and remote files behind one set of calls; TensorFlow is imported for remote ones only."""
+
+from __future__ import annotations
+
+import glob as local_glob
+import os
+import shutil
+import uuid
+from typing import Any, BinaryIO, cast
+
+
+def _gfile() -> Any:
+    import tensorflow as tf
+
+    return tf.io.gfile
+
+
+def is_remote(path: str) -> bool:
+    """True for paths of a file system that TensorFlow handles, such as gs://."""
+    return "://" in path
+
+
+def open_read(path: str) -> BinaryIO:
+    """Opens `path` for seeking and reading bytes."""
+    return cast(BinaryIO, _gfile().GFile(path, "rb")) if is_remote(path) else open(path, "rb")
+
+
+def read(path: str) -> bytes:
+    """The whole content of a (small) file."""
+    with open_read(path) as stream:
+        return stream.read()
+
+
+def temporary(path: str) -> str:
+    """A name beside `path` that no other process uses; `commit` makes it `path`."""
+    return f"{path}.{uuid.uuid4().hex[:12]}.tmp"
+
+
+def commit(temp: str, path: str) -> None:
+    """Renames a finished file, so that `path` is whole or not there."""
+    if is_remote(path):
+        _gfile().rename(temp, path, overwrite=True)
+    else:
+        os.replace(temp, path)
+
+
+def write(path: str, content: bytes) -> None:
+    """Writes a (small) file atomically."""
+    temp = temporary(path)
+    with _gfile().GFile(temp, "wb") if is_remote(path) else open(temp, "wb") as stream:
+        stream.write(content)
+    commit(temp, path)
+
+
+def is_file(path: str) -> bool:
+    """True when `path` is a file."""
+    if is_remote(path):
+        return bool(_gfile().exists(path) and not _gfile().isdir(path))
+    return os.path.isfile(path)
+
+
+def size(path: str) -> int:
+    """Length of a file in bytes."""
+    return int(_gfile().stat(path).length) if is_remote(path) else os.path.getsize(path)
+
+
+def is_dir(path: str) -> bool:
+    """True when `path` is a folder."""
+    return bool(_gfile().isdir(path)) if is_remote(path) else os.path.isdir(path)
+
+
+def glob(pattern: str) -> list[str]:
+    """Sorted paths that match."""
+    return sorted(_gfile().glob(pattern) if is_remote(pattern) else local_glob.glob(pattern))
+
+
+def entries(folder: str) -> tuple[list[str], list[str]]:
+    """Sorted names of the sub-folders and of the files of a folder, without hidden ones."""
+    if is_remote(folder):
+        names = [n for n in _gfile().listdir(folder) if not n.startswith(".")]
+        # Object stores end the names of folders with a slash.
+        slashed = {n.rstrip("/") for n in names if n.endswith("/")}
+        rest = {n for n in names if not n.endswith("/")}
+        if not slashed:
+            slashed = {n for n in rest if _gfile().isdir(os.path.join(folder, n))}
+        return sorted(slashed), sorted(rest - slashed)
+    with os.scandir(folder) as found:
+        seen = [(e.name, e.is_dir()) for e in found if not e.name.startswith(".")]
+    return sorted(n for n, d in seen if d), sorted(n for n, d in seen if not d)
+
+
+def make_dirs(path: str) -> None:
+    """Makes a folder and its parents; no error when it is there."""
+    if is_remote(path):
+        _gfile().makedirs(path)
+    else:
+        os.makedirs(path, exist_ok=True)
+
+
+def remove_tree(path: str) -> None:
+    """Removes a folder with all it holds; no error when it is not there."""
+    if is_remote(path):
+        if _gfile().exists(path):
+            _gfile().rmtree(path)
+    elif os.path.isdir(path):
+        shutil.rmtree(path)

@@ -1,0 +1,129 @@
+"""Makes every image a JPEG that TensorFlow decodes, or says why it cannot be used.
+
+All by content, never by name. An RGB or grey Huffman-coded JPEG passes byte for
+byte. Everything else that can be decoded becomes an RGB or grey JPEG of quality
+95 without chroma subsampling: CMYK and YCCK JPEGs, PNGs, GIFs, BMPs and WebPs
+(transparency is dropped, as TensorFlow's decoders do). EXIF, broken or not, is
+left alone, and its rotation is not applied: ImageNet's images are used as stored.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image as Pil
+from PIL import ImageChops, WebPImagePlugin
+
+QUALITY = 95
+FORMAT = "JPEG"
+# PIL opens a plugin's format by name only once its module is imported.
+assert WebPImagePlugin
+# No format whose decoder starts other programs (EPS) or has no bound (TIFF).
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+_GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+# Start-of-frame markers that TensorFlow's libjpeg decodes: baseline, extended, progressive.
+_HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
+
+
+class BadImage(ValueError):
+    """An image that cannot be used; the message is the reason."""
+
+
+class Image(NamedTuple):
+    """`encoded` is a JPEG of `height` x `width` pixels and 1 (grey) or 3 (RGB) `channels`."""
+
+    encoded: bytes
+    format: str
+    height: int
+    width: int
+    channels: int
+    converted: bool
+
+
+def normalize(data: bytes, max_pixels: int) -> Image:
+    """The image as a JPEG that decodes.
+
+    Args:
+      data: the file as it came.
+      max_pixels: images with more are refused from their header, before any is decoded.
+
+    Raises:
+      BadImage: truncated, empty, not an image or too large.
+    """
+    if not data:
+        raise BadImage("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            # About broken EXIF, and sizes that PIL finds large: ours is checked right after the header.
+            warnings.simplefilter("ignore")
+            return _normalize(data, max_pixels)
+    except BadImage:
+        raise
+    except Pil.UnidentifiedImageError:
+        raise BadImage("not an image of a known format") from None
+    except Pil.DecompressionBombError:
+        raise BadImage(f"more pixels than data.max_pixels={max_pixels}") from None
+    except MemoryError:
+        raise  # the machine's trouble, not the image's
+    except Exception as error:  # decoders raise anything on damaged input; it is reported, not hidden
+        raise BadImage(f"does not decode: {error}".replace("\n", " ")) from error
+
+
+def _normalize(data: bytes, max_pixels: int) -> Image:
+    picture = Pil.open(io.BytesIO(data), formats=_FORMATS)
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise BadImage(f"{width} x {height} pixels, more than data.max_pixels={max_pixels}")
+    if _passes(picture, data):
+        channels = 1 if picture.mode == "L" else 3
+        _check_entropy(picture)
+        return Image(data, FORMAT, height, width, channels, False)
+    channels = 1 if picture.mode in _GREY else 3
+    return Image(_convert(picture), FORMAT, height, width, channels, True)
+
+
+def _passes(picture: Pil.Image, data: bytes) -> bool:
+    return (
+        picture.format in ("JPEG", "MPO")
+        and picture.mode in ("L", "RGB")
+        and _frame_marker(data) in _HUFFMAN_FRAMES
+    )
+
+
+def _check_entropy(picture: Pil.Image) -> None:
+    """Decodes at an eighth of the size: reads all of the stream, skips most of the arithmetic."""
+    picture.draft(picture.mode, (max(picture.width // 8, 1), max(picture.height // 8, 1)))
+    picture.load()
+
+
+def _frame_marker(data: bytes) -> int:
+    """The JPEG's start-of-frame marker (0xC0 baseline, 0xC2 progressive, ...)."""
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:  # garbage between segments is skipped, as libjpeg does
+            at += 1
+            continue
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return marker
+        if marker == 0xFF or marker == 0x00 or marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            at += 1 if marker == 0xFF else 2
+            continue
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0
+
+
+def _convert(picture: Pil.Image) -> bytes:
+    if picture.mode == "CMYK" and "adobe" not in picture.info:
+        # PIL takes every CMYK JPEG for Adobe's inverted kind.
+        picture = ImageChops.invert(picture)
+    if picture.mode.startswith("I"):
+        # 16 bit; PIL would clip at 255 instead of scaling.
+        picture = Pil.fromarray((np.asarray(picture, np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    picture = picture.convert("L" if picture.mode in _GREY else "RGB")
+    out = io.BytesIO()
+    picture.save(out, FORMAT, quality=QUALITY, subsampling=0)
+    return out.getvalue()

@@ -1,0 +1,228 @@
+"""From an index to shuffled TFRecord shards.
+
+Only the index is shuffled. A shard is a run of the shuffled index, and one Beam
+element: its worker reads the images' byte ranges, checks and converts them, and
+writes the shard. `plan` lays the shards down in a working folder, so a run that
+was killed goes on with the shards that are not there yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from components.example_gen import files, images, index, tfds_source
+from components.example_gen.errors import SourceError
+
+_SHARD_BYTES = 128 * 2**20
+# Small data still gives every worker, and the training's parallel readers, something to do.
+_SMALL_SHARDS, _SMALL_ROWS = 8, 256
+# Bytes a pixel of the largest file that a valid image fills: 16-bit RGBA, uncompressed.
+_MAX_BYTES_PER_PIXEL = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A shard to write: `plan` is its part of the index, `done` the report written after it."""
+
+    split: str
+    plan: str
+    shard: str
+    done: str
+
+    def finished(self) -> bool:
+        """True when the shard is whole: it is renamed into place before its report is."""
+        return files.is_file(self.done) and files.is_file(self.shard)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What a worker must know to read any record."""
+
+    max_pixels: int
+    classes: tuple[str, ...]
+    tfds_base: str = ""
+
+
+def shard_count(table: pa.Table, wanted: int) -> int:
+    """`wanted`, or by size when it is 0; never more than images."""
+    rows, size = table.num_rows, np.clip(table["size"].to_numpy(), 0, None).sum()
+    by_size = max(-(-int(size) // _SHARD_BYTES), min(_SMALL_SHARDS, -(-rows // _SMALL_ROWS)))
+    return min(wanted or by_size, rows)
+
+
+def plan(folder: str, tables: dict[str, pa.Table], shards: dict[str, int], seed: int) -> None:
+    """Shuffles every split's index with `seed` and writes its shards' parts below `folder`."""
+    for name in ("plan", "data", "done"):
+        files.make_dirs(os.path.join(folder, name))
+    counts = {}
+    for number, (split, table) in enumerate(tables.items()):
+        order = np.random.default_rng([seed, number]).permutation(table.num_rows)
+        shuffled, counts[split] = table.take(order), shard_count(table, shards[split])
+        edges = np.linspace(0, table.num_rows, counts[split] + 1).astype(int)
+        for job, start, stop in zip(_jobs(folder, split, counts[split]), edges, edges[1:], strict=False):
+            files.write(job.plan, to_bytes(shuffled.slice(start, stop - start)))
+    # Last: its presence says that the plan is whole.
+    files.write(os.path.join(folder, "plan.json"), json.dumps(counts).encode())
+
+
+def jobs(folder: str) -> list[Job] | None:
+    """All shards of the plan in `folder`; None when there is no whole plan."""
+    path = os.path.join(folder, "plan.json")
+    if not files.is_file(path):
+        return None
+    counts = json.loads(files.read(path))
+    return [job for split, count in counts.items() for job in _jobs(folder, split, count)]
+
+
+def _jobs(folder: str, split: str, count: int) -> list[Job]:
+    # TFX's own file name, less the .gz: readers choose the decompression by the suffix.
+    names = [f"data_tfrecord-{i:05d}-of-{count:05d}" for i in range(count)]
+    return [
+        Job(
+            split,
+            os.path.join(folder, "plan", f"{split}-{name}.arrow"),
+            os.path.join(folder, "data", f"{split}-{name}"),
+            os.path.join(folder, "done", f"{split}-{name}.json"),
+        )
+        for name in names
+    ]
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A part of an index as Arrow IPC, with the dictionaries' used values only."""
+    sink = pa.BufferOutputStream()
+    small = table.select(table.column_names)
+    for number, field in enumerate(index.SCHEMA):
+        if pa.types.is_dictionary(field.type):
+            values = small[field.name].combine_chunks().cast(pa.string()).dictionary_encode()
+            small = small.set_column(number, field, values.cast(field.type))
+    with pa.ipc.new_stream(sink, small.schema) as writer:
+        writer.write_table(small)
+    return sink.getvalue().to_pybytes()
+
+
+def from_bytes(data: bytes) -> pa.Table:
+    """The reverse of `to_bytes`."""
+    return pa.ipc.open_stream(data).read_all()
+
+
+class ReadExamples(beam.DoFn):
+    """A part of an index (Arrow IPC bytes) -> its serialized tf.Examples; bad images are left out."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def process(self, element: bytes) -> Iterator[bytes]:
+        rows = from_bytes(element).to_pylist()
+        yield from (r for _, r, _ in convert(rows, self._reading) if isinstance(r, bytes))
+
+
+class WriteShard(beam.DoFn):
+    """Writes the shard of a Job, unless it is there; yields the Job's split."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def process(self, element: Job) -> Iterator[str]:
+        if not element.finished():
+            write_shard(element, self._reading)
+        yield element.split
+
+
+def write_shard(job: Job, reading: Reading) -> None:
+    """Writes a shard and then its report (JSON: examples, converted, bytes, quarantined)."""
+    report: dict[str, Any] = {"examples": 0, "converted": 0, "bytes": 0, "quarantined": []}
+    temp = files.temporary(job.shard)
+    with tf.io.TFRecordWriter(temp) as writer:
+        for row, result, converted in convert(from_bytes(files.read(job.plan)).to_pylist(), reading):
+            if isinstance(result, images.BadImage):
+                report["quarantined"].append(_quarantined(row, result))
+                continue
+            writer.write(result)
+            report["examples"] += 1
+            report["converted"] += converted
+            report["bytes"] += len(result)
+    files.commit(temp, job.shard)
+    files.write(job.done, json.dumps(report).encode())
+
+
+def _quarantined(row: dict[str, Any], reason: images.BadImage) -> dict[str, Any]:
+    place = {} if row["size"] == index.WHOLE_FILE else {"offset": row["offset"], "size": row["size"]}
+    return {"name": row["name"], "source": row["path"], "reason": str(reason), **place}
+
+
+def convert(
+    rows: Iterable[dict[str, Any]], reading: Reading
+) -> Iterator[tuple[dict[str, Any], bytes | images.BadImage, bool]]:
+    """Yields (row, serialized tf.Example or why there is none, was it re-encoded) for rows of an index."""
+    streams: dict[str, BinaryIO] = {}
+    try:
+        for row in rows:
+            try:
+                example, converted = _example(row, reading, streams)
+                yield row, example, converted
+            except images.BadImage as reason:
+                yield row, reason, False
+    finally:
+        for stream in streams.values():
+            stream.close()
+
+
+def _example(row: dict[str, Any], reading: Reading, streams: dict[str, BinaryIO]) -> tuple[bytes, bool]:
+    if row["label"] == index.UNKNOWN_CLASS:
+        raise images.BadImage(f"its class {row['synset']} is not in the training split")
+    data = _read(row, reading.max_pixels * _MAX_BYTES_PER_PIXEL, streams)
+    label, name = row["label"], row["name"]
+    if label == index.IN_RECORD:
+        data, label, own_name = tfds_source.parse(data, tfds_source.keys(reading.tfds_base))
+        name = own_name or name
+        if not 0 <= label < len(reading.classes):
+            raise images.BadImage(f"its label {label} is not one of the {len(reading.classes)} classes")
+    image = images.normalize(data, reading.max_pixels)
+    return _serialize(image, name, label, row["synset"] or reading.classes[label]), image.converted
+
+
+def _read(row: dict[str, Any], limit: int, streams: dict[str, BinaryIO]) -> bytes:
+    whole = row["size"] == index.WHOLE_FILE
+    path = os.path.join(row["path"], row["name"]) if whole else row["path"]
+    size = files.size(path) if whole else row["size"]
+    if size > limit:
+        raise images.BadImage(f"{size} bytes, more than an image of data.max_pixels can have")
+    if whole:
+        return files.read(path)
+    if path not in streams:
+        streams[path] = files.open_read(path)
+    streams[path].seek(row["offset"])
+    data = streams[path].read(size)
+    if len(data) != size:
+        raise SourceError(f"{path} has become shorter while it was read ({row['name']}): run again.")
+    return data
+
+
+def _serialize(image: images.Image, name: str, label: int, synset: str) -> bytes:
+    values: dict[str, bytes | int] = {
+        "image/encoded": image.encoded,
+        "image/format": image.format.encode(),
+        "image/filename": name.encode(),
+        "image/height": image.height,
+        "image/width": image.width,
+        "image/channels": image.channels,
+        "image/class/label": label,
+        "image/class/synset": synset.encode(),
+    }
+    feature = {
+        key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        if isinstance(value, bytes)
+        else tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        for key, value in values.items()
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)

@@ -1,0 +1,248 @@
+"""What the source holds, looked at quickly and before anything heavy starts.
+
+No TFX here, and TensorFlow only for remote paths and TFDS.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+from typing import Any
+
+from components.example_gen import devkit, files, tar_index, tfds_source
+from components.example_gen.errors import SourceError
+
+__all__ = ["HOLDOUT", "Layout", "SourceError", "check", "classes", "labels", "layout"]
+
+# Value of data.eval_split that takes a part of train although there is an evaluation split.
+HOLDOUT = "holdout"
+_ILSVRC_TRAIN = "ILSVRC2012_img_train.tar"
+_ILSVRC_EVAL = "ILSVRC2012_img_val.tar"
+_ILSVRC_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+_FOLDER_EVAL = ("val", "validation", "valid", "eval", "test")
+_SPEC = re.compile(r"\{(SPAN|VERSION|YYYY|MM|DD)(?::\d+)?\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A source as TFX sees it: patterns below a base folder.
+
+    `train` and `eval` may have TFX's {SPAN}, {VERSION} and date marks; `eval` is
+    "" when a part of `train` is held out. `train_name` and `eval_name` are the
+    splits' names inside a TFDS data set or a tar that holds all splits.
+    """
+
+    kind: str
+    base: str
+    train: str
+    eval: str
+    devkit: str = ""
+    train_name: str = ""
+    eval_name: str = ""
+
+
+def layout(data: dict[str, Any]) -> Layout:
+    """Finds the parts of the source.
+
+    Args:
+      data: the fields of `pipeline.config.Data`.
+
+    Raises:
+      SourceError: something is missing; the message names it and where it is expected.
+    """
+    kinds = {"ilsvrc": _ilsvrc, "folder": _folder, "tfds": _tfds}
+    kind = data["kind"]
+    if kind not in kinds:
+        raise SourceError(f"data.kind must be one of {', '.join(kinds)}. Received: {kind}.")
+    if not data["source"] and kind != "tfds":
+        raise SourceError(f"data.source must name the folder that holds the data (data.kind={kind}).")
+    if data["source"] and not files.is_remote(data["source"]):
+        data = {**data, "source": os.path.abspath(os.path.expanduser(data["source"]))}
+    return kinds[kind](data)
+
+
+def check(data: dict[str, Any]) -> None:
+    """Raises SourceError when the source cannot be ingested, for example when a file is missing."""
+    names = classes(data)
+    if len(names) < 2:
+        raise SourceError(f"{data['source']} has {len(names)} class; at least 2 are needed.")
+
+
+def classes(data: dict[str, Any]) -> list[str]:
+    """Identifiers of the classes (ILSVRC: wnids, sorted); the position is the label.
+
+    Raises:
+      SourceError: as `layout`, or an archive is damaged.
+    """
+    return list(classes_of(layout(data)))
+
+
+def labels(data: dict[str, Any]) -> list[str]:
+    """Names for people, in the order of `classes`: ILSVRC's words, else the identifiers."""
+    return list(labels_of(layout(data)))
+
+
+@functools.lru_cache(maxsize=8)
+def classes_of(where: Layout) -> tuple[str, ...]:
+    """`classes` of a layout; looked up once a process."""
+    if where.kind == "tfds":
+        return tfds_source.class_names(where.base)
+    paths = matching(where.base, where.train)
+    if where.kind == "ilsvrc":
+        return tuple(sorted({wnid for path in paths for wnid in tar_index.class_tars(path)}))
+    return tuple(sorted({name for path in paths for name in _folder_classes(path, where.train_name)}))
+
+
+@functools.lru_cache(maxsize=8)
+def labels_of(where: Layout) -> tuple[str, ...]:
+    """`labels` of a layout; looked up once a process."""
+    names = classes_of(where)
+    if not where.devkit:
+        return names
+    words = devkit.load(where.devkit).words
+    unknown = [name for name in names if name not in words]
+    if unknown:
+        raise SourceError(
+            f"The development kit {where.devkit} has no class {', '.join(unknown[:3])} of the training "
+            "archive: they belong to different data sets."
+        )
+    return tuple(words[name] for name in names)
+
+
+def matching(base: str, pattern: str) -> list[str]:
+    """Archives or split folders of a TFX pattern, of the latest span when it has marks.
+
+    Raises:
+      SourceError: there is none.
+    """
+    pattern = pattern.removesuffix("/*/*")
+    found = files.glob(os.path.join(base, _SPEC.sub("*", pattern)))
+    if not found:
+        raise SourceError(f"{os.path.join(base, pattern)} is missing: put it there or change data.source.")
+    if not _SPEC.search(pattern):
+        return found
+    spans = {path: _span(os.path.join(base, pattern), path) for path in found}
+    return [path for path in found if spans[path] == max(spans.values())]
+
+
+def _span(pattern: str, path: str) -> list[int]:
+    """Values of the pattern's marks in a path that matches it, the most significant first."""
+    plain = re.escape(_SPEC.sub(r"<\1>", pattern)).replace(r"\*", "[^/]*")
+    match = re.fullmatch(re.sub(r"<(\w+)>", r"(?P<\1>\\d+)", plain), path)
+    values = match.groupdict() if match else {}
+    return [int(values[name]) for name in ("SPAN", "YYYY", "MM", "DD", "VERSION") if name in values]
+
+
+def is_tar(path: str) -> bool:
+    """True for names of uncompressed tar archives."""
+    return path.endswith(".tar")
+
+
+def _ilsvrc(data: dict[str, Any]) -> Layout:
+    base = data["source"]
+    train, kit = data["train_split"] or _ILSVRC_TRAIN, os.path.join(base, _ILSVRC_DEVKIT)
+    held_out = data["eval_split"] == HOLDOUT
+    evaluation = "" if held_out else data["eval_split"] or _ILSVRC_EVAL
+    missing = [p for p in (train, evaluation) if p and not files.glob(os.path.join(base, _SPEC.sub("*", p)))]
+    missing += [] if files.is_file(kit) else [_ILSVRC_DEVKIT]
+    if missing:
+        advice = " or set data.eval_split=holdout" if missing == [evaluation] else ""
+        raise SourceError(
+            f"{base} lacks {', '.join(missing)}: put the archives there as image-net.org hands them out, "
+            f"not unpacked{advice}."
+        )
+    return Layout("ilsvrc", base, train, evaluation, devkit=kit)
+
+
+def _folder(data: dict[str, Any]) -> Layout:
+    base = data["source"].rstrip("/")
+    if base.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
+        raise SourceError(f"{base} is compressed and cannot be read from the middle: gunzip it first.")
+    if is_tar(base):
+        return _one_tar(data, base)
+    if not files.is_dir(base):
+        raise SourceError(f"data.source={base} is not a folder: it must hold train/<class>/<image>.")
+    train = _split_pattern(base, data["train_split"] or "train")
+    if not train:
+        raise SourceError(
+            f"{base} has no {data['train_split'] or 'train'}/ folder and no such .tar: images must lie in "
+            "train/<class>/<image>; data.train_split names another folder."
+        )
+    if data["eval_split"] == HOLDOUT:
+        return Layout("folder", base, train, "")
+    wanted = (data["eval_split"],) if data["eval_split"] else _FOLDER_EVAL
+    patterns = [p for p in (_split_pattern(base, name) for name in wanted) if p]
+    if data["eval_split"] and not patterns:
+        raise SourceError(f"{base} has no {data['eval_split']}/ folder and no such .tar (data.eval_split).")
+    return Layout("folder", base, train, patterns[0] if patterns else "")
+
+
+def _split_pattern(base: str, name: str) -> str:
+    """The pattern of a split by name: of its folder or of its tar; "" when there is neither."""
+    for path in (name, f"{name}.tar"):
+        for found in files.glob(os.path.join(base, _SPEC.sub("*", path))):
+            if files.is_dir(found):
+                return f"{path}/*/*"
+            if is_tar(found):
+                return path
+    return ""
+
+
+def _one_tar(data: dict[str, Any], path: str) -> Layout:
+    """A tar that holds split/class/image, or class/image: then a part is held out."""
+    if not files.is_file(path):
+        raise SourceError(f"data.source={path} does not exist.")
+    splits = list(tar_folders(path))
+    train = data["train_split"] or ("" if splits == [""] else "train")
+    wanted = [data["eval_split"]] if data["eval_split"] not in ("", HOLDOUT) else _FOLDER_EVAL
+    found = [] if data["eval_split"] == HOLDOUT else [name for name in wanted if name in splits]
+    if train not in splits or (data["eval_split"] not in ("", HOLDOUT) and not found):
+        raise SourceError(
+            f"{path} has the splits {', '.join(filter(None, splits)) or 'none'}: images must lie in "
+            f"train/<class>/<image>; data.train_split and data.eval_split name others."
+        )
+    base, name = os.path.split(path)
+    return Layout("folder", base, name, name if found else "", "", train, found[0] if found else "")
+
+
+@functools.lru_cache(maxsize=8)
+def tar_folders(path: str) -> dict[str, set[str]]:
+    """split -> classes of a tar of class folders; the split is "" where the tar has no such level."""
+    found: dict[str, set[str]] = {}
+    for member in tar_index.members(path):
+        split, name = split_and_class(member.name)
+        found.setdefault(split, set()).add(name)
+    return found
+
+
+def split_and_class(name: str) -> tuple[str, str]:
+    """The folder of the class's folder ("" when there is none) and the class of a path in a tar.
+
+    Raises:
+      SourceError: the image lies in no class folder.
+    """
+    parts = [p for p in name.split("/")[:-1] if p not in ("", ".")]
+    if not parts:
+        raise SourceError(f"{name} in the archive is in no class folder: images must lie in <class>/<image>.")
+    return parts[-2] if len(parts) > 1 else "", parts[-1]
+
+
+def _folder_classes(path: str, split: str) -> list[str]:
+    if not is_tar(path):
+        found = files.entries(path)[0]
+    elif split:
+        found = sorted(tar_folders(path)[split])
+    else:
+        found = sorted(set().union(*tar_folders(path).values()))
+    if not found:
+        raise SourceError(f"{path} has no class folders: images must lie in <class>/<image>.")
+    return found
+
+
+def _tfds(data: dict[str, Any]) -> Layout:
+    base = tfds_source.find(data["tfds_name"], data["source"])
+    train, evaluation = tfds_source.split_names(base, data["train_split"], data["eval_split"], HOLDOUT)
+    # Both patterns are all files of the data set: a slice such as train[:90%] is no pattern.
+    return Layout("tfds", base, "*", "?*" if evaluation else "", "", train, evaluation)

@@ -1,0 +1,117 @@
+"""Where the files of tar archives lie, found by walking headers; no payload is read.
+
+A tar inside a tar (ILSVRC's training archive) is a window of the outer file, so
+that every file has an absolute offset in the archive on disk.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO, NamedTuple, cast
+
+from components.example_gen import files
+from components.example_gen.errors import SourceError
+
+# Class tars that are walked at once: hides the latency of remote storage.
+_WALKERS = 8
+
+
+class Member(NamedTuple):
+    """A regular file in an archive: its path there, absolute offset and size in bytes."""
+
+    name: str
+    offset: int
+    size: int
+
+
+class _Window(io.RawIOBase):
+    """Bytes [base, base + size) of a stream as a stream of its own."""
+
+    def __init__(self, stream: BinaryIO, base: int, size: int) -> None:
+        self._stream, self._base, self._size, self._position = stream, base, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(self._size - self._position, 0)
+        size = left if size < 0 else min(size, left)
+        self._stream.seek(self._base + self._position)
+        data = self._stream.read(size)
+        self._position += len(data)
+        return data
+
+
+def members(path: str, base: int = 0, size: int | None = None) -> Iterator[Member]:
+    """Walks the archive at bytes [base, base + size) of `path`; the whole file without `size`.
+
+    Yields regular files in archive order, hidden ones (`.x`, `._x`) left out.
+
+    Raises:
+      SourceError: the archive is missing, compressed, truncated or damaged.
+    """
+    with files.open_read(path) as stream:
+        if size is None:
+            size = stream.seek(0, os.SEEK_END) or stream.tell()
+        window = _Window(stream, base, size)
+        try:
+            with tarfile.open(fileobj=cast(BinaryIO, window), mode="r:") as tar:
+                while (info := tar.next()) is not None:
+                    tar.members = []  # type: ignore[attr-defined]  # tarfile would remember them all
+                    if info.isreg() and not os.path.basename(info.name).startswith("."):
+                        yield Member(info.name, base + info.offset_data, info.size)
+                _check_end(window, tar.offset)
+        except tarfile.TarError as error:
+            raise SourceError(_damaged(path, base, error)) from error
+
+
+def class_tars(path: str) -> dict[str, Member]:
+    """The class tars of ILSVRC's training archive by wnid, sorted; reads their headers only.
+
+    Raises:
+      SourceError: as `members`; or there is no class tar in the archive.
+    """
+    tars = {os.path.basename(m.name)[:-4]: m for m in members(path) if m.name.endswith(".tar")}
+    if not tars:
+        raise SourceError(f"{path} holds no class archive such as n01440764.tar: is it the training archive?")
+    return dict(sorted(tars.items()))
+
+
+def members_of_classes(path: str, tars: dict[str, Member]) -> Iterator[tuple[str, list[Member]]]:
+    """Walks every class tar inside `path`; yields (wnid, its files), in the order of `tars`."""
+
+    def walk(item: tuple[str, Member]) -> tuple[str, list[Member]]:
+        return item[0], list(members(path, item[1].offset, item[1].size))
+
+    with ThreadPoolExecutor(_WALKERS) as pool:
+        yield from pool.map(walk, tars.items())
+
+
+def _check_end(window: _Window, offset: int) -> None:
+    """tarfile takes a missing or a damaged header for the end: the end is a block of zeros."""
+    window.seek(offset)
+    block = window.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it ends early")
+    if block.strip(b"\0"):
+        raise tarfile.ReadError(f"no tar header at byte {offset}")
+
+
+def _damaged(path: str, base: int, error: tarfile.TarError) -> str:
+    where = f"the class archive at byte {base} of {path}" if base else path
+    return f"{where} is truncated, compressed or damaged ({error}): download it again, or gunzip it."

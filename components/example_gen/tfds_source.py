@@ -1,0 +1,148 @@
+"""TFDS data sets that are prepared on disk: where the records lie, what a record holds.
+
+A TFRecord file is a run of framed records, so it is indexed like a tar: frame
+headers are read, payloads are skipped. Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from components.example_gen import files
+from components.example_gen.errors import SourceError
+
+_LENGTH = struct.Struct("<Q")
+_HEADER = 12  # length and its checksum
+_FOOTER = 4  # checksum of the payload
+_EVAL = ("validation", "test")
+
+
+class Keys(NamedTuple):
+    """Names of the features of a record; `name` is "" when it has none."""
+
+    image: str
+    label: str
+    name: str
+
+
+def find(name: str, data_dir: str) -> str:
+    """Folder of the prepared data set.
+
+    Raises:
+      SourceError: it is not prepared, no image classification or not in TFRecord files.
+    """
+    if not name:
+        raise SourceError("data.tfds_name must name a TFDS data set, such as cifar10 (data.kind=tfds).")
+    from tensorflow_datasets.core import read_only_builder, registered
+
+    where = data_dir or os.path.expanduser(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
+    try:
+        base = str(read_only_builder.builder_from_files(name, data_dir=where).data_dir)
+    except registered.DatasetNotFoundError:
+        raise SourceError(
+            f"The TFDS data set {name} is not prepared in {where}: run `tfds build {name} "
+            f"--data_dir={where}` first, or set data.source to the data_dir that has it."
+        ) from None
+    keys(base)
+    return base
+
+
+def split_names(base: str, train: str, evaluation: str, holdout: str) -> tuple[str, str]:
+    """Names of the splits that become train and eval; the latter "" when train is held out from.
+
+    Raises:
+      SourceError: there is no such split.
+    """
+    splits = _builder(base).info.splits
+    train = train or "train"
+    if evaluation == holdout:
+        evaluation = ""
+    elif not evaluation:
+        evaluation = next((name for name in _EVAL if name in splits), "")
+    for name in filter(None, (train, evaluation)):
+        try:
+            splits[name]
+        except (KeyError, ValueError) as error:
+            raise SourceError(f"{base} has no split {name}; it has {', '.join(splits)}.") from error
+    return train, evaluation
+
+
+def class_names(base: str) -> tuple[str, ...]:
+    """The class names of the data set, in the order of its labels."""
+    return tuple(_builder(base).info.features[keys(base).label].names)
+
+
+@functools.lru_cache(maxsize=8)
+def keys(base: str) -> Keys:
+    """The features that hold the encoded image, the label and a name."""
+    import tensorflow_datasets as tfds
+
+    builder = _builder(base)
+    if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
+        raise SourceError(
+            f"{base} is stored as {builder.info.file_format.value}: prepare it with --file_format=tfrecord."
+        )
+    features = builder.info.features
+    image = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
+    label = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+    if len(image) != 1 or ("label" not in label and len(label) != 1):
+        raise SourceError(
+            f"{base} is no image classification data set: it needs one image and one label. "
+            f"Features: {', '.join(features)}."
+        )
+    name = next((k for k in ("file_name", "image/filename", "filename", "id") if k in features), "")
+    return Keys(image[0], "label" if "label" in label else label[0], name)
+
+
+def records(base: str, split: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """Yields (path, [(offset, size) of each record's payload]) for every file of a split.
+
+    Args:
+      split: a name, or a slice of one such as train[:90%].
+
+    Raises:
+      SourceError: a file is missing or shorter than the data set's own record of it.
+    """
+    for part in _builder(base).info.splits[split].file_instructions:
+        yield part.filename, list(_frames(part.filename, part.skip, part.take))
+
+
+def parse(record: bytes, fields: Keys) -> tuple[bytes, int, str]:
+    """The encoded image, label and name ("" when there is none) of a serialized record."""
+    import tensorflow as tf
+
+    feature = tf.train.Example.FromString(record).features.feature
+    name = feature[fields.name].bytes_list.value if fields.name else ()
+    return (
+        feature[fields.image].bytes_list.value[0],
+        feature[fields.label].int64_list.value[0],
+        name[0].decode() if name else "",
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _builder(base: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(base)
+
+
+def _frames(path: str, skip: int, take: int) -> Iterator[tuple[int, int]]:
+    if not (files.is_file(path)):
+        raise SourceError(f"{path} of the TFDS data set is missing: prepare the data set again.")
+    with files.open_read(path) as stream:
+        size = stream.seek(0, os.SEEK_END) or stream.tell()
+        at = 0
+        for number in range(skip + take):
+            stream.seek(at)
+            header = stream.read(_HEADER)
+            length = _LENGTH.unpack_from(header)[0] if len(header) == _HEADER else size
+            if at + _HEADER + length + _FOOTER > size:
+                raise SourceError(f"{path} is truncated at byte {at}: prepare the data set again.")
+            if number >= skip:
+                yield at + _HEADER, length
+            at += _HEADER + length + _FOOTER

@@ -1,0 +1,128 @@
+"""Images by content: what passes, what is converted, what is refused; TensorFlow decodes all that passes."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from components.example_gen import images
+from tests import data
+
+LIMIT = 1_000_000
+DITHERED = ("png_1", "png_P", "gif")
+
+
+def _decode(encoded: bytes) -> np.ndarray:
+    return tf.image.decode_jpeg(encoded, channels=3).numpy().astype(int)
+
+
+@pytest.mark.parametrize("name", data.plain())
+def test_plain_jpegs_pass_byte_for_byte(name):
+    original = data.plain()[name]
+    image = images.normalize(original, LIMIT)
+    assert image.encoded == original and not image.converted
+    decoded = tf.image.decode_jpeg(image.encoded).numpy()
+    assert decoded.shape == (image.height, image.width, image.channels)
+
+
+@pytest.mark.parametrize("name", data.convertible())
+def test_the_rest_becomes_a_jpeg_of_the_same_picture(name):
+    original = data.convertible()[name]
+    image = images.normalize(original, LIMIT)
+    assert image.converted and image.format == "JPEG"
+    assert tf.io.extract_jpeg_shape(image.encoded).numpy().tolist() == [48, 64, image.channels]
+    window = tf.image.decode_and_crop_jpeg(image.encoded, [1, 2, 8, 9], channels=3)
+    assert window.shape == (8, 9, 3)
+    # Independent: TensorFlow's own decoders of the original.
+    reference = tf.io.decode_image(original, channels=3, expand_animations=False).numpy().astype(int)
+    if name.startswith(("cmyk", "ycck")):
+        reference = tf.image.decode_jpeg(original, channels=3).numpy().astype(int)
+    assert np.abs(_decode(image.encoded) - reference).mean() < (6 if name in DITHERED else 3)
+
+
+def test_grey_stays_grey():
+    for name in ("png_L", "png_LA", "png_1", "png_I;16"):
+        assert images.normalize(data.convertible()[name], LIMIT).channels == 1, name
+
+
+def test_cmyk_kinds_agree_with_the_ink_formula():
+    ink = data.pixels(7, channels=4).astype(float)
+    expected = (255 - ink[..., :3]) * (255 - ink[..., 3:]) / 255
+    for original in (data.cmyk(7), data.ycck(7)):
+        decoded = _decode(images.normalize(original, LIMIT).encoded)
+        assert np.abs(decoded - expected).mean() < 3
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    decoded = _decode(images.normalize(data.png(7, "I;16"), LIMIT).encoded)
+    assert np.abs(decoded[..., 0] - data.pixels(7, channels=1)[..., 0]).mean() < 3
+
+
+def test_rotation_in_exif_is_not_applied():
+    image = images.normalize(data.rotated_exif(3), LIMIT)
+    assert (image.height, image.width) == (48, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("truncated", "truncated"),
+        ("truncated_progressive", "truncated"),
+        ("truncated_png", "does not decode"),
+        ("empty", "empty"),
+        ("text", "not an image"),
+        ("header", "does not decode"),
+        ("bomb", "data.max_pixels"),
+    ],
+)
+def test_bad_files_are_refused_with_the_reason(name, reason):
+    with pytest.raises(images.BadImage, match=reason):
+        images.normalize(data.bad()[name], LIMIT)
+
+
+def test_size_is_refused_before_decoding():
+    with pytest.raises(images.BadImage, match=r"1100 x 1000 pixels, more than data.max_pixels=1000000"):
+        images.normalize(data.jpeg(0, 1000, 1100)[:2000], LIMIT)
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.5, 0.9, 0.97])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_every_truncation_is_found(cut, progressive):
+    whole = data.jpeg(5, 200, 300, progressive=progressive)
+    with pytest.raises(images.BadImage):
+        images.normalize(whole[: int(len(whole) * cut)], LIMIT)
+
+
+def test_an_arithmetic_coded_frame_does_not_pass_as_it_is():
+    baseline = data.jpeg(0)
+    assert images._frame_marker(baseline) == 0xC0
+    assert images._frame_marker(data.jpeg(0, progressive=True)) == 0xC2
+    assert images._frame_marker(baseline.replace(b"\xff\xc0", b"\xff\xc9", 1)) == 0xC9
+
+
+def test_random_damage_never_yields_what_tensorflow_refuses():
+    """Bytes anywhere may be wrong: either the image is refused or TensorFlow decodes it."""
+    rng = np.random.default_rng(0)
+    originals = [data.jpeg(1), data.jpeg(1, progressive=True), data.png(1), data.cmyk(1)]
+    refused = 0
+    for trial in range(400):
+        damaged = bytearray(originals[trial % 4])
+        for at in rng.integers(0, len(damaged), rng.integers(1, 8)):
+            damaged[at] = rng.integers(0, 256)
+        try:
+            image = images.normalize(bytes(damaged), LIMIT)
+        except images.BadImage:
+            refused += 1
+            continue
+        assert _decode(image.encoded).shape == (image.height, image.width, 3)
+        tf.image.decode_and_crop_jpeg(image.encoded, [0, 0, 1, 1])
+    assert 0 < refused < 400
+
+
+def test_webp_is_read():
+    out = io.BytesIO()
+    Image.fromarray(data.pixels(2)).save(out, "WEBP", lossless=True)
+    decoded = _decode(images.normalize(out.getvalue(), LIMIT).encoded)
+    assert np.abs(decoded - data.pixels(2)).mean() < 3

@@ -1,0 +1,156 @@
+"""Archives: what the index says equals what tarfile extracts; damage is one clear sentence."""
+
+import io
+import os
+import tarfile
+
+import pytest
+
+from components.example_gen import devkit, source, tar_index
+from components.example_gen.errors import SourceError
+from pipeline.config import Data, to_dict
+from tests import data
+
+
+def _config(**fields):
+    return to_dict(Data(**fields))
+
+
+def _bytes(path, member):
+    with open(path, "rb") as stream:
+        stream.seek(member.offset)
+        return stream.read(member.size)
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_offsets_are_where_tarfile_reads(tmp_path, format):
+    long = "d/" + "x" * (60 if format == tarfile.USTAR_FORMAT else 180) + "ä.jpg"
+    contents = {"a/b.jpg": b"1" * 700, long: b"2" * 512, "empty.jpg": b"", "._a": b"resource fork", "z": b"3"}
+    path = tmp_path / "a.tar"
+    path.write_bytes(data.tar_bytes(contents, format))
+    found = {m.name: _bytes(path, m) for m in tar_index.members(str(path))}
+    with tarfile.open(path) as tar:
+        expected = {m.name: tar.extractfile(m).read() for m in tar if not m.name.startswith("._")}
+    assert found == expected and long in found
+
+
+def test_offsets_in_class_archives_are_absolute(tmp_path):
+    folder = data.small_ilsvrc(str(tmp_path))
+    path = os.path.join(folder, "ILSVRC2012_img_train.tar")
+    tars = tar_index.class_tars(path)
+    found = {m.name: _bytes(path, m) for _, ms in tar_index.members_of_classes(path, tars) for m in ms}
+    expected = {}
+    with tarfile.open(path) as outer:
+        for class_tar in outer:
+            with tarfile.open(fileobj=io.BytesIO(outer.extractfile(class_tar).read())) as inner:
+                expected |= {m.name: inner.extractfile(m).read() for m in inner}
+    assert found == expected and len(found) == 24
+
+
+def test_no_payload_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "big.tar"
+    path.write_bytes(data.tar_bytes({f"{i}.jpg": bytes(100_000) for i in range(10)}))
+    taken = []
+    read = tar_index._Window.read
+    monkeypatch.setattr(
+        tar_index._Window, "read", lambda self, n=-1: taken.append(len(d := read(self, n))) or d
+    )
+    assert len(list(tar_index.members(str(path)))) == 10
+    assert sum(taken) < 20_000
+
+
+@pytest.mark.parametrize("cut", [0, 100, 700, 1536, 2100, 2560, 5000])
+def test_a_truncated_archive_is_an_error(tmp_path, cut):
+    whole = data.tar_bytes({"a.jpg": b"a" * 600, "b.jpg": b"b" * 600, "c.jpg": b"c" * 600})
+    path = tmp_path / "cut.tar"
+    path.write_bytes(whole[:cut])
+    with pytest.raises(SourceError, match=r"cut\.tar is truncated, compressed or damaged"):
+        list(tar_index.members(str(path)))
+
+
+def test_a_damaged_header_is_an_error(tmp_path):
+    whole = bytearray(data.tar_bytes({"a.jpg": b"a" * 600, "b.jpg": b"b" * 600}))
+    whole[1536 + 20] ^= 0xFF
+    path = tmp_path / "damaged.tar"
+    path.write_bytes(whole)
+    with pytest.raises(SourceError, match="no tar header at byte 1536"):
+        list(tar_index.members(str(path)))
+
+
+def test_a_truncated_training_archive_stops_the_check(tmp_path):
+    folder = data.small_ilsvrc(str(tmp_path))
+    path = os.path.join(folder, "ILSVRC2012_img_train.tar")
+    with open(path, "r+b") as stream:
+        stream.truncate(os.path.getsize(path) // 2)
+    with pytest.raises(SourceError, match="truncated"):
+        source.check(_config(kind="ilsvrc", source=folder))
+
+
+def test_devkit_ids_are_not_the_order_of_wnids(tmp_path):
+    folder = data.small_ilsvrc(str(tmp_path))
+    kit = devkit.load(os.path.join(folder, "ILSVRC2012_devkit_t12.tar.gz"))
+    assert [kit.wnids[i] for i in (1, 2, 3)] == ["n00001007", "n00001014", "n00001000"]
+    assert set(kit.wnids) == {1, 2, 3}  # the inner synset is no class
+    # 12 images, the classes in turn.
+    assert kit.wnid("ILSVRC2012_val_00000004.JPEG") == "n00001000"
+    for name in ("cat.JPEG", "ILSVRC2012_val_00000013.JPEG", "ILSVRC2012_val_00000000.JPEG"):
+        with pytest.raises(SourceError, match="no ground truth"):
+            kit.wnid(name)
+
+
+def test_classes_and_labels(tmp_path):
+    config = _config(kind="ilsvrc", source=data.small_ilsvrc(str(tmp_path)))
+    source.check(config)
+    assert source.classes(config) == ["n00001000", "n00001007", "n00001014"]
+    assert source.labels(config)[1] == "name of n00001007"
+
+
+def test_latest_span_is_taken(tmp_path):
+    folder = data.small_ilsvrc(str(tmp_path / "ilsvrc"))
+    for span, classes in (("2", 3), ("10", 4)):
+        data.small_ilsvrc(str(tmp_path / "ilsvrc" / f"span-{span}"), classes)
+    config = _config(
+        kind="ilsvrc",
+        source=folder,
+        train_split="span-{SPAN}/ILSVRC2012_img_train.tar",
+        eval_split="span-{SPAN}/ILSVRC2012_img_val.tar",
+    )
+    assert len(source.classes_of(source.layout(config))) == 4
+
+
+def test_missing_parts_are_named(tmp_path):
+    folder = data.small_ilsvrc(str(tmp_path))
+    os.remove(os.path.join(folder, "ILSVRC2012_img_val.tar"))
+    with pytest.raises(SourceError, match=r"lacks ILSVRC2012_img_val.tar: .* data.eval_split=holdout"):
+        source.check(_config(kind="ilsvrc", source=folder))
+    source.check(_config(kind="ilsvrc", source=folder, eval_split="holdout"))
+    with pytest.raises(SourceError, match="has no train/ folder"):
+        source.check(_config(kind="folder", source=folder))
+    with pytest.raises(SourceError, match=r"data\.source must name"):
+        source.check(_config(kind="folder"))
+    with pytest.raises(SourceError, match="is not a folder"):
+        source.check(_config(kind="folder", source=folder + "/nothing"))
+    with pytest.raises(SourceError, match="gunzip"):
+        source.check(_config(kind="folder", source=folder + "/x.tar.gz"))
+    with pytest.raises(SourceError, match=r"data\.kind must be one of"):
+        source.check(_config(kind="digits", source=folder))
+
+
+def test_a_devkit_of_other_classes_is_an_error(tmp_path):
+    a = data.small_ilsvrc(str(tmp_path / "a"), 3)
+    b = data.small_ilsvrc(str(tmp_path / "b"), 4)
+    os.replace(a + "/ILSVRC2012_devkit_t12.tar.gz", b + "/ILSVRC2012_devkit_t12.tar.gz")
+    with pytest.raises(SourceError, match="has no class n00001021"):
+        source.labels(_config(kind="ilsvrc", source=b))
+
+
+def test_folders_and_their_splits(tmp_path):
+    images = {"cat": {"1.jpg": data.jpeg(1)}, "dog": {"1.png": data.png(2)}}
+    folder = data.class_folders(str(tmp_path), {"train": images, "validation": images, "other": images})
+    found = source.layout(_config(kind="folder", source=folder))
+    assert (found.train, found.eval) == ("train/*/*", "validation/*/*")
+    assert source.classes(_config(kind="folder", source=folder)) == ["cat", "dog"]
+    assert source.layout(_config(kind="folder", source=folder, eval_split="other")).eval == "other/*/*"
+    assert source.layout(_config(kind="folder", source=folder, eval_split="holdout")).eval == ""
+    with pytest.raises(SourceError, match="has no missing/ folder"):
+        source.layout(_config(kind="folder", source=folder, eval_split="missing"))

@@ -1,0 +1,124 @@
+"""TFDS data sets that are prepared on disk, against what TFDS itself reads."""
+
+import glob
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from components.example_gen import component, source, summary, tfds_source
+from components.example_gen.errors import SourceError
+from pipeline.config import Data, to_dict
+from tests import data
+from tests.components.test_example_gen import contents, ingest, quarantine
+
+COUNT = 30
+
+
+class TinyBirds(tfds.core.GeneratorBasedBuilder):
+    """Two classes that are not in alphabetical order; one broken and one PNG image."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(),
+            "label": tfds.features.ClassLabel(names=["wren", "auk"]),
+            "file_name": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._examples(0, COUNT), "test": self._examples(100, 10)}
+
+    def _generate_examples(self, *args):
+        raise NotImplementedError
+
+    def _examples(self, start, count):
+        for i in range(start, start + count):
+            yield i, {"image": _file(i), "label": i % 2, "file_name": f"bird_{i}"}
+
+
+def _file(i):
+    path = os.path.join(os.environ["TINY_BIRDS"], f"{i}")
+    with open(path, "wb") as stream:
+        stream.write(data.png(i) if i == 4 else data.truncated(i) if i == 5 else data.jpeg(i))
+    return path
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    os.environ["TINY_BIRDS"] = str(tmp_path_factory.mktemp("files"))
+    # Several files, as large data sets have.
+    config = tfds.download.DownloadConfig(num_shards=3)
+    TinyBirds(data_dir=str(folder)).download_and_prepare(download_config=config)
+    return str(folder)
+
+
+def _config(birds, **fields):
+    return {"kind": "tfds", "tfds_name": "tiny_birds", "source": birds, "max_bad_fraction": 0.1, **fields}
+
+
+def test_records_equal_those_of_tfds(birds, tmp_path):
+    uri = ingest(tmp_path, **_config(birds)).uri
+    builder = tfds.builder_from_directory(os.path.join(birds, "tiny_birds", "1.0.0"))
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    for split, name, count in (("train", "train", COUNT - 1), ("eval", "test", 10)):
+        found = contents(uri, split)
+        assert len(found) == count
+        for record in tfds.as_numpy(builder.as_dataset(split=name, decoders=decoders)):
+            file = record["file_name"].decode()
+            if file == "bird_5":
+                continue
+            assert found[file]["image/class/label"] == record["label"]
+            assert found[file]["image/class/synset"].decode() == ["wren", "auk"][record["label"]]
+            if file == "bird_4":
+                decoded = tf.io.decode_jpeg(found[file]["image/encoded"]).numpy().astype(int)
+                assert np.abs(decoded - data.pixels(4)).mean() < 3
+            else:
+                assert found[file]["image/encoded"] == record["image"]
+    (bad,) = quarantine(uri, "train").values()
+    assert "truncated" in bad["reason"] and "tiny_birds-train" in bad["source"]
+    assert summary.read_summary(uri)["classes"] == ["wren", "auk"]
+
+
+def test_slices_and_holdout(birds, tmp_path):
+    fields = _config(birds, train_split="train[:20]", eval_split="train[20:]", max_bad_fraction=0.2)
+    uri = ingest(tmp_path / "slices", **fields).uri
+    train, rest = contents(uri, "train"), contents(uri, "eval")
+    assert len(train) + len(rest) == COUNT - 1 and len(rest) in (9, 10) and not set(train) & set(rest)
+    uri = ingest(tmp_path / "holdout", **_config(birds, eval_split="holdout", holdout=0.3)).uri
+    held = contents(uri, "eval")
+    assert 0 < len(held) < 20 and len(held) + len(contents(uri, "train")) == COUNT - 1
+
+
+def test_errors_say_what_to_do(birds, tmp_path):
+    config = to_dict(Data(**_config(birds)))
+    source.check(config)
+    with pytest.raises(SourceError, match=r"not prepared in .* run `tfds build imagenette"):
+        source.check({**config, "tfds_name": "imagenette"})
+    with pytest.raises(SourceError, match="has no split valid; it has train, test"):
+        source.check({**config, "eval_split": "valid"})
+    with pytest.raises(SourceError, match=r"data\.tfds_name must name"):
+        source.check({**config, "tfds_name": ""})
+
+
+def test_a_truncated_file_is_an_error(birds, tmp_path):
+    copy = tmp_path / "copy"
+    tf.io.gfile.makedirs(str(copy / "tiny_birds" / "1.0.0"))
+    for path in glob.glob(os.path.join(birds, "tiny_birds", "1.0.0", "*")):
+        tf.io.gfile.copy(path, str(copy / "tiny_birds" / "1.0.0" / os.path.basename(path)))
+    path = sorted(glob.glob(str(copy / "tiny_birds" / "1.0.0" / "*train*")))[0]
+    os.truncate(path, os.path.getsize(path) - 10)
+    base = tfds_source.find("tiny_birds", str(copy))
+    with pytest.raises(SourceError, match="is truncated at byte"):
+        list(tfds_source.records(base, "train"))
+
+
+def test_patterns_of_the_two_splits_differ(birds):
+    """TFX tells input splits apart by their patterns."""
+    generator = component.example_gen(to_dict(Data(**_config(birds))))
+    assert '"pattern": "?*"' in generator.exec_properties["input_config"]
