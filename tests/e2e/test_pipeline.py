@@ -9,52 +9,17 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from common import artifact, command, run, serving, state, versions
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-TFX = os.path.join(os.path.dirname(sys.executable), "tfx")
 QUICK = ["train.epochs=3", "evaluate.max_top1_error=0.5", "evaluate.max_top5_error=0.3"]
 NODES = ["ExampleGen", "SchemaGen", "StatisticsGen", "ExampleValidator", "Transform", "Trainer",
          "Baseline", "Evaluator", "Pusher"]  # fmt: skip
 pytestmark = pytest.mark.e2e
-
-
-def command(*settings):
-    sets = [part for s in settings for part in ("--set", s)]
-    return [TFX, "run", "create", f"--pipeline_path={ROOT}/pipeline/local_runner.py", *sets]
-
-
-def run(folder, *settings, env=None):
-    """One run; returns (exit status, what the person saw)."""
-    done = subprocess.run(
-        command(*settings), cwd=folder, capture_output=True, text=True, timeout=600,
-        env={**os.environ, **(env or {})},
-    )  # fmt: skip
-    print(done.stdout, done.stderr)
-    assert done.stderr == "", "Nothing but the view may reach the terminal."
-    return done.returncode, done.stdout
-
-
-def state(output, node):
-    """The mark before a component's name: ✓ done, · cached, ✗ failed."""
-    found = re.search(rf"^  (\S) {node} ", output, re.M)
-    return found and found[1]
-
-
-def versions(folder, name="resnet-digits"):
-    base = os.path.join(folder, "runs", name, "serving", "resnet")
-    return sorted(os.listdir(base)) if os.path.isdir(base) else []
-
-
-def artifact(folder, node, key, name="resnet-digits"):
-    """Folder of the newest artifact of a component."""
-    base = os.path.join(folder, "runs", name, "artifacts", node, key)
-    return os.path.join(base, max(os.listdir(base), key=int))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +78,7 @@ def test_evaluator_agrees_with_predictions_counted_by_hand(home, first):
 def test_pushed_model_predicts_in_a_session(home, first):
     """TensorFlow Serving loads models as Sessions, which tf.saved_model.load does not."""
     [version] = versions(home)
-    path = os.path.join(home, "runs", "resnet-digits", "serving", "resnet", version)
+    path = os.path.join(serving(home), version)
     jpeg = tf.io.encode_jpeg(tf.fill([40, 50, 3], tf.constant(200, tf.uint8))).numpy()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], path)
@@ -174,7 +139,7 @@ def _kill_when(folder, settings, ready, limit=300):
 def test_training_killed_in_the_middle_continues(home, first):
     settings = [*QUICK, "train.epochs=8", "train.seed=3"]
     checkpoints = os.path.join(home, "runs", "resnet-digits", "checkpoints")
-    _kill_when(home, settings, lambda: any(files for *_, files in os.walk(checkpoints)))
+    _kill_when(home, settings, lambda: any("checkpoint" in files for *_, files in os.walk(checkpoints)))
     status, output = run(home, *settings)
     assert status == 0
     assert state(output, "Trainer") == "✓"

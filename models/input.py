@@ -1,0 +1,157 @@
+"""TFRecords of images -> batches of pixels.
+
+The training stream is endless and a pure function of (files, seed): epoch after epoch of all examples,
+each reshuffled, batches running on over the ends of epochs so that all are full. A step can therefore be
+found again after a restart, and no example is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from models import augmentation
+from models.augmentation import Constants
+from models.settings import Train, Transform
+
+IMAGE_KEY = "image/encoded"
+LABEL_KEY = "image/class/label"
+_FEATURES = {
+    IMAGE_KEY: tf.io.FixedLenFeature([], tf.string),
+    LABEL_KEY: tf.io.FixedLenFeature([], tf.int64),
+}
+# Files read at the same time.
+_READERS = 16
+
+
+def resolve(patterns: Sequence[str]) -> list[str]:
+    """The files that glob patterns name, sorted.
+
+    Raises:
+      ValueError: there is none.
+    """
+    files = sorted({file for pattern in patterns for file in tf.io.gfile.glob(pattern)})
+    if not files:
+        raise ValueError(f"There are no TFRecord files at {', '.join(patterns)}; run ingestion again.")
+    return files
+
+
+def count(files: Sequence[str]) -> int:
+    """Number of records; reads every file once."""
+    return int(_records(tf.data.Dataset.from_tensor_slices(list(files))).reduce(0, lambda n, _: n + 1))
+
+
+def train_dataset(
+    files: Sequence[str],
+    settings: Transform,
+    constants: Constants,
+    train: Train,
+    *,
+    total: int,
+    start_step: int = 0,
+    examples: int | None = None,
+) -> tf.data.Dataset:
+    """Endless augmented training batches.
+
+    Args:
+      files: TFRecords of tf.Examples, compressed where the name ends in .gz.
+      settings: augmentation.
+      constants: of the training split.
+      train: `batch_size` (over all replicas), `seed` and `shuffle_buffer` are used.
+      total: number of examples in an epoch, which is `count(files)`, or `examples` where that is less.
+      start_step: batches to leave out at the beginning; their images are not decoded.
+      examples: only this many examples, the first ones; None is all.
+
+    Returns:
+      Batches (float32 [batch_size, size, size, 3], int64 [batch_size]). The stream depends on the
+      arguments alone; the augmentation of the k-th example on (seed, k).
+    """
+    position = start_step * train.batch_size
+    first_epoch, skip = divmod(position, total)
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        # Shuffling takes one seed; the constant keeps runs of neighbouring seeds apart.
+        seed = train.seed * 1_000_003 + number
+        names = tf.data.Dataset.from_tensor_slices(list(files))
+        if examples is None:
+            names = names.shuffle(len(files), seed=seed)
+            records = _records(names)
+        else:
+            records = _records(names).take(examples)
+        return records.shuffle(train.shuffle_buffer, seed=seed)
+
+    def example(number: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features = tf.io.parse_single_example(serialized, _FEATURES)
+        seed = tf.stack([tf.constant(train.seed, tf.int64), number])
+        image = augmentation.train_image(features[IMAGE_KEY], seed, settings, constants)
+        return image, features[LABEL_KEY]
+
+    stream = tf.data.Dataset.counter(first_epoch).flat_map(epoch).skip(skip).enumerate(position)
+    batches = stream.map(example, tf.data.AUTOTUNE).batch(train.batch_size, drop_remainder=True)
+    return _finish(batches, tf.data.INFINITE_CARDINALITY)
+
+
+def eval_dataset(
+    files: Sequence[str],
+    settings: Transform,
+    constants: Constants,
+    batch_size: int,
+    *,
+    total: int,
+    examples: int | None = None,
+) -> tf.data.Dataset:
+    """Every example exactly once, centre crops, in batches that are all full.
+
+    The last batch is filled up with empty images of weight 0, so that no replica is left without rows
+    (which turns Keras' validation loss into NaN) and nothing is dropped or counted twice.
+
+    Args:
+      files: as in `train_dataset`.
+      settings: size, test_shorter_side and mean are used.
+      constants: of the training split.
+      batch_size: over all replicas.
+      total: number of examples, as in `train_dataset`.
+      examples: only this many examples, the first ones; None is all.
+
+    Returns:
+      Batches (float32 [batch_size, size, size, 3], int64 [batch_size], float32 weights [batch_size]).
+    """
+
+    def example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        features = tf.io.parse_single_example(serialized, _FEATURES)
+        image = augmentation.center(features[IMAGE_KEY], settings, constants)
+        return image, features[LABEL_KEY], tf.constant(1.0)
+
+    filler = (
+        tf.zeros([settings.size, settings.size, 3]),
+        tf.constant(0, tf.int64),
+        tf.constant(0.0),
+    )
+    records = _records(tf.data.Dataset.from_tensor_slices(list(files)))
+    if examples is not None:
+        records = records.take(examples)
+    padding = tf.data.Dataset.from_tensors(filler).repeat(-total % batch_size)
+    images = records.map(example, tf.data.AUTOTUNE).concatenate(padding)
+    return _finish(images.batch(batch_size, drop_remainder=True), -(-total // batch_size))
+
+
+def _records(files: tf.data.Dataset) -> tf.data.Dataset:
+    """Serialized examples, in an order that depends on that of the files alone."""
+
+    def read(file: tf.Tensor) -> tf.data.Dataset:
+        zipped = tf.strings.regex_full_match(file, r".*\.gz")
+        return tf.data.TFRecordDataset(file, compression_type=tf.where(zipped, "GZIP", ""))
+
+    return files.interleave(
+        read, cycle_length=_READERS, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _finish(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
+    options = tf.data.Options()
+    # One process reads for all replicas: there is nothing to shard.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # Keras warns of data that end where it does not know their length.
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
+    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)

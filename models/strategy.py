@@ -1,0 +1,119 @@
+"""Where the training runs: a `tf.distribute` strategy from the settings."""
+
+from __future__ import annotations
+
+import logging
+
+import tensorflow as tf
+
+from models.settings import Train
+
+STRATEGIES = ("auto", "mirrored", "one_device", "tpu")
+_LOG = logging.getLogger(__name__)
+
+
+def make_strategy(train: Train) -> tf.distribute.Strategy:
+    """The strategy that `train.strategy` names.
+
+    auto: MirroredStrategy over all GPUs where there are two or more (or over the `cpu_devices` logical
+      CPU devices), else one device.
+    mirrored: MirroredStrategy over all GPUs, or over all logical CPU devices where there is no GPU.
+    one_device: the first GPU, else the CPU. This is TensorFlow's default strategy: under another one
+      Keras reads a batch more at the start of every `fit`.
+    tpu: TPUStrategy over the TPU `train.tpu`. Not tested on hardware.
+
+    Raises:
+      ValueError: unknown name, or a batch that the replicas cannot share equally.
+      RuntimeError: `cpu_devices` asked for after TensorFlow has started, or no such TPU.
+    """
+    if train.strategy not in STRATEGIES:
+        raise ValueError(
+            f"train.strategy must be one of {', '.join(STRATEGIES)}. Received: {train.strategy!r}."
+        )
+    if train.cpu_devices > 0:
+        _split_cpu(train.cpu_devices)
+    strategy = _choose(train)
+    _check(train, strategy)
+    _LOG.info("Training on %d replica(s).", strategy.num_replicas_in_sync)
+    return strategy
+
+
+def refuse_traps(strategy: tf.distribute.Strategy, **options: object) -> None:
+    """Refuses what Keras 3.15 cannot do over several replicas, before it fails far from the cause.
+
+    Args:
+      strategy: where the model will run.
+      **options: `jit_compile`, `steps_per_execution` and `gradient_accumulation_steps` as they will be
+        given to `Model.compile` and the optimizer.
+
+    Raises:
+      ValueError: one of them is on under more than one replica.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return
+    replicas = f"with {strategy.num_replicas_in_sync} replicas"
+    if options.get("gradient_accumulation_steps"):
+        raise ValueError(
+            f"Gradient accumulation does not work {replicas}: Keras merges gradients inside a condition; "
+            "leave gradient_accumulation_steps out or train on one device."
+        )
+    if options.get("jit_compile") is True:
+        raise ValueError(
+            f"jit_compile=True does not work {replicas}: XLA cannot compile the exchange of gradients; "
+            "use jit_compile=False or train on one device."
+        )
+    steps = options.get("steps_per_execution", 1)
+    if isinstance(steps, int) and steps > 1:
+        raise ValueError(
+            f"steps_per_execution={steps} does not work {replicas}; use 1 or train on one device."
+        )
+
+
+def _choose(train: Train) -> tf.distribute.Strategy:
+    if train.strategy == "tpu":
+        return _tpu(train.tpu)
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    # One GPU needs no strategy, and a whole CPU is one logical device.
+    many = len(devices) > 1
+    if train.strategy == "mirrored" or (train.strategy == "auto" and many):
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.get_strategy()
+
+
+def _check(train: Train, strategy: tf.distribute.Strategy) -> None:
+    replicas = strategy.num_replicas_in_sync
+    if train.batch_size < 1 or train.batch_size % replicas:
+        raise ValueError(
+            f"train.batch_size is over all replicas and must be a multiple of their number, {replicas}. "
+            f"Received: {train.batch_size}."
+        )
+
+
+def _split_cpu(count: int) -> None:
+    physical = tf.config.list_physical_devices("CPU")[0]
+    present = tf.config.get_logical_device_configuration(physical)
+    if present is not None and len(present) == count:
+        return
+    try:
+        tf.config.set_logical_device_configuration(
+            physical, [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
+        )
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"train.cpu_devices={count} came too late: TensorFlow has already started in this process; "
+            "train in a fresh process or set train.cpu_devices=0."
+        ) from error
+
+
+def _tpu(name: str) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        raise RuntimeError(
+            f"train.tpu={name!r} cannot be reached ({error}); set it to the TPU's name or address, "
+            "or choose another train.strategy."
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)

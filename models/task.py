@@ -1,0 +1,144 @@
+"""What a training depends on, read from what TFX hands over."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+from models import augmentation, preprocessing, schedules
+from models import input as batches
+from models.augmentation import Constants
+from models.settings import Model, Train, Transform
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# Names of the hyperparameters that models.tune searches.
+LEARNING_RATE, WEIGHT_DECAY, STRENGTH = "learning_rate", "weight_decay", "augmentation_strength"
+# A training may continue on other hardware or with other checkpoints.
+_HARDWARE = ("strategy", "cpu_devices", "tpu", "checkpoint_seconds")
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """All that a training depends on.
+
+    Attributes:
+      transform: what the network sees in tests; `strength` widens its random ranges in training.
+      model: network.
+      train: optimisation.
+      strength: factor on the augmentation.
+      constants: of the training split.
+      train_files: TFRecords.
+      eval_files: TFRecords.
+    """
+
+    transform: Transform
+    model: Model
+    train: Train
+    strength: float
+    constants: Constants
+    train_files: tuple[str, ...]
+    eval_files: tuple[str, ...]
+
+    @property
+    def augmentation(self) -> Transform:
+        """Settings of the training crops."""
+        return augmentation.strengthen(self.transform, self.strength)
+
+    def fingerprint(self) -> str:
+        """Equal for trainings that compute the same."""
+        train = {k: v for k, v in dataclasses.asdict(self.train).items() if k not in _HARDWARE}
+        files = [
+            (os.path.basename(file), tf.io.gfile.stat(file).length)
+            for file in (*self.train_files, *self.eval_files)
+        ]
+        text = json.dumps(
+            [
+                dataclasses.asdict(self.transform),
+                dataclasses.asdict(self.model),
+                train,
+                self.strength,
+                self.constants.labels,
+                self.constants.channel_mean.tolist(),
+                files,
+            ]
+        )
+        digest = hashlib.sha256(text.encode())
+        digest.update(self.constants.pixel_mean.tobytes())
+        return digest.hexdigest()
+
+
+def read_task(fn_args: Any) -> Task:
+    """The task that TFX's arguments describe.
+
+    Raises:
+      ValueError: unknown or impossible settings, or no data.
+    """
+    config = fn_args.custom_config or {}
+    transform = read_settings(Transform, config, "transform")
+    model = read_settings(Model, config, "model")
+    train = read_settings(Train, config, "train")
+    strength = 1.0
+    if getattr(fn_args, "hyperparameters", None):
+        found = _values(fn_args.hyperparameters)
+        train = dataclasses.replace(
+            train,
+            learning_rate=found.get(LEARNING_RATE, train.learning_rate),
+            weight_decay=found.get(WEIGHT_DECAY, train.weight_decay),
+        )
+        strength = found.get(STRENGTH, strength)
+    augmentation.check(transform)
+    check(train)
+    return Task(
+        transform=transform,
+        model=model,
+        train=train,
+        strength=strength,
+        constants=preprocessing.load_constants(fn_args.transform_graph_path),
+        train_files=tuple(batches.resolve(fn_args.train_files)),
+        eval_files=tuple(batches.resolve(fn_args.eval_files)),
+    )
+
+
+def read_settings(kind: type[_T], config: Mapping[str, Any], section: str) -> _T:
+    """A settings dataclass from its JSON fields in `config[section]`; missing ones have their defaults.
+
+    Raises:
+      ValueError: a field that does not exist.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = dict(config.get(section, {}))
+    unknown = sorted(set(fields) - set(hints))
+    if unknown:
+        raise ValueError(f"{section}.{unknown[0]} does not exist; valid fields are {', '.join(hints)}.")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def check(train: Train) -> None:
+    """Raises ValueError when the settings cannot be trained with."""
+    schedules.check(train)
+    if train.precision not in PRECISIONS:
+        raise ValueError(
+            f"train.precision must be one of {', '.join(PRECISIONS)}. Received: {train.precision!r}."
+        )
+    for name, low in (("epochs", 1), ("batch_size", 1), ("shuffle_buffer", 1)):
+        if getattr(train, name) < low:
+            raise ValueError(f"train.{name} must be {low} or more. Received: {getattr(train, name)}.")
+    for name in ("momentum", "label_smoothing"):
+        if not 0 <= getattr(train, name) < 1:
+            raise ValueError(
+                f"train.{name} must be at least 0 and below 1. Received: {getattr(train, name)}."
+            )
+
+
+def _values(hyperparameters: Any) -> dict[str, Any]:
+    import keras_tuner  # costs a second, and most trainings come without
+
+    return keras_tuner.HyperParameters.from_config(hyperparameters).values

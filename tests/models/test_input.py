@@ -1,0 +1,139 @@
+"""Batches for training and evaluation: order, coverage, restarts and padding."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from models import input as batches
+from models.augmentation import Constants
+from models.settings import Train, Transform
+
+SIZE = 8
+# "none" without noise shows which example is which: all its pixels are its number.
+PLAIN = Transform(size=SIZE, crop="none", flip=False, colour=0.0, mean="channel", test_shorter_side=SIZE)
+CONSTANTS = Constants(
+    pixel_mean=np.zeros([SIZE, SIZE, 3], np.float32),
+    channel_mean=np.zeros([3], np.float32),
+    covariance=np.eye(3, dtype=np.float32),
+    labels=tuple(f"n{i:08d}" for i in range(23)),
+    class_counts=(1,) * 23,
+)
+
+
+def serialized(number, noise=False):
+    """One example whose grey level and label are its number (or whose pixels are noise)."""
+    pixels = np.full([SIZE, SIZE, 3], number, np.uint8)
+    if noise:
+        pixels = np.random.default_rng(number).integers(0, 255, [4 * SIZE, 4 * SIZE, 3], np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
+    features = {
+        "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[buffer.getvalue()])),
+        "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[number])),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def write(folder, shards=3, total=23, compression="", noise=False):
+    files = []
+    for shard in range(shards):
+        file = folder / f"data-{shard:05d}-of-{shards:05d}{'.gz' if compression else ''}"
+        with tf.io.TFRecordWriter(str(file), compression) as writer:
+            for number in range(shard, total, shards):
+                writer.write(serialized(number, noise))
+        files.append(str(file))
+    return files
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("records"))
+
+
+def labels(dataset, steps):
+    return [tuple(y.numpy().tolist()) for _, y in dataset.take(steps)]
+
+
+def test_compressed_and_plain_files_are_told_apart_by_name(files, tmp_path):
+    zipped = write(tmp_path, compression="GZIP")
+    assert batches.count(files) == batches.count(zipped) == 23
+    assert batches.count([*files, *zipped]) == 46
+
+
+def test_patterns_without_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no TFRecord files"):
+        batches.resolve([str(tmp_path / "*")])
+
+
+def test_an_epoch_has_every_example_once_and_epochs_differ(files):
+    train = Train(batch_size=5, seed=3, shuffle_buffer=50)
+    stream = batches.train_dataset(files, PLAIN, CONSTANTS, train, total=23)
+    seen = np.concatenate(labels(stream, 23 * 3 // 5))
+    first, second = seen[:23], seen[23:46]
+    assert sorted(first) == sorted(second) == list(range(23))
+    assert list(first) != list(second)
+    assert list(first) != sorted(first)
+
+
+def test_images_belong_to_their_labels(files):
+    train = Train(batch_size=4, shuffle_buffer=50)
+    images, numbers = next(iter(batches.train_dataset(files, PLAIN, CONSTANTS, train, total=23)))
+    assert images.shape == (4, SIZE, SIZE, 3)
+    np.testing.assert_allclose(images.numpy().mean((1, 2, 3)), numbers, atol=1.0)
+
+
+def test_the_stream_is_a_function_of_the_seed(files):
+    def stream(seed):
+        train = Train(batch_size=5, seed=seed, shuffle_buffer=50)
+        return labels(batches.train_dataset(files, PLAIN, CONSTANTS, train, total=23), 6)
+
+    assert stream(1) == stream(1)
+    assert stream(1) != stream(2)
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 11])
+def test_a_restart_continues_the_stream_pixel_for_pixel(tmp_path, step):
+    noisy = write(tmp_path, noise=True)
+    settings = Transform(size=SIZE, scale_min=SIZE, scale_max=2 * SIZE, test_shorter_side=SIZE)
+    train = Train(batch_size=5, seed=7, shuffle_buffer=9)
+    whole = list(batches.train_dataset(noisy, settings, CONSTANTS, train, total=23).take(13))
+    rest = batches.train_dataset(noisy, settings, CONSTANTS, train, total=23, start_step=step)
+    for (x, y), (again_x, again_y) in zip(whole[step:], rest.take(13 - step), strict=True):
+        np.testing.assert_array_equal(y, again_y)
+        np.testing.assert_array_equal(x, again_x)
+
+
+def test_augmentation_differs_between_epochs(tmp_path):
+    noisy = write(tmp_path, shards=1, total=1, noise=True)
+    settings = Transform(size=SIZE, scale_min=SIZE, scale_max=2 * SIZE, test_shorter_side=SIZE)
+    stream = batches.train_dataset(noisy, settings, CONSTANTS, Train(batch_size=1), total=1)
+    (first, _), (second, _) = stream.take(2)
+    assert np.abs(first - second).max() > 1
+
+
+def test_a_sample_is_the_same_examples_in_every_epoch(files):
+    train = Train(batch_size=6, shuffle_buffer=50)
+    stream = batches.train_dataset(files, PLAIN, CONSTANTS, train, total=6, examples=6)
+    first, second = labels(stream, 2)
+    assert set(first) == set(second) and len(set(first)) == 6
+
+
+@pytest.mark.parametrize("batch", [1, 8, 23, 64])
+def test_evaluation_counts_every_example_once_in_full_batches(files, batch):
+    dataset = list(batches.eval_dataset(files, PLAIN, CONSTANTS, batch, total=23))
+    assert len(dataset) == -(-23 // batch)
+    assert all(x.shape[0] == y.shape[0] == w.shape[0] == batch for x, y, w in dataset)
+    numbers = np.concatenate([y for _, y, _ in dataset])
+    weights = np.concatenate([w for _, _, w in dataset])
+    assert sorted(numbers[weights == 1]) == list(range(23))
+    assert weights.sum() == 23
+
+
+def test_evaluation_is_deterministic(files):
+    first, second = (list(batches.eval_dataset(files, PLAIN, CONSTANTS, 8, total=23)) for _ in range(2))
+    for (x, y, _), (again_x, again_y, _) in zip(first, second, strict=True):
+        np.testing.assert_array_equal(x, again_x)
+        np.testing.assert_array_equal(y, again_y)

@@ -1,0 +1,252 @@
+"""Training from TFRecords to a SavedModel: resume, replicas, precision, refusals."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_task
+
+from models import input as batches
+from models import train
+from models.callbacks import DivergedError
+from models.settings import Train
+from models.task import read_settings, read_task
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_task.make_data(str(tmp_path_factory.mktemp("data") / "data"))
+
+
+@pytest.fixture
+def run(data, tmp_path):
+    """Trains in this process; returns the arguments."""
+
+    def run(name="run", **changes):
+        values = tiny_task.arguments(str(tmp_path), name, data, **changes)
+        train.run_fn(tiny_task.fn_args(values))
+        return values
+
+    return run
+
+
+def weights(values):
+    path = os.path.join(values["serving_model_dir"], "assets.extra", "model.keras")
+    return keras.models.load_model(path, compile=False).get_weights()
+
+
+def summary(values):
+    with open(os.path.join(values["model_run_dir"], "summary.json")) as file:
+        return json.load(file)
+
+
+def history(values):
+    with open(os.path.join(values["model_run_dir"], "history.csv")) as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+    values = tiny_task.arguments(str(tmp_path_factory.mktemp("whole")), "whole", data)
+    train.run_fn(tiny_task.fn_args(values))
+    return values
+
+
+def test_a_training_learns_and_leaves_its_figures(uninterrupted):
+    rows, figures = history(uninterrupted), summary(uninterrupted)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["cross_entropy"]) < 0.5 * float(rows[0]["cross_entropy"])
+    assert figures["val_top1_error"] == float(rows[-1]["val_top1_error"])
+    assert figures["steps"] == 12 and figures["replicas"] == 1 and figures["resumed_from"] is None
+    assert figures["images_per_second"] > 0
+    logs = uninterrupted["model_run_dir"]
+    assert all(tf.io.gfile.glob(f"{logs}/{part}/events.*") for part in ("train", "validation"))
+
+
+def test_validation_figures_are_those_of_the_exported_model_over_all_examples(uninterrupted):
+    model = tf.saved_model.load(uninterrupted["serving_model_dir"])
+    files = batches.resolve(uninterrupted["eval_files"])
+    labels, probabilities = [], []
+    for record in tf.data.TFRecordDataset(files):
+        example = tf.train.Example.FromString(record.numpy())
+        labels += example.features.feature["image/class/label"].int64_list.value
+        images = example.features.feature["image/encoded"].bytes_list.value
+        probabilities.append(model.signatures["serving_default"](tf.constant(images))["probabilities"][0])
+    labels, probabilities = np.array(labels), np.array(probabilities)
+    assert len(labels) == tiny_task.EVAL
+    figures = summary(uninterrupted)
+    error = np.mean(probabilities.argmax(1) != labels)
+    entropy = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+    np.testing.assert_allclose(figures["val_top1_error"], error, rtol=1e-5)
+    np.testing.assert_allclose(figures["val_cross_entropy"], entropy, rtol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_network(run, uninterrupted):
+    again = run("again")
+    for weight, other in zip(weights(uninterrupted), weights(again), strict=True):
+        np.testing.assert_allclose(weight, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_a_killed_training_continues_where_it_was(data, tmp_path, run, uninterrupted, step):
+    checkpoints = str(tmp_path / "checkpoints")
+    changes = {"checkpoint_dir": checkpoints, "train__checkpoint_seconds": 0.0}
+    with open(tmp_path / "arguments.json", "w") as file:
+        json.dump(tiny_task.arguments(str(tmp_path), "killed", data, **changes), file)
+    script = [sys.executable, tiny_task.__file__, str(tmp_path / "arguments.json"), str(step)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run(script, env=environment, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not os.path.exists(tmp_path / "killed" / "serving")
+
+    values = run("continued", **changes)
+    # The process dies before the checkpoint of the step at which it dies.
+    assert summary(values)["resumed_from"] == f"epoch {(step - 1) // 4 + 1} step {(step - 1) % 4}"
+    largest = 0.0
+    for weight, other in zip(weights(uninterrupted), weights(values), strict=True):
+        largest = max(largest, np.abs(weight - other).max())
+    print(f"killed at step {step}: largest difference of a weight {largest:.2e}")
+    assert largest < 1e-4
+    for row, other in zip(history(uninterrupted), history(values), strict=True):
+        assert row["epoch"] == other["epoch"]
+        np.testing.assert_allclose(float(row["cross_entropy"]), float(other["cross_entropy"]), rtol=1e-3)
+        np.testing.assert_allclose(float(row["top1_error"]), float(other["top1_error"]), atol=1e-3)
+    assert not os.path.exists(checkpoints)
+
+
+def stop_after(monkeypatch, epochs):
+    """Lets trainings end as if they were killed between two epochs."""
+
+    class Killed(BaseException):
+        pass
+
+    leave = train.Run.leave
+
+    def count(self, row):
+        leave(self, row)
+        if self.epoch > epochs:
+            raise Killed
+
+    monkeypatch.setattr(train.Run, "leave", count)
+    return Killed
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(run, tmp_path, monkeypatch, capsys):
+    checkpoints = str(tmp_path / "checkpoints")
+    with monkeypatch.context() as patch, pytest.raises(stop_after(patch, 1)):
+        run("first", checkpoint_dir=checkpoints)
+    assert os.path.exists(checkpoints)
+    values = run("second", checkpoint_dir=checkpoints, train__learning_rate=0.04, train__epochs=1)
+    assert summary(values)["resumed_from"] is None
+    assert "other settings or other data" in capsys.readouterr().out
+    assert not os.path.exists(checkpoints)
+
+
+def test_a_damaged_checkpoint_is_named(run, tmp_path, monkeypatch):
+    checkpoints = tmp_path / "checkpoints"
+    with monkeypatch.context() as patch, pytest.raises(stop_after(patch, 1)):
+        run("first", checkpoint_dir=str(checkpoints))
+    [file] = checkpoints.glob("*.data-*")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    with pytest.raises(RuntimeError, match=r"cannot be read.*delete"):
+        run("second", checkpoint_dir=str(checkpoints))
+
+
+def test_what_a_kill_leaves_half_written_is_not_taken_for_a_checkpoint(run, tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    # Killed while the first checkpoint was written: TensorFlow names it last, in `checkpoint`.
+    (checkpoints / "ckpt-1.data-00000-of-00001").write_bytes(b"half")
+    (checkpoints / "ckpt-1.index").write_bytes(b"half")
+    values = run("next", checkpoint_dir=str(checkpoints), train__epochs=1)
+    assert summary(values)["resumed_from"] is None
+
+
+def test_a_blown_up_training_stops_and_says_where(run, tmp_path, monkeypatch):
+    rate = property(lambda self: 0.01 if self.epoch == 0 else 1e25)
+    monkeypatch.setattr(train.Run, "learning_rate", rate)
+    with pytest.raises(
+        DivergedError, match=r"last good checkpoint is .*ckpt-1;.*train.learning_rate"
+    ) as error:
+        run(checkpoint_dir=str(tmp_path / "checkpoints"))
+    assert "between epoch 2 step 0 and epoch 3 step 0" in str(error.value)
+
+
+def test_mixed_precision_trains_and_exports_float32(run):
+    policy = keras.config.dtype_policy().name
+    values = run(train__precision="mixed_bfloat16", train__epochs=1)
+    assert keras.config.dtype_policy().name == policy
+    model = keras.models.load_model(
+        os.path.join(values["serving_model_dir"], "assets.extra", "model.keras"), compile=False
+    )
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert np.isfinite(summary(values)["val_cross_entropy"])
+
+
+def test_hyperparameters_of_the_tuner_win(data, tmp_path):
+    import keras_tuner
+
+    found = keras_tuner.HyperParameters()
+    found.Fixed("learning_rate", 0.25)
+    found.Fixed("weight_decay", 3e-4)
+    found.Fixed("augmentation_strength", 0.5)
+    values = tiny_task.arguments(str(tmp_path), "run", data)
+    values["hyperparameters"] = json.loads(json.dumps(found.get_config()))
+    task = read_task(tiny_task.fn_args(values))
+    assert (task.train.learning_rate, task.train.weight_decay) == (0.25, 3e-4)
+    assert task.augmentation.pad == 1 and task.augmentation.colour == 0.025
+    assert task.transform.pad == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train__precision": "float64"}, "train.precision"),
+        ({"train__epochs": 0}, "train.epochs"),
+        ({"train__batch_size": 0}, "train.batch_size"),
+        ({"train__momentum": 1.0}, "train.momentum"),
+        ({"train__schedule": "linear"}, "train.schedule"),
+        ({"train__colour": 1}, "train.colour does not exist"),
+        ({"model__depth": 9}, "depth must be"),
+        ({"model__family": "vgg"}, "model.family"),
+        ({"transform__crop": "middle"}, "transform.crop"),
+        ({"train__strategy": "horovod"}, "train.strategy"),
+    ],
+)
+def test_impossible_settings_are_refused(run, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(**changes)
+
+
+def test_settings_survive_json():
+    settings = Train(boundaries=(1.5, 3.0))
+    config = json.loads(json.dumps({"train": dataclasses.asdict(settings)}))
+    assert read_settings(Train, config, "train") == settings
+
+
+def test_label_smoothing_is_the_textbook_one():
+    logits, labels, smoothing = np.array([[2.0, -1.0, 0.5]], np.float32), np.array([0]), 0.1
+    log_p = logits - np.log(np.exp(logits).sum())
+    target = np.full(3, smoothing / 3)
+    target[0] += 1 - smoothing
+    loss = train.loss(Train(label_smoothing=smoothing), classes=3)
+    np.testing.assert_allclose(np.mean(loss(labels, logits)), -(target * log_p).sum(), rtol=1e-6)
+
+
+def test_metrics_leave_out_rows_of_weight_zero():
+    logits = np.array([[3.0, 0, 0, 0, 0, 0], [3.0, 2.9, 2.8, 2.7, 2.6, 0], [3.0, 0, 0, 0, 0, 0]], np.float32)
+    found = {}
+    for metric in train.metrics(classes=6):
+        metric.update_state(np.array([0, 5, 1]), logits, sample_weight=np.array([1.0, 1.0, 0.0]))
+        found[metric.name] = float(metric.result())
+    assert found["top1_error"] == 0.5 and found["top5_error"] == 0.5
