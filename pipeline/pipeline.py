@@ -63,6 +63,8 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
         materialize=materialize,
         custom_config={"transform": to_dict(config.transform), "code": _code_hash()},
         disable_statistics=True,
+        # Its analyzer measures all in one pass and keeps no partial results.
+        disable_analyzer_cache=True,
     )
     # Nothing is learnt from data that the validator has not let pass.
     transform.add_upstream_node(validation[-1])

@@ -1,0 +1,170 @@
+"""Pixels: the one place where training, evaluation and serving touch them.
+
+What a view shows comes from `models.views`; here it becomes network input: colour noise, mean, padding,
+mirror. Pixels are RGB, float32, 0..255 until the mean is subtracted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from models import views
+from models.settings import Transform
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Constants:
+    """What Transform measured on the training split.
+
+    Attributes:
+      pixel_mean: float32 [size, size, 3], mean image of the test crops, RGB, 0..255.
+      channel_mean: float32 [3], mean colour, RGB, 0..255.
+      covariance: float32 [3, 3], covariance of RGB over all pixels, levels squared.
+      labels: class names (synsets) in label order, which is sorted order.
+      class_counts: training examples of each class, in label order.
+    """
+
+    pixel_mean: np.ndarray
+    channel_mean: np.ndarray
+    covariance: np.ndarray
+    labels: tuple[str, ...]
+    class_counts: tuple[int, ...]
+
+
+def check(settings: Transform) -> None:
+    """Raises ValueError when no crop can be taken with these settings."""
+    if settings.crop not in views.DRAWS and settings.crop != "pad":
+        valid = ", ".join(sorted([*views.DRAWS, "pad"]))
+        raise ValueError(f"transform.crop={settings.crop} is unknown; use one of {valid}.")
+    if settings.mean not in ("pixel", "channel"):
+        raise ValueError(f"transform.mean={settings.mean} is unknown; use pixel or channel.")
+    if settings.test_shorter_side < settings.size:
+        raise ValueError(
+            f"transform.test_shorter_side={settings.test_shorter_side} is smaller than the crop; "
+            f"set it to at least transform.size={settings.size}."
+        )
+    if settings.crop == "scale" and not settings.size <= settings.scale_min <= settings.scale_max:
+        raise ValueError(
+            f"transform.scale_min={settings.scale_min} and scale_max={settings.scale_max} must rise from "
+            f"at least transform.size={settings.size}; raise them or lower the size."
+        )
+
+
+def strengthen(settings: Transform, strength: float) -> Transform:
+    """Settings whose random ranges are `strength` times as wide (0 turns all but the mirror off)."""
+    if strength < 0:
+        raise ValueError(f"The augmentation strength is {strength}; it must be 0 or more.")
+    spread = round(strength * (settings.scale_max - settings.scale_min))
+    return dataclasses.replace(
+        settings,
+        scale_max=settings.scale_min + spread,
+        area_min=min(1.0, max(0.01, 1 - strength + strength * settings.area_min)),
+        pad=round(strength * settings.pad),
+        colour=strength * settings.colour,
+    )
+
+
+def train_image(
+    encoded: tf.Tensor,
+    seed: tf.Tensor,
+    settings: Transform,
+    constants: Constants,
+    strength: float = 1.0,
+) -> tf.Tensor:
+    """A random view of one image, as the network is trained on it (paper, sections 3.4 and 4.2).
+
+    Args:
+      encoded: string scalar, JPEG (PNG and whatever else TensorFlow decodes work as well, slower).
+      seed: int [2]; equal seeds give equal results.
+      settings: which views are drawn.
+      constants: mean and covariance of the training split.
+      strength: factor on the width of all random ranges.
+
+    Returns:
+      float32 [size, size, 3], RGB, mean subtracted. Under `pad` the mean is subtracted before padding,
+      so that the border is the mean colour (0).
+
+    Raises:
+      ValueError: settings that no crop fits. tf.errors.InvalidArgumentError: bytes that are no image.
+    """
+    check(settings)
+    settings = strengthen(settings, strength)
+    seeds = tf.unstack(tf.random.split(seed, 3))
+    if settings.crop == "pad":
+        image = center_pixels(encoded, settings)
+    else:
+        draw = views.DRAWS[settings.crop]
+        image = views.look(encoded, lambda shape: draw(shape, settings, seeds[0]), settings.size, reduce=True)
+    if settings.colour:
+        image += _colour_noise(seeds[1], settings, constants)
+    image = subtract_mean(image, settings, constants)
+    if settings.crop == "pad":
+        pad = settings.pad
+        image = tf.pad(image, [[pad, pad], [pad, pad], [0, 0]])
+        image = tf.image.stateless_random_crop(image, [settings.size, settings.size, 3], seeds[0])
+    if settings.flip:
+        image = tf.image.stateless_random_flip_left_right(image, seeds[2])
+    return image
+
+
+def center(encoded: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
+    """The central crop of the image whose shorter side is `settings.test_shorter_side`.
+
+    Args:
+      encoded: string scalar, JPEG or PNG.
+      settings: size, test_shorter_side and mean are used.
+      constants: the mean.
+
+    Returns:
+      float32 [size, size, 3], RGB, mean subtracted.
+    """
+    check(settings)
+    return subtract_mean(center_pixels(encoded, settings), settings, constants)
+
+
+def center_pixels(encoded: tf.Tensor, settings: Transform) -> tf.Tensor:
+    """The crop of `center` before the mean is subtracted: float32 [size, size, 3], RGB, 0..255."""
+    return views.look(encoded, lambda shape: views.center_view(shape, settings), settings.size)
+
+
+def ten_crop(encoded: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
+    """The ten test crops of AlexNet and the paper (section 3.4).
+
+    Args:
+      encoded: string scalar, JPEG or PNG.
+      settings: size, test_shorter_side and mean are used.
+      constants: the mean.
+
+    Returns:
+      float32 [10, size, size, 3], mean subtracted: top left, top right, bottom left, bottom right and
+      central crop of the image whose shorter side is `test_shorter_side`, then their mirrors.
+    """
+    check(settings)
+    pixels = views.decode(encoded)
+    shape = tf.shape(pixels)[:2]
+    places = [*views.corner_views(shape, settings), views.center_view(shape, settings)]
+    crops = tf.stack([views.look_at(pixels, view, settings.size) for view in places])
+    crops = subtract_mean(crops, settings, constants)
+    return tf.concat([crops, tf.reverse(crops, axis=[2])], axis=0)
+
+
+def subtract_mean(images: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
+    """Subtracts the mean image or mean colour from float32 [..., size, size, 3], RGB, 0..255."""
+    mean = constants.pixel_mean if settings.mean == "pixel" else constants.channel_mean
+    return images - tf.constant(mean, tf.float32)
+
+
+def _colour_noise(seed: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
+    """One shift of all pixels along the principal components of RGB: float32 [3], levels.
+
+    AlexNet multiplies each component by its eigenvalue, whose size depends on the unit of the pixels:
+    0..1, as fb.resnet.torch's published constants (0.2175, 0.0188, 0.0045) show. That is a shift of
+    0.1 * 55 levels along the first component of ImageNet.
+    """
+    values, vectors = np.linalg.eigh(np.asarray(constants.covariance, np.float64))
+    basis = vectors * values / 255
+    alpha = tf.random.stateless_normal([3], seed, stddev=settings.colour)
+    return tf.linalg.matvec(tf.constant(basis, tf.float32), alpha)

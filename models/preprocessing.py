@@ -1,0 +1,244 @@
+"""What Transform does: one analysis of the training split, and the scale stage.
+
+The analysis writes one file into the TransformGraph's assets: class names and counts, mean image, mean
+colour, RGB covariance, and the augmentation's settings. `load_constants` and `load_settings` read it.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from absl import flags
+from tfx_bsl.coders import batch_util
+
+from models import augmentation, views
+from models.augmentation import Constants
+from models.settings import Transform
+
+ASSET = "augmentation.npz"
+
+# Beam would hand over up to 1,000 photographs at a time; with this it is at most 20 MiB of them. Set here
+# because every runner imports this module, in the process that builds the Beam job, before it does so.
+flags.FLAGS.set_default(batch_util._USE_BYTE_SIZE_BATCHING.name, True)
+
+_Batch = tuple[np.ndarray, ...]
+
+
+def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    """Transform's entry point.
+
+    Class names and counts are taken from all examples, mean and covariance from those whose file name
+    hashes below `analyze_fraction`, seen through the test crop.
+
+    Args:
+      inputs: a batch of the features of the data contract; scalars, dense, ragged or sparse.
+      custom_config: {"transform": the fields of models.settings.Transform}; other keys (a hash of the
+        code, which makes the cache notice changes) are ignored.
+
+    Returns:
+      [batch] tensors: image/encoded, image/height, image/width, image/class/label, image/class/synset and
+      image/filename. With `shorter_side`, larger images are resized and re-encoded, and height and width
+      follow; smaller ones pass byte for byte.
+    """
+    settings = Transform(**custom_config["transform"])
+    augmentation.check(settings)
+    names = ("encoded", "height", "width", "class/label", "class/synset", "filename")
+    columns = {f"image/{name}": _flat(inputs[f"image/{name}"]) for name in names}
+    _analyze(columns, settings)
+    return _rescale(columns, settings) if settings.shorter_side else columns
+
+
+def load_constants(transform_graph_path: str) -> Constants:
+    """Reads what the analysis measured from a TransformGraph's folder.
+
+    Raises:
+      FileNotFoundError: the folder is no TransformGraph of this project.
+    """
+    with _asset(transform_graph_path) as values:
+        return Constants(
+            pixel_mean=values["pixel_mean"],
+            channel_mean=values["channel_mean"],
+            covariance=values["covariance"],
+            labels=tuple(str(label) for label in values["labels"]),
+            class_counts=tuple(int(count) for count in values["class_counts"]),
+        )
+
+
+def load_settings(transform_graph_path: str) -> Transform:
+    """Reads the settings that a TransformGraph was made with; raises as `load_constants` does."""
+    with _asset(transform_graph_path) as values:
+        return Transform(**json.loads(str(values["settings"])))
+
+
+def _asset(transform_graph_path: str) -> Any:
+    folder = tft.TFTransformOutput(transform_graph_path).transform_savedmodel_dir
+    path = os.path.join(folder, tf.saved_model.ASSETS_DIRECTORY, ASSET)
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(
+            f"{path} does not exist; give the TransformGraph folder of a finished Transform run."
+        )
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return np.load(io.BytesIO(file.read()))
+
+
+def _flat(column: Any) -> tf.Tensor:
+    """One value per row, whether the schema made the column dense, ragged or sparse."""
+    if isinstance(column, tf.SparseTensor | tf.RaggedTensor):
+        column = column.values
+    return tf.reshape(column, [-1])
+
+
+# Analysis.
+
+
+def _analyze(columns: Mapping[str, tf.Tensor], settings: Transform) -> None:
+    totals = _totals(columns["image/encoded"], _sampled(columns["image/filename"], settings), settings)
+    # The path is a constant of the graph, which makes the file one of its assets.
+    tft.experimental.ptransform_analyzer(
+        inputs=[columns["image/class/label"], columns["image/class/synset"], *totals],
+        ptransform=_Measure(json.dumps(dataclasses.asdict(settings))),
+        output_dtypes=[tf.string],
+        output_shapes=[[]],
+        output_asset_default_values=[b""],
+        name="augmentation",
+    )
+
+
+def _sampled(filenames: tf.Tensor, settings: Transform) -> tf.Tensor:
+    """Row numbers (int32 [n]) of the examples that are measured."""
+    buckets = 1_000_000
+    below = round(settings.analyze_fraction * buckets)
+    chosen = tf.strings.to_hash_bucket_fast(filenames, buckets) < below
+    return tf.cast(tf.where(chosen)[:, 0], tf.int32)
+
+
+def _totals(encoded: tf.Tensor, rows: tf.Tensor, settings: Transform) -> tuple[tf.Tensor, ...]:
+    """Sums over the rows, one image in memory at a time.
+
+    Returns:
+      Number of images int64 [1], sum of test crops float64 [1, size, size, 3], and sum over all pixels of
+      the outer product of RGB, float64 [1, 3, 3].
+    """
+    size = settings.size
+
+    def add(row: tf.Tensor, image: tf.Tensor, outer: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pixels = tf.cast(augmentation.center_pixels(encoded[rows[row]], settings), tf.float64)
+        colours = tf.reshape(pixels, [-1, 3])
+        return row + 1, image + pixels, outer + tf.matmul(colours, colours, transpose_a=True)
+
+    start = (tf.constant(0), tf.zeros([size, size, 3], tf.float64), tf.zeros([3, 3], tf.float64))
+    count, image, outer = tf.while_loop(
+        lambda row, *_: row < tf.size(rows), add, start, parallel_iterations=1
+    )
+    return tf.cast(count, tf.int64)[tf.newaxis], image[tf.newaxis], outer[tf.newaxis]
+
+
+class _Measure(tft_beam.experimental.PTransformAnalyzer):
+    """Batches of (labels, synsets, counts, image sums, outer sums) -> path of the written asset."""
+
+    def __init__(self, settings: str):
+        super().__init__()
+        self._settings = settings
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        path = os.path.join(self.base_temp_dir, ASSET)
+        total = batches | "Sum" >> beam.CombineGlobally(_Sum())
+        return total | "Write" >> beam.Map(_write, path, self._settings)
+
+
+class _Sum(beam.CombineFn):
+    """Adds batches; the accumulator is (classes, count, image, outer)."""
+
+    def create_accumulator(self) -> tuple:
+        return collections.Counter(), 0, 0.0, 0.0
+
+    def add_input(self, total: tuple, batch: _Batch) -> tuple:
+        labels, synsets, count, image, outer = batch
+        classes = collections.Counter(zip(labels.tolist(), synsets.tolist(), strict=True))
+        return self.merge_accumulators([total, (classes, count.sum(), image.sum(0), outer.sum(0))])
+
+    def merge_accumulators(self, totals: Iterable[tuple]) -> tuple:
+        classes, count, image, outer = self.create_accumulator()
+        for more in totals:
+            classes.update(more[0])
+            count, image, outer = count + more[1], image + more[2], outer + more[3]
+        return classes, count, image, outer
+
+    def extract_output(self, total: tuple) -> tuple:
+        return total
+
+
+def _write(total: tuple, path: str, settings: str) -> np.ndarray:
+    classes, count, image, outer = total
+    if not count:
+        raise ValueError(
+            "Transform found no example to measure mean and covariance on; "
+            "raise transform.analyze_fraction or check that the training split is not empty."
+        )
+    labels, counts = _vocabulary(classes)
+    pixel_mean = image / count
+    mean = pixel_mean.mean((0, 1))
+    pixels = count * pixel_mean.shape[0] * pixel_mean.shape[1]
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        pixel_mean=pixel_mean.astype(np.float32),
+        channel_mean=mean.astype(np.float32),
+        covariance=(outer / pixels - np.outer(mean, mean)).astype(np.float32),
+        labels=labels,
+        class_counts=counts,
+        settings=settings,
+    )
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(buffer.getvalue())
+    return np.array(path.encode())
+
+
+def _vocabulary(classes: Mapping[tuple[int, bytes], int]) -> tuple[list[str], list[int]]:
+    """Names and counts in label order, from (label, synset) -> examples."""
+    entries = sorted(classes.items())
+    for number, ((label, synset), _) in enumerate(entries):
+        if label != number or (number and synset <= entries[number - 1][0][1]):
+            raise ValueError(
+                f"The training split has label {label} for class {synset.decode()}, where label {number} "
+                "and the next class name in sorted order were expected; labels must be the 0-based index "
+                "of the sorted class names, with one class a label and no class missing."
+            )
+    return [synset.decode() for (_, synset), _ in entries], [count for _, count in entries]
+
+
+# Scale stage.
+
+
+def _rescale(columns: Mapping[str, tf.Tensor], settings: Transform) -> dict[str, tf.Tensor]:
+    keys = ("image/encoded", "image/height", "image/width")
+
+    def smaller(encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pixels = views.shrink(encoded, settings.shorter_side)
+        height, width = tf.unstack(tf.cast(tf.shape(pixels)[:2], tf.int64))
+        return tf.io.encode_jpeg(pixels, format="rgb", quality=settings.quality), height, width
+
+    def row(values: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+        encoded, height, width = values
+        large = tf.minimum(height, width) > settings.shorter_side
+        return tf.cond(large, lambda: smaller(encoded), lambda: (encoded, height, width))
+
+    rescaled = tf.map_fn(
+        row,
+        tuple(columns[key] for key in keys),
+        fn_output_signature=(tf.string, tf.int64, tf.int64),
+        parallel_iterations=1,  # one decoded photograph in memory
+    )
+    return {**columns, **dict(zip(keys, rescaled, strict=True))}

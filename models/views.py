@@ -1,0 +1,231 @@
+"""Views: which part of which image at which scale, and the pixels that it shows.
+
+An image is looked at through a `View`: it is resized and a square window of the result is cut out. The
+view is drawn first, from the image's shape alone; then only the part of the JPEG that the view needs is
+decoded and resampled, with the same result as resizing the whole image and cropping.
+
+Resampling is bilinear and antialiased, as PIL's. Pixels are RGB, 0..255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from models.settings import Transform
+
+# Decoding a window is exact only if it reaches past the pixels that are used: chroma is upsampled from
+# its neighbours, and a 4:1:1 JPEG has one chroma sample for four pixels.
+_MARGIN = 4
+# Slow integer DCT, as PIL and libjpeg's default; TensorFlow's own default differs by up to 5 levels.
+_DCT = "INTEGER_ACCURATE"
+_ASPECTS = (3 / 4, 4 / 3)
+_TRIES = 10
+
+
+class View(NamedTuple):
+    """A window of the resized image.
+
+    `scale` float64 [2]: resized over original side, vertical and horizontal. `offset` float64 [2]: top and
+    left of the window, in pixels of the resized image.
+    """
+
+    scale: tf.Tensor
+    offset: tf.Tensor
+
+
+Draw = Callable[[tf.Tensor], View]
+
+
+def _resized(shape: tf.Tensor, shorter_side: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scale (float64 [2]) and shape (int32 [2]) of the image with this shorter side."""
+    shorter = tf.reduce_min(shape)
+    # torchvision's rounding: the longer side is cut off.
+    target = tf.cast(
+        tf.cast(shape, tf.int64) * tf.cast(shorter_side, tf.int64) // tf.cast(shorter, tf.int64), tf.int32
+    )
+    return tf.cast(target, tf.float64) / tf.cast(shape, tf.float64), target
+
+
+def center_view(shape: tf.Tensor, settings: Transform) -> View:
+    """The middle of the image at `test_shorter_side`; odd margins leave the smaller half in front."""
+    scale, target = _resized(shape, settings.test_shorter_side)
+    return View(scale, tf.cast((target - settings.size) // 2, tf.float64))
+
+
+def corner_views(shape: tf.Tensor, settings: Transform) -> list[View]:
+    """The four corners at `test_shorter_side`: top left, top right, bottom left, bottom right."""
+    scale, target = _resized(shape, settings.test_shorter_side)
+    last = tf.cast(target - settings.size, tf.float64)
+    corners = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    return [View(scale, last * tf.constant(corner, tf.float64)) for corner in corners]
+
+
+def _draw_none(shape: tf.Tensor, settings: Transform, seed: tf.Tensor) -> View:
+    del seed
+    return center_view(shape, settings)
+
+
+def _draw_scale(shape: tf.Tensor, settings: Transform, seed: tf.Tensor) -> View:
+    """Shorter side uniform over [scale_min, scale_max], window uniform over the image."""
+    seeds = tf.unstack(tf.random.split(seed, 2))
+    side = tf.random.stateless_uniform(
+        [], seeds[0], settings.scale_min, settings.scale_max + 1, dtype=tf.int32
+    )
+    scale, target = _resized(shape, side)
+    free = tf.cast(target - settings.size + 1, tf.float64)
+    offset = tf.floor(tf.random.stateless_uniform([2], seeds[1], dtype=tf.float64) * free)
+    return View(scale, offset)
+
+
+def _draw_inception(shape: tf.Tensor, settings: Transform, seed: tf.Tensor) -> View:
+    """Window of [area_min, 1] of the area and aspect 3/4..4/3; a central one when ten tries do not fit."""
+    seeds = tf.unstack(tf.random.split(seed, 3))
+    sides = tf.cast(shape, tf.float64)
+    area = tf.random.stateless_uniform([_TRIES], seeds[0], settings.area_min, 1, dtype=tf.float64)
+    low, high = np.log(_ASPECTS)
+    aspect = tf.exp(tf.random.stateless_uniform([_TRIES], seeds[1], low, high, dtype=tf.float64))
+    pixels = area * tf.reduce_prod(sides)
+    tries = tf.round(tf.sqrt(tf.stack([pixels / aspect, pixels * aspect], axis=1)))
+    fits = tf.reduce_all((tries >= 1) & (tries <= sides), axis=1)
+    # The last row always fits: the whole image, cut to the nearest allowed aspect.
+    widest = tf.maximum(tf.round(tf.minimum(sides, sides[::-1] * [1 / _ASPECTS[0], _ASPECTS[1]])), 1)
+    windows = tf.concat([tries, widest[tf.newaxis]], axis=0)
+    chosen = tf.argmax(tf.concat([fits, [True]], axis=0), output_type=tf.int32)
+    window = windows[chosen]
+    free = sides - window
+    place = tf.floor(tf.random.stateless_uniform([2], seeds[2], dtype=tf.float64) * (free + 1))
+    origin = tf.where(chosen < _TRIES, place, tf.floor(free / 2))
+    scale = settings.size / window
+    return View(scale, origin * scale)
+
+
+DRAWS = {"scale": _draw_scale, "inception": _draw_inception, "none": _draw_none}
+
+
+# Decoding and resampling.
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """The whole image: uint8 [height, width, 3] from a string scalar, whatever its number of channels."""
+    return tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT),
+        lambda: _decode_other(encoded),
+    )
+
+
+def shrink(encoded: tf.Tensor, shorter_side: int) -> tf.Tensor:
+    """The image resized to a shorter side: uint8 [height, width, 3] from a string scalar."""
+
+    def jpeg() -> tf.Tensor:
+        shape = tf.io.extract_jpeg_shape(encoded)[:2]
+        scale, target = _resized(shape, shorter_side)
+        ratio = _ratio(scale)
+        pixels = _jpeg_window(encoded, tf.zeros_like(shape), _reduced(shape, ratio), ratio)
+        return whole(pixels, scale * tf.cast(ratio, tf.float64), target)
+
+    def other() -> tf.Tensor:
+        pixels = _decode_other(encoded)
+        return whole(pixels, *_resized(tf.shape(pixels)[:2], shorter_side))
+
+    def whole(pixels: tf.Tensor, scale: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        return _resample(pixels, tf.zeros_like(target), View(scale, tf.zeros_like(scale)), target)
+
+    resized = tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+
+
+def look(encoded: tf.Tensor, draw: Draw, size: int, reduce: bool = False) -> tf.Tensor:
+    """What one view of an encoded image shows.
+
+    Args:
+      encoded: string scalar, JPEG (of which one window is decoded) or another format (decoded whole).
+      draw: shape of the image, int32 [2] -> the view.
+      size: side of the window.
+      reduce: also let the JPEG decoder shrink by 2, 4 or 8, where that leaves at least the pixels that the
+        view shows. Faster for large photographs, but no longer exactly what resizing gives.
+
+    Returns:
+      float32 [size, size, 3].
+    """
+
+    def jpeg() -> tf.Tensor:
+        shape = tf.io.extract_jpeg_shape(encoded)[:2]  # its channel count is wrong for CMYK
+        view = draw(shape)
+        ratio = _ratio(view.scale) if reduce else None
+        if ratio is not None:
+            view = View(view.scale * tf.cast(ratio, tf.float64), view.offset)
+            shape = _reduced(shape, ratio)
+        begin, extent = _needed(view, shape, size)
+        return _resample(_jpeg_window(encoded, begin, extent, ratio), begin, view, [size, size])
+
+    def other() -> tf.Tensor:
+        pixels = _decode_other(encoded)
+        return look_at(pixels, draw(tf.shape(pixels)[:2]), size)
+
+    image = tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
+    return tf.ensure_shape(image, [size, size, 3])
+
+
+def look_at(pixels: tf.Tensor, view: View, size: int) -> tf.Tensor:
+    """What a view of a decoded image, uint8 [height, width, 3], shows: float32 [size, size, 3]."""
+    begin, extent = _needed(view, tf.shape(pixels)[:2], size)
+    window = tf.slice(pixels, [*tf.unstack(begin), 0], [*tf.unstack(extent), 3])
+    return _resample(window, begin, view, [size, size])
+
+
+def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
+    pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(pixels, [None, None, 3])
+
+
+def _ratio(scale: tf.Tensor) -> tf.Tensor:
+    """Largest DCT reduction (1, 2, 4 or 8) that leaves at least the pixels the view shows."""
+    largest = tf.reduce_max(scale)
+    fits = [tf.cast(largest * ratio <= 1, tf.int32) for ratio in (2, 4, 8)]
+    return tf.bitwise.left_shift(1, tf.add_n(fits))
+
+
+def _reduced(shape: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:
+    return (shape + ratio - 1) // ratio
+
+
+def _jpeg_window(
+    encoded: tf.Tensor, begin: tf.Tensor, extent: tf.Tensor, ratio: tf.Tensor | None
+) -> tf.Tensor:
+    """Decodes one window, given in pixels of the reduced image (None: not reduced): uint8 [*extent, 3]."""
+    window = tf.concat([begin, extent], axis=0)
+
+    def at(ratio: int) -> tf.Tensor:
+        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, ratio=ratio, dct_method=_DCT)
+
+    if ratio is None:
+        return at(1)
+    branches = [(tf.equal(ratio, r), lambda r=r: at(r)) for r in (2, 4, 8)]
+    return tf.case(branches, default=lambda: at(1), exclusive=True)
+
+
+def _needed(view: View, shape: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Begin and extent (int32 [2]) of the pixels that the view's resampling kernels reach."""
+    reach = tf.maximum(1 / view.scale, 1) + _MARGIN
+    sides = tf.cast(shape, tf.float64)
+    begin = tf.clip_by_value(tf.floor(view.offset / view.scale - reach), 0, sides - 1)
+    end = tf.clip_by_value(tf.math.ceil((view.offset + size) / view.scale + reach), begin + 1, sides)
+    return tf.cast(begin, tf.int32), tf.cast(end - begin, tf.int32)
+
+
+def _resample(window: tf.Tensor, begin: tf.Tensor, view: View, size: tf.Tensor | list[int]) -> tf.Tensor:
+    """Antialiased bilinear resampling to `size` (two sides); `begin` is the window's place in its image."""
+    translation = tf.cast(begin, tf.float64) * view.scale - view.offset
+    return tf.raw_ops.ScaleAndTranslate(
+        images=window[tf.newaxis],
+        size=size,
+        scale=tf.cast(view.scale, tf.float32),
+        translation=tf.cast(translation, tf.float32),
+        kernel_type="triangle",
+        antialias=True,
+    )[0]
