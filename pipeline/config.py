@@ -15,6 +15,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
+from models import settings
 from models.settings import Model, Train, Transform, Tune
 
 __all__ = [
@@ -144,25 +145,10 @@ class Config:
             raise ConfigError(f"data.max_bad_fraction={self.data.max_bad_fraction}: must be from 0 to 1.")
         if not 0 < self.data.holdout < 1:
             raise ConfigError(f"data.holdout={self.data.holdout}: must be between 0 and 1.")
-        _one_of("transform.crop", self.transform.crop, ("scale", "inception", "pad", "none"))
-        _one_of("transform.mean", self.transform.mean, ("pixel", "channel"))
-        if not 0 < self.transform.analyze_fraction <= 1:
-            raise ConfigError(
-                f"transform.analyze_fraction={self.transform.analyze_fraction}: must be over 0, up to 1."
-            )
-        if self.transform.crop == "scale" and not 0 < self.transform.scale_min <= self.transform.scale_max:
-            raise ConfigError("transform.scale_min must be over 0 and at most transform.scale_max.")
-        if self.transform.test_shorter_side < self.transform.size:
-            raise ConfigError(
-                f"transform.test_shorter_side={self.transform.test_shorter_side}: must be at least "
-                f"transform.size={self.transform.size}, or no crop fits."
-            )
-        _one_of("train.schedule", self.train.schedule, ("step", "plateau", "cosine"))
-        _one_of("train.strategy", self.train.strategy, ("auto", "mirrored", "one_device", "tpu"))
-        _one_of("train.precision", self.train.precision, ("float32", "mixed_bfloat16", "mixed_float16"))
-        for name in ("batch_size", "epochs"):
-            if getattr(self.train, name) < 1:
-                raise ConfigError(f"train.{name}={getattr(self.train, name)}: must be 1 or more.")
+        try:
+            settings.check(self.transform, self.model, self.train, self.tune)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         if not self.evaluate.protocols:
             raise ConfigError("evaluate.protocols is empty: name at least one, such as center.")
         for protocol in self.evaluate.protocols:

@@ -61,7 +61,7 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the pipeline; returns the exit status (1: a component failed, 2: the configuration is wrong)."""
-    _quiet()
+    _environment()
     try:
         config = parse(argv)
     except ConfigError as error:
@@ -129,9 +129,10 @@ def _locked(path: str) -> Iterator[None]:
         yield
 
 
-def _quiet() -> None:
+def _environment() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # Beam's workers and the training share a GPU: none takes all of its memory at once.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 if __name__ == "__main__":

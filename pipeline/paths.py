@@ -16,11 +16,8 @@ class Paths:
         self.artifacts = os.path.join(self.home, "artifacts")
         self.metadata = os.path.join(self.home, "metadata.sqlite")
         self.schemas = os.path.join(self.home, "schema")
+        self.checkpoints = os.path.join(self.home, "checkpoints")
         self.digits = os.path.join(root, "data", "digits")
         self.logs = os.path.join(self.home, "logs")
         self.lock = os.path.join(self.home, "lock")
         self.serving = config.serve.directory or os.path.join(self.home, "serving", config.serve.model_name)
-
-    def checkpoints(self, key: str) -> str:
-        """Folder of the checkpoints of one training, named by what is trained on what."""
-        return os.path.join(self.home, "checkpoints", key)

@@ -97,8 +97,9 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
             # What `top_k` answers with: "goldfish" rather than n01443537.
             "names": source.labels(data),
             "protocols": list(config.evaluate.protocols),
-            # Survives the execution id, so that a killed training continues.
-            "checkpoint_dir": paths.checkpoints(digest(learning, data, to_dict(config.tune))),
+            # Outlives the execution id, so that a killed training continues, on other devices too;
+            # models.task decides what a checkpoint fits.
+            "checkpoint_dir": paths.checkpoints,
         },
         **inputs,
     )

@@ -103,8 +103,9 @@ def test_second_run_is_served_from_cache(home, first):
 
 def test_worse_model_is_not_pushed_and_a_better_one_is(home, first):
     before = versions(home)
-    status, output = run(home, *QUICK, "train.epochs=1", "train.learning_rate=0.0001",
-                         "evaluate.max_top1_error=0.99", "evaluate.max_top5_error=0.99")  # fmt: skip
+    worse = ["train.epochs=1", "train.warmup_epochs=0", "train.learning_rate=0.0001"]
+    loose = ["evaluate.max_top1_error=0.99", "evaluate.max_top5_error=0.99"]
+    status, output = run(home, *worse, *loose)
     assert status == 0
     assert "Not blessed" in output
     assert "evaluate.max_top1_increase" in output
