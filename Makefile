@@ -3,15 +3,18 @@
 .PHONY: help env demo test lint lock bench clean
 export UV_COMPILE_BYTECODE = 1
 PY = .venv/bin/python
-STAMP = .venv/.installed
+# The lock that .venv is made from: dev, or gpu, airflow, kubeflow (each without the test tools).
+SET ?= dev
+STAMP = .venv/.installed-$(SET)
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */make \1\t/' | expand -t 14
 
 env: $(STAMP)  ## make .venv from the hashed lock
 
-$(STAMP): requirements/dev.lock requirements/bootstrap.sh requirements/uv.txt pyproject.toml pipeline/compat/tfx_bsl_sql_util.py pipeline/compat/tfx_cli_main.py
-	@requirements/bootstrap.sh dev
+$(STAMP): requirements/$(SET).lock requirements/bootstrap.sh requirements/uv.txt pyproject.toml pipeline/compat/tfx_bsl_sql_util.py pipeline/compat/tfx_cli_main.py
+	@requirements/bootstrap.sh $(SET)
+	@rm -f .venv/.installed-*
 	@touch $@
 
 demo: $(STAMP)  ## run the whole pipeline on handwritten digits, serve the model, predict
@@ -24,6 +27,10 @@ lint: $(STAMP)  ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+bench: $(STAMP)  ## measure ingestion and Transform's memory (minutes)
+	$(PY) -m benchmarks.ingestion
+	$(PY) benchmarks/transform_memory.py
 
 # Locks hold hashes and no addresses; overrides.txt is explained in BUILD.md.
 COMPILE = .uv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \

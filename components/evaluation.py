@@ -16,6 +16,7 @@ from typing import Any
 
 import tensorflow_model_analysis as tfma
 from google.protobuf import text_format
+from tensorflow_model_analysis.proto import config_pb2
 
 LABEL = "image/class/label"
 _CLASS_SLICE = f'slicing_specs {{ feature_keys: "{LABEL}" }}'
@@ -29,7 +30,7 @@ def eval_config(
     max_top5_error: float,
     max_top1_increase: float,
     per_class: bool = True,
-) -> tfma.EvalConfig:
+) -> config_pb2.EvalConfig:
     """Top-1 and top-5 of every protocol, with bounds on `protocol`.
 
     Args:
@@ -57,7 +58,7 @@ def eval_config(
         metrics_specs {{ metrics {{ class_name: "ExampleCount" }} }}
         options {{ include_default_metrics {{ value: false }} }}
         """,
-        tfma.EvalConfig(),
+        config_pb2.EvalConfig(),
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import os
-import subprocess
 import sys
 
 import click
@@ -118,4 +117,5 @@ def create(ctx: click.Context, pipeline_path: str | None, pipeline_name: str | N
             f"--pipeline_path runs files of local and beam pipelines; {pipeline_path} is one of {engine}: "
             f"use `tfx pipeline create --engine={engine}`, then `tfx run create --pipeline_name=NAME`."
         )
-    sys.exit(subprocess.call([sys.executable, pipeline_path, *ctx.args]))
+    # In the place of this process: Ctrl-C and kill reach the run itself.
+    os.execv(sys.executable, [sys.executable, pipeline_path, *ctx.args])

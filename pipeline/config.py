@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 import typing
 from collections.abc import Iterable
 from typing import Any
@@ -137,12 +138,28 @@ class Config:
         """
         kinds = ("digits", "ilsvrc", "folder", "tfds")
         _one_of("data.kind", self.data.kind, kinds)
-        if self.data.kind != "digits" and not self.data.source:
+        if not self.name or "/" in self.name:
+            raise ConfigError(f"name={self.name!r}: must be a word that can name a folder.")
+        if "://" in self.root:
+            raise ConfigError(
+                f"root={self.root}: must be a folder of this machine, for its metadata and logs; "
+                "models can go elsewhere with --set serve.directory=gs://BUCKET/FOLDER."
+            )
+        if self.data.kind not in ("digits", "tfds") and not self.data.source:
             raise ConfigError(
                 f"data.source is empty: name the {self.data.kind} images with --set data.source=FOLDER."
             )
         if not 0 <= self.data.max_bad_fraction <= 1:
             raise ConfigError(f"data.max_bad_fraction={self.data.max_bad_fraction}: must be from 0 to 1.")
+        if self.data.schema not in ("curated", "infer") and not os.path.isfile(self.data.schema):
+            raise ConfigError(
+                f"data.schema={self.data.schema}: must be curated, infer or the path of a schema.pbtxt."
+            )
+        for name in ("train_shards", "eval_shards", "seed", "classes"):
+            if getattr(self.data, name) < 0:
+                raise ConfigError(f"data.{name}={getattr(self.data, name)}: must be 0 or more.")
+        if self.data.max_pixels < 1:
+            raise ConfigError(f"data.max_pixels={self.data.max_pixels}: must be 1 or more.")
         if not 0 < self.data.holdout < 1:
             raise ConfigError(f"data.holdout={self.data.holdout}: must be between 0 and 1.")
         try:

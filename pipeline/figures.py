@@ -68,7 +68,11 @@ def _pusher(outputs: Mapping[str, Any]) -> str:
 
 
 def _baseline(outputs: Mapping[str, Any]) -> str:
-    return "compared with the latest blessed model" if outputs.get("model") else "no other blessed model yet"
+    return (
+        "compared with the latest blessed model"
+        if outputs.get("model")
+        else "no other blessed model of these classes and protocols"
+    )
 
 
 _FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -13,6 +13,7 @@ from tfx.dsl.compiler import constants
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.orchestration.portable.mlmd import execution_lib
 
 from pipeline import figures
 from pipeline.config import Config
@@ -72,31 +73,33 @@ class ProgressRunner(tfx.orchestration.LocalDagRunner):
                 executor_spec=runner_utils.extract_executor_spec(deployment, self.current),
                 custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, self.current),
             )
-            self._launch(component, connection)
+            self._launch(component, connection, node)
 
-    def _launch(self, component: Any, connection: Any) -> None:
+    def _launch(self, component: Any, connection: Any, node: Any) -> None:
         name = self.current
         with self._view.component(name, talks=name in ("Trainer", "Tuner")) as outcome:
             info = component.launch()
             if info is None or info.execution_id is None:
                 outcome.state, outcome.figure = "skipped", "its inputs are missing"
                 return
-            cached = _is_cached(connection, info.execution_id)
-            outputs = _outputs(connection, info.execution_id)
+            cached, outputs = _result(connection, info.execution_id)
+            if cached and name == "Pusher" and _gone(outputs):
+                # Somebody removed the pushed version; the cache does not look.
+                node.execution_options.caching_options.enable_cache = False
+                cached, outputs = _result(connection, component.launch().execution_id)
             self.nodes[name] = Node(outputs, cached)
             outcome.state = "cached" if cached else "done"
             outcome.figure = figures.of(name, self.nodes)
 
 
-def _is_cached(connection: Any, execution_id: int) -> bool:
+def _result(connection: Any, execution_id: int) -> tuple[bool, dict[str, list[types.Artifact]]]:
+    """Whether an execution came from the cache, and its outputs as MLMD has them."""
     with metadata.Metadata(connection) as handle:
         [execution] = handle.store.get_executions_by_id([execution_id])
-    return execution.last_known_state == execution.CACHED
+        cached = execution.last_known_state == execution.CACHED
+        return cached, execution_lib.get_output_artifacts(handle, execution_id)
 
 
-def _outputs(connection: Any, execution_id: int) -> dict[str, list[types.Artifact]]:
-    """Output artifacts of an execution as MLMD has them, cached ones included."""
-    from tfx.orchestration.portable.mlmd import execution_lib
-
-    with metadata.Metadata(connection) as handle:
-        return execution_lib.get_output_artifacts(handle, execution_id)
+def _gone(outputs: dict[str, list[types.Artifact]]) -> bool:
+    version = figures.pushed_version(outputs)
+    return bool(version) and not tf.io.gfile.exists(version)

@@ -82,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         view.line(f"[red]{escape(str(error))}[/]")
         return 2
+    except OSError as error:
+        view.line(f"[red]{escape(str(error))}[/]: {paths.home} must be a folder that can be written (root=).")
+        return 2
     view.line(f"Total {time.monotonic() - start:.0f} s. Full log: {os.path.relpath(view.log)}")
     return status
 
@@ -97,7 +100,7 @@ def _run(config: Config, paths: Paths, view: View) -> int:
         if runner.nodes:
             summary.show(view, config, paths, runner.nodes)
     except SourceError as error:
-        view.line(f"[red]{escape(str(error))}[/]")
+        view.line(f"[red]{escape(reason(error))}[/]")
         return 2
     except Exception as error:
         logging.exception("The run stopped.")

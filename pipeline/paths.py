@@ -8,10 +8,10 @@ from pipeline.config import Config
 
 
 class Paths:
-    """Folders of one pipeline. `root` may be any file system that TensorFlow reads."""
+    """Folders of one pipeline; only `serving` may be elsewhere than on this machine."""
 
     def __init__(self, config: Config) -> None:
-        root = config.root if "://" in config.root else os.path.abspath(config.root)
+        root = os.path.abspath(os.path.expanduser(config.root))
         self.home = os.path.join(root, config.name)
         self.artifacts = os.path.join(self.home, "artifacts")
         self.metadata = os.path.join(self.home, "metadata.sqlite")
@@ -20,4 +20,5 @@ class Paths:
         self.digits = os.path.join(root, "data", "digits")
         self.logs = os.path.join(self.home, "logs")
         self.lock = os.path.join(self.home, "lock")
-        self.serving = config.serve.directory or os.path.join(self.home, "serving", config.serve.model_name)
+        serving = config.serve.directory or os.path.join(self.home, "serving", config.serve.model_name)
+        self.serving = serving if "://" in serving else os.path.abspath(os.path.expanduser(serving))

@@ -105,7 +105,7 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
     )
     model = trainer.outputs["model"]
     resolver = tfx.dsl.Resolver(
-        strategy_class=baseline.LatestOtherBlessedModel,
+        strategy_class=baseline.LatestComparableModel,
         model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
         model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
         candidate=model,

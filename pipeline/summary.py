@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Mapping
 
+from rich.markup import escape
 from rich.table import Table
 
 from components import evaluation
 from pipeline import figures
-from pipeline.config import Config
+from pipeline.config import Config, Serve
 from pipeline.local_dag import Node
 from pipeline.paths import Paths
 from pipeline.progress import View
@@ -35,12 +37,32 @@ def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Node]) ->
     _verdict(view, config, folder)
     version = figures.pushed_version(nodes["Pusher"].outputs)
     if version:
-        view.line(f"Model    {os.path.relpath(version)}")
-        view.line(
-            f"Serve    python -m serving.server --model_name={config.serve.model_name} "
-            f"--model_base_path={os.path.relpath(paths.serving)} --rest_api_port={config.serve.rest_port}"
-        )
-        view.line("Predict  python -m serving.client IMAGE.jpg")
+        view.line(f"Model    {escape(short(version))}")
+        view.line(f"Serve    {escape(serve_command(config.serve, paths.serving))}")
+        view.line(f"Predict  {escape(predict_command(config.serve))}")
+
+
+def serve_command(serve: Serve, directory: str) -> str:
+    """The command line that serves the pushed versions."""
+    defaults = Serve()
+    flags = [f"--model_name={serve.model_name}", f"--model_base_path={short(directory)}"]
+    flags += [f"--rest_api_port={serve.rest_port}"]
+    flags += [f"--host={serve.host}"] if serve.host != defaults.host else []
+    return shlex.join(["python", "-m", "serving.server", *flags])
+
+
+def predict_command(serve: Serve) -> str:
+    """The command line that asks the server of `serve_command`."""
+    defaults = Serve()
+    flags = [f"--model_name={serve.model_name}"] if serve.model_name != defaults.model_name else []
+    if (serve.host, serve.rest_port) != (defaults.host, defaults.rest_port):
+        flags.append(f"--url=http://{serve.host}:{serve.rest_port}")
+    return shlex.join(["python", "-m", "serving.client", "IMAGE.jpg", *flags])
+
+
+def short(path: str) -> str:
+    """A local path as seen from here."""
+    return path if "://" in path else os.path.relpath(path)
 
 
 def _verdict(view: View, config: Config, folder: str) -> None:

@@ -4,9 +4,11 @@ The runs share one pipeline root, in the order of a user's life: first model,
 the same again, a worse one, a better one.
 """
 
+import glob
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -101,6 +103,15 @@ def test_second_run_is_served_from_cache(home, first):
     assert len(versions(home)) == 1
 
 
+def test_a_pushed_version_that_was_removed_is_pushed_again(home, first):
+    shutil.rmtree(serving(home))
+    status, output = run(home, *QUICK)
+    assert status == 0
+    assert state(output, "Trainer") == "·"
+    assert state(output, "Pusher") == "✓"
+    assert len(versions(home)) == 1
+
+
 def test_worse_model_is_not_pushed_and_a_better_one_is(home, first):
     before = versions(home)
     worse = ["train.epochs=1", "train.warmup_epochs=0", "train.learning_rate=0.0001"]
@@ -149,29 +160,43 @@ def test_training_killed_in_the_middle_continues(home, first):
     assert not any(files for *_, files in os.walk(checkpoints))
 
 
-def test_ingestion_killed_in_the_middle_starts_clean(home, first):
-    settings = [*QUICK, "name=killed", "data.train_shards=200"]
-    examples = os.path.join(home, "runs", "killed", "artifacts", "ExampleGen")
-
-    def some_shards():
-        return sum(len(files) for *_, files in os.walk(examples)) > 3
-
-    _kill_when(home, settings, some_shards)
+def test_ingestion_killed_in_the_middle_continues(home, first):
+    settings = [*QUICK, "name=killed", "data.train_shards=400"]
+    staging = os.path.join(home, "runs", "killed", "artifacts", "ExampleGen", "staging", "*")
+    _kill_when(home, settings, lambda: len(glob.glob(staging + "/done/*.json")) > 3)
+    done = [
+        os.path.basename(path).removesuffix(".json") for path in glob.glob(staging + "/done/train-*.json")
+    ]
+    inodes = {os.stat(path).st_ino for name in done for path in glob.glob(f"{staging}/data/{name}")}
+    assert 3 <= len(inodes) == len(done) < 400
     status, output = run(home, *settings)
     assert status == 0
     assert "1,437 train, 360 eval" in output
     folder = os.path.join(artifact(home, "ExampleGen", "examples", "killed"), "Split-train")
-    files = tf.io.gfile.glob(folder + "/*")
-    assert len(files) == 200
+    files = glob.glob(folder + "/*")
+    assert len(files) == 400
+    assert inodes <= {os.stat(path).st_ino for path in files}, "finished shards are kept"
     assert sum(1 for f in files for _ in tf.data.TFRecordDataset(f)) == 1437
 
 
-def test_data_that_does_not_fit_stops_the_run(home):
-    status, output = run(home, *QUICK, "name=misfit", "data.classes=12")
-    assert status in (1, 2)
-    assert "12" in output
+def test_data_that_does_not_fit_the_schema_stops_the_run(home, first):
+    [curated] = glob.glob(os.path.join(home, "runs", "resnet-digits", "schema", "*.pbtxt"))
+    with open(curated) as file:
+        text = file.read()
+    with open(os.path.join(home, "narrow.pbtxt"), "w") as file:
+        file.write(re.sub(r"(is_categorical: true\s+)?max: 9\b", "max: 8", text))
+    status, output = run(home, *QUICK, f"data.schema={home}/narrow.pbtxt")
+    assert status == 1
+    assert state(output, "ExampleValidator") == "✗"
+    assert re.search(r"ExampleValidator failed: .*split 'train': image/class/label: .*9", output)
     assert "Traceback" not in output
-    assert versions(home, "misfit") == []
+    assert state(output, "Trainer") is None
+
+
+def test_another_number_of_classes_is_found_before_anything_runs(home):
+    status, output = run(home, *QUICK, "name=misfit", "data.classes=12")
+    assert status == 2
+    assert "has 10 classes and data.classes says 12" in output
 
 
 def test_two_runs_of_one_pipeline_do_not_mix(home, first):
