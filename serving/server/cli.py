@@ -7,9 +7,9 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from serving.server.manager import Manager
 
 _log = logging.getLogger("serving.server")
+
+# Shows and removes a file, unless a line on standard input says that all went well.
+_SHOW = 'read -r well || cat "$0" >&2; rm -f "$0"'
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,25 +110,31 @@ def _cannot_listen(settings: ServerSettings, error: OSError) -> SettingsError:
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Hides what TensorFlow's libraries print while they load; shows it if that fails."""
+    """Hides what TensorFlow's libraries print while they load; shows it if that fails.
+
+    Another process shows it: a failed check in C++ (no AVX) ends this one at once.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     screen = os.dup(2)
-    with tempfile.TemporaryFile() as noise:
-        os.dup2(noise.fileno(), 2)
-        try:
-            import tensorflow as tf
+    noise, name = tempfile.mkstemp()
+    # In a session of its own, so that Ctrl-C does not reach it.
+    watcher = subprocess.Popen(["sh", "-c", _SHOW, name], stdin=subprocess.PIPE, start_new_session=True)
+    os.dup2(noise, 2)
+    os.close(noise)
+    report = b"well\n"
+    try:
+        import tensorflow as tf
 
-            tf.get_logger().setLevel(logging.ERROR)
-            yield
-        except Exception:
-            os.dup2(screen, 2)
-            noise.seek(0)
-            shutil.copyfileobj(noise, sys.stderr.buffer)
-            raise
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)
+        tf.get_logger().setLevel(logging.ERROR)
+        yield
+    except Exception:
+        report = b""
+        raise
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
+        watcher.communicate(report)
 
 
 def _leave(*_: object) -> NoReturn:

@@ -6,6 +6,7 @@ import binascii
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,16 @@ _SUPPORTED = {*_INT_RANGES, *_FLOATS, types_pb2.DT_STRING, types_pb2.DT_BOOL}
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 # Longest piece of the request that an error text repeats.
 _QUOTE = 512
+# NumPy's arrays have 64 dimensions at most; row form adds the batch.
+_MAX_RANK = 63
 
 
 def decode_tensor(value: Any, dtype: int) -> np.ndarray:
     """A dense array of any rank from nested lists; strings become an object array of bytes.
 
     Raises:
-      ServingError: ragged lists, or a value that is not of the type.
+      ServingError: ragged lists, more than 63 levels of them, or a value that is
+        not of the type: what comes first in the text.
     """
     shape: list[int] = []
     head = value
@@ -46,35 +50,37 @@ def decode_tensor(value: Any, dtype: int) -> np.ndarray:
         if not head:
             break
         head = head[0]
+    if len(shape) > _MAX_RANK:
+        raise invalid(f"JSON Value: {quote(value)} has more than {_MAX_RANK} levels of lists")
+    misplaced: ServingError | None = None
     flat: list[Any] = [value]
-    for size in shape:
-        if not all(type(item) is list and len(item) == size for item in flat):
-            _check_shape(value, shape, 0, dtype)
-        flat = list(itertools.chain.from_iterable(flat))
-    if any(type(item) is list for item in flat):
-        _check_shape(value, shape, 0, dtype)
-    return _convert(flat, dtype).reshape(shape)
+    for level, size in enumerate(shape):
+        fits = (type(item) is list and len(item) == size for item in flat)
+        good = next((index for index, fit in enumerate(fits) if not fit), len(flat))
+        if good < len(flat):
+            misplaced = _misplaced(flat[good], shape, level)
+        # Only what comes before it can hold an earlier mistake.
+        flat = list(itertools.chain.from_iterable(flat[:good]))
+    good = next((index for index, item in enumerate(flat) if type(item) is list), len(flat))
+    if good < len(flat):
+        misplaced = _misplaced(flat[good], shape, len(shape))
+    array = _convert(flat[:good], dtype)
+    if misplaced:
+        raise misplaced
+    return array.reshape(shape)
 
 
-def _check_shape(value: Any, shape: list[int], level: int, dtype: int) -> None:
-    """Finds the first misplaced value, in the order of the text, and raises its error."""
+def _misplaced(value: Any, shape: list[int], level: int) -> ServingError:
     if not isinstance(value, list):
-        if level != len(shape):
-            raise invalid(
-                f"JSON Value: {quote(value)} found at incorrect level: {level + 1} in the JSON DOM. "
-                f"Expected at level: {len(shape)}"
-            )
-        _convert([value], dtype)
-        return
-    if level >= len(shape):
-        raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
-    if len(value) != shape[level]:
-        raise invalid(
-            f"Encountered list at unexpected size: {len(value)} at level: {level} "
-            f"expected size: {shape[level]}"
+        return invalid(
+            f"JSON Value: {quote(value)} found at incorrect level: {level + 1} in the JSON DOM. "
+            f"Expected at level: {len(shape)}"
         )
-    for item in value:
-        _check_shape(item, shape, level + 1, dtype)
+    if level >= len(shape):
+        return invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+    return invalid(
+        f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
+    )
 
 
 def _convert(flat: list[Any], dtype: int) -> np.ndarray:
@@ -84,15 +90,24 @@ def _convert(flat: list[Any], dtype: int) -> np.ndarray:
         values[:] = [to_bytes(item) for item in flat]
         return values
     if not _fit(flat, dtype):
-        raise _misfit(next(item for item in flat if not _fit([item], dtype)), dtype)
-    try:
-        if dtype in _FLOATS:
-            with np.errstate(over="ignore"):  # too large for a float32 is infinite
-                return np.array(flat, np.float64).astype(_numpy_type(dtype))
-    except OverflowError:
-        raise invalid("JSON Parse error: Number too big to be stored in double. at offset: 0") from None
+        raise _misfit(_first_misfit(flat, dtype), dtype)
+    if dtype in _FLOATS:
+        with np.errstate(over="ignore"):  # too large for a float32 is infinite
+            return to_doubles(flat).astype(_numpy_type(dtype))
     wide = np.uint64 if dtype == types_pb2.DT_UINT64 else np.int64
     return np.array(flat, wide).astype(_numpy_type(dtype))
+
+
+def to_doubles(flat: Sequence[float]) -> np.ndarray:
+    """Numbers as float64, one dimension.
+
+    Raises:
+      ServingError: an integer beyond the largest float64.
+    """
+    try:
+        return np.array(flat, np.float64)
+    except OverflowError:
+        raise invalid("JSON Parse error: Number too big to be stored in double. at offset: 0") from None
 
 
 def _numpy_type(dtype: int) -> Any:
@@ -109,6 +124,13 @@ def _fit(flat: list[Any], dtype: int) -> bool:
         return True
     low, high = _INT_RANGES.get(dtype, (1, 0))
     return kinds == {int} and low <= min(flat) and max(flat) <= high
+
+
+def _first_misfit(flat: list[Any], dtype: int) -> Any:
+    while len(flat) > 1:
+        half = len(flat) // 2
+        flat = flat[half:] if _fit(flat[:half], dtype) else flat[:half]
+    return flat[0]
 
 
 def _misfit(item: Any, dtype: int) -> ServingError:
@@ -170,11 +192,13 @@ def is_base64(value: Any) -> bool:
 
 def quote(value: Any) -> str:
     """A JSON value as error texts show it, cut where it is long."""
-    try:
-        text = json.dumps(value, indent=4, ensure_ascii=False)
-    except RecursionError:
-        text = "..."
-    return text if len(text) <= _QUOTE else text[:_QUOTE] + "..."
+    text = ""
+    # Piece by piece: the value may be the whole request.
+    for piece in json.JSONEncoder(indent=4, ensure_ascii=False).iterencode(value):
+        text += piece
+        if len(text) > _QUOTE:
+            return text[:_QUOTE] + "..."
+    return text
 
 
 def type_name(dtype: int) -> str:

@@ -84,7 +84,8 @@ class Manager:
         self._stopping = False
         self._first_look = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="versions", daemon=True)
-        self._last_notice = ""
+        # The last line about each path.
+        self._notices: dict[Path, str] = {}
 
     def start(self) -> None:
         """Starts looking for versions; returns at once."""
@@ -166,9 +167,8 @@ class Manager:
                 try:
                     self._follow(source.list_versions(self.model.base_path))
                 except OSError as error:
-                    self._notice(
-                        f"{self.model.base_path} cannot be read ({error.strerror}): nothing changes."
-                    )
+                    base = self.model.base_path
+                    self._notice(base, f"{base} cannot be read ({error.strerror}): nothing changes.")
                 except Exception:
                     _log.exception("Looking for new versions of %s failed.", self.model.name)
             self._free()
@@ -188,7 +188,8 @@ class Manager:
             if self._serves(number, found[number]):
                 wanted.append(number)
         if not found:
-            self._notice(f"There is no version of {self.model.name} in {self.model.base_path} yet: waiting.")
+            base = self.model.base_path
+            self._notice(base, f"There is no version of {self.model.name} in {base} yet: waiting.")
         # While no version on disk can serve, the one in memory does.
         if wanted or not found:
             self._retire([number for number in self._available() if number not in wanted])
@@ -204,12 +205,16 @@ class Manager:
             return True
         if version and version.state is State.UNLOADING:
             return False
-        missing = source.missing_part(path)
-        if missing:
-            self._notice(f"Version {number} in {path} is not whole yet ({missing}): waiting.")
+        try:
+            files = source.fingerprint(path)
+            if version and version.error and version.files == files and not self._retry_due(version):
+                return False
+            missing = source.missing_part(path)
+        except OSError as error:
+            self._notice(path, f"Version {number} in {path} cannot be read ({error.strerror}): waiting.")
             return False
-        files = source.fingerprint(path)
-        if version and version.error and version.files == files and not self._retry_due(version):
+        if missing:
+            self._notice(path, f"Version {number} in {path} is not whole yet ({missing}): waiting.")
             return False
         if not version or version.files != files:
             version = Version(number, files=files)
@@ -269,10 +274,10 @@ class Manager:
             _log.info("Version %d of %s is unloaded.", version.number, self.model.name)
         return len(idle) < len(retired)
 
-    def _notice(self, text: str) -> None:
-        """Logs a line, but not the same one at every look."""
-        if text != self._last_notice:
-            self._last_notice = text
+    def _notice(self, path: Path, text: str) -> None:
+        """Logs a line about a path, but not the same one at every look."""
+        if self._notices.get(path) != text:
+            self._notices[path] = text
             _log.warning("%s", text)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis.input_pb2 import Input
 
-from serving.server.codec import decode_tensor, is_base64, json_type, quote, to_bytes
+from serving.server.codec import decode_tensor, is_base64, json_type, quote, to_bytes, to_doubles
 from serving.server.errors import ServingError, invalid
 from serving.server.servable import Tensors
 
@@ -69,13 +69,10 @@ def decode_predict(document: Mapping[str, Any], dtypes: Mapping[str, int]) -> tu
             f"JSON Value: {quote(document)} Not formatted correctly expecting only one of "
             "'inputs' or 'instances' keys to exist "
         )
-    try:
-        if "instances" in document:
-            return _decode_rows(document, dtypes), True
-        if "inputs" in document:
-            return _decode_columns(document["inputs"], dtypes), False
-    except RecursionError:
-        raise invalid("JSON Parse error: Too many levels of brackets at offset: 0") from None
+    if "instances" in document:
+        return _decode_rows(document, dtypes), True
+    if "inputs" in document:
+        return _decode_columns(document["inputs"], dtypes), False
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
@@ -171,7 +168,10 @@ def _fill_example(value: Any, example: tf.train.Example) -> None:
     if not isinstance(value, dict):
         raise invalid(f"Example must be JSON object but got JSON {json_type(value)}")
     for name, content in value.items():
-        feature = example.features.feature[name]
+        try:
+            feature = example.features.feature[name]
+        except UnicodeEncodeError:
+            raise invalid(f"Feature name: {quote(name)} is not valid UTF-8") from None
         for item in content if isinstance(content, list) else [content]:
             _add_to_feature(item, name, feature)
 
@@ -187,7 +187,7 @@ def _add_to_feature(item: Any, name: str, feature: tf.train.Feature) -> None:
             raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
         kind, converted = "int64_list", item
     elif isinstance(item, (int, float)):
-        kind, converted = "float_list", item
+        kind, converted = "float_list", to_doubles([item]).item()
     else:
         raise invalid(f"Feature: {name} has element with unexpected JSON type: {json_type(item)}")
     present = feature.WhichOneof("kind")

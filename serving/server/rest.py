@@ -185,9 +185,9 @@ def _parse(http_method: str, path: bytes) -> _Target:
         raise invalid(f"Failed to convert version: {digits} to numeric.")
     method = match[4].decode() if match[4] else "status"
     return _Target(
-        unquote(match[1].decode()),
+        unquote(match[1].decode(errors="replace")),
         int(digits) if digits else None,
-        unquote(match[3].decode()) if match[3] else None,
+        unquote(match[3].decode(errors="replace")) if match[3] else None,
         method if method != "METADATA" else "status",
     )
 

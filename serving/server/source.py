@@ -13,7 +13,8 @@ _INT64_MAX = 2**63 - 1
 def list_versions(base_path: Path) -> dict[int, Path]:
     """Version folders under `base_path`, by number.
 
-    Names are read as int64, leading zeros included; other entries are ignored.
+    Names are read as int64, leading zeros included; other entries are ignored. A
+    version that cannot be read is listed: it must not hide the others.
 
     Raises:
       OSError: the folder cannot be read (unmounted, no permission).
@@ -21,9 +22,16 @@ def list_versions(base_path: Path) -> dict[int, Path]:
     found: dict[int, Path] = {}
     for entry in sorted(base_path.iterdir()):
         name = entry.name
-        if name.isascii() and name.isdigit() and int(name) <= _INT64_MAX and entry.is_dir():
+        if name.isascii() and name.isdigit() and int(name) <= _INT64_MAX and _may_be_folder(entry):
             found[int(name)] = entry
     return found
+
+
+def _may_be_folder(entry: Path) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True
 
 
 def missing_part(path: Path) -> str | None:
@@ -31,12 +39,15 @@ def missing_part(path: Path) -> str | None:
 
     Copies arrive file by file; TFX's Pusher writes `saved_model.pb` last, other
     tools write it first, so the variables' index must be there as well.
+
+    Raises:
+      OSError: a file is there and cannot be read (no permission, stale mount).
     """
     if not (path / "variables" / "variables.index").is_file():
         return "variables/variables.index is missing"
     try:
         content = (path / "saved_model.pb").read_bytes()
-    except OSError:
+    except FileNotFoundError:
         return "saved_model.pb is missing"
     try:
         graphs = SavedModel.FromString(content).meta_graphs
@@ -46,6 +57,10 @@ def missing_part(path: Path) -> str | None:
 
 
 def fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of a version's files: changes when one is written again."""
+    """Names, sizes and times of a version's files: changes when one is written again.
+
+    Raises:
+      OSError: a file cannot be looked at.
+    """
     files = sorted(f for f in path.rglob("*") if f.is_file())
     return tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)

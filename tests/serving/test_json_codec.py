@@ -123,6 +123,16 @@ def test_accepted_values(value, dtype, expected):
         ([1, [2]], FLOAT, "Encountered list at unexpected level: 1 expected < 1"),
         ([[1], 2], FLOAT, "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2"),
         (10**400, FLOAT, "Number too big"),
+        ("\ud800", STRING, "The surrogate pair in string is invalid"),
+        # The first mistake in the text is told, whatever its kind.
+        ([[1, 2], ["x", 4], [5]], FLOAT, 'JSON Value: "x" Type: String'),
+        ([[1, 2], [3], ["x", 4]], FLOAT, "Encountered list at unexpected size: 1 at level: 1"),
+        ([[[1], [[2]]], [[3]]], FLOAT, "Encountered list at unexpected level: 3 expected < 3"),
+        (
+            [[[1], 2], 3],
+            FLOAT,
+            "JSON Value: 2 found at incorrect level: 3 in the JSON DOM. Expected at level: 3",
+        ),
     ],
 )
 def test_refused_values(value, dtype, text):
@@ -130,6 +140,20 @@ def test_refused_values(value, dtype, text):
         codec.decode_tensor(value, dtype)
     assert caught.value.code == Code.INVALID_ARGUMENT
     assert text in caught.value.message
+
+
+def nested(levels):
+    value = 1.0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_lists_nest_as_deep_as_an_array_can():
+    assert requests.decode_predict({"instances": [nested(63)]}, {"x": FLOAT})[0]["x"].shape == (1,) * 64
+    for levels in (64, 500):
+        with pytest.raises(ServingError, match="has more than 63 levels of lists"):
+            requests.decode_predict({"instances": [nested(levels)]}, {"x": FLOAT})
 
 
 def test_half_precision_has_no_json_form():
@@ -169,6 +193,24 @@ def test_long_values_are_cut_in_error_texts():
     assert len(caught.value.message) < 700
 
 
+class Counted(dict):
+    """A JSON object that counts how often it is looked at."""
+
+    looks = 0
+
+    def items(self):
+        Counted.looks += 1
+        return super().items()
+
+
+def test_quotes_read_no_more_than_they_show():
+    assert codec.quote({"a": [1, None]}) == json.dumps({"a": [1, None]}, indent=4)
+    text = codec.quote([Counted(a=1) for _ in range(10_000)])
+    assert len(text) == 515 and text.endswith("...")
+    assert Counted.looks < 50
+    assert codec.quote(nested(100_000)).startswith("[\n    [\n")
+
+
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=3), st.lists, max_leaves=8))
 def test_any_json_value_is_decoded_or_refused(value):
     for dtype in (FLOAT, INT32, BOOL, STRING, HALF):
@@ -197,6 +239,11 @@ def test_examples_take_the_kind_of_their_values():
         ({"examples": [{"a": None}]}, "Feature: a has element with unexpected JSON type: Null"),
         ({"examples": [{"a": [1, 0.5]}]}, "Unexpected element type in feature: a expecting type: int64"),
         ({"examples": [{"a": 2**63}]}, "Feature: a has uint64 element. Only int64 is supported."),
+        ({"examples": [{"a": 10**400}]}, "Number too big to be stored in double"),
+        ({"examples": [{"a": -(10**400)}]}, "Number too big to be stored in double"),
+        ({"context": {"\ud800": 1}, "examples": [{}]}, "is not valid UTF-8"),
+        ({"examples": [{"\udcff": 1}]}, "is not valid UTF-8"),
+        ({"examples": [{"a": "\ud800"}]}, "The surrogate pair in string is invalid"),
     ],
 )
 def test_refused_examples(document, text):

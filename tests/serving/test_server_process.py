@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -262,6 +263,29 @@ def test_mistakes_are_one_clear_sentence(exports, tmp_path):
         other.listen()
         (taken,) = mistake(tmp_path / "m", other.getsockname()[1])
     assert taken.startswith("Cannot listen on 127.0.0.1:") and "--rest_api_port" in taken
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [("os.abort()", -signal.SIGABRT), ("raise ImportError('wrong build')", 1)]
+)
+def test_what_tensorflow_says_when_it_cannot_load_is_shown(tmp_path, end, status):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/tensorflow.py").write_text(f"import os\nos.write(2, b'needs AVX\\n')\n{end}\n")
+    for folder in ("tmp", "m"):
+        (tmp_path / folder).mkdir()
+    done = subprocess.run(
+        server_command(tmp_path / "m", free_port()),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "lib"), "TMPDIR": str(tmp_path / "tmp")},
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == status
+    lines = done.stderr.splitlines()
+    assert lines[0] == "needs AVX"
+    assert lines[-1] == ("needs AVX" if status < 0 else "ImportError: wrong build")
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_a_folder_with_only_a_broken_version_ends_the_start(exports, tmp_path):

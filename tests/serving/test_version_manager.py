@@ -1,6 +1,8 @@
 """Versions that come, go and fail while requests are served."""
 
+import errno
 import gc
+import logging
 import os
 import shutil
 import threading
@@ -176,6 +178,45 @@ def test_a_version_is_taken_only_when_it_is_whole(exports, tmp_path, manage):
     wait_for(lambda: states(manager) == {2: State.AVAILABLE, 1: State.END})
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("part", ["", "variables/variables.index", "saved_model.pb"])
+def test_a_version_that_cannot_be_read_does_not_hide_the_others(
+    exports, tmp_path, manage, monkeypatch, caplog, number, part
+):
+    publish(exports / "dense", tmp_path / "m", 1)
+    publish(exports / "dense_double", tmp_path / "m", 2)
+    unreadable = tmp_path / "m/2" / part
+    stat = Path.stat
+
+    def failing(path, **options):
+        if path == unreadable or unreadable in path.parents:
+            raise OSError(number, os.strerror(number), str(path))
+        return stat(path, **options)
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(Path, "stat", failing)
+        manager = manage()
+        assert states(manager) == {1: State.AVAILABLE}
+        time.sleep(0.1)
+        lines = [record.message for record in caplog.records]
+        assert lines == [f"Version 2 in {tmp_path / 'm/2'} cannot be read ({os.strerror(number)}): waiting."]
+    wait_for(lambda: states(manager) == {2: State.AVAILABLE, 1: State.END})
+
+
+def test_an_available_version_outlives_a_storage_hiccup(exports, tmp_path, manage, monkeypatch):
+    publish(exports / "dense", tmp_path / "m", 1)
+    publish(exports / "dense_double", tmp_path / "m", 2)
+    manager = manage()
+
+    def failing(path, **_):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", failing)
+        time.sleep(0.1)
+    assert states(manager) == {2: State.AVAILABLE}
+
+
 def test_folders_that_are_no_versions_are_ignored(tmp_path):
     for name in ("1", "007", "v3", "-1", "1.5", str(2**63), str(2**63 - 1), "٣", ".tmp"):
         (tmp_path / name).mkdir()
@@ -256,6 +297,24 @@ def test_retries_end_and_new_files_start_them_again(exports, tmp_path, manage):
     assert len(attempts) == 3
     os.utime(tmp_path / "m/1/saved_model.pb")
     wait_for(lambda: len(attempts) == 6)
+
+
+def test_a_version_that_failed_for_good_is_not_parsed_again(exports, tmp_path, manage, monkeypatch):
+    parsed, looked = [], []
+    missing_part, list_versions = source.missing_part, source.list_versions
+    monkeypatch.setattr(source, "missing_part", lambda path: parsed.append(path) or missing_part(path))
+    monkeypatch.setattr(source, "list_versions", lambda path: looked.append(path) or list_versions(path))
+
+    def failing(_):
+        def attempt(path, number):
+            raise ServingError(Code.DATA_LOSS, "damaged")
+
+        return attempt
+
+    publish(exports / "dense", tmp_path / "m", 1)
+    manage(load=failing, max_num_load_retries=0)
+    wait_for(lambda: len(looked) > 5)
+    assert len(parsed) == 1
 
 
 def test_polling_can_be_off(exports, tmp_path, manage):
