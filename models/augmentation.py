@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from models import views
-from models.settings import Transform
+from models.settings import Transform, check_transform
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,25 +34,6 @@ class Constants:
     class_counts: tuple[int, ...]
 
 
-def check(settings: Transform) -> None:
-    """Raises ValueError when no crop can be taken with these settings."""
-    if settings.crop not in views.DRAWS and settings.crop != "pad":
-        valid = ", ".join(sorted([*views.DRAWS, "pad"]))
-        raise ValueError(f"transform.crop={settings.crop} is unknown; use one of {valid}.")
-    if settings.mean not in ("pixel", "channel"):
-        raise ValueError(f"transform.mean={settings.mean} is unknown; use pixel or channel.")
-    if settings.test_shorter_side < settings.size:
-        raise ValueError(
-            f"transform.test_shorter_side={settings.test_shorter_side} is smaller than the crop; "
-            f"set it to at least transform.size={settings.size}."
-        )
-    if settings.crop == "scale" and not settings.size <= settings.scale_min <= settings.scale_max:
-        raise ValueError(
-            f"transform.scale_min={settings.scale_min} and scale_max={settings.scale_max} must rise from "
-            f"at least transform.size={settings.size}; raise them or lower the size."
-        )
-
-
 def strengthen(settings: Transform, strength: float) -> Transform:
     """Settings whose random ranges are `strength` times as wide (0 turns all but the mirror off)."""
     if strength < 0:
@@ -67,13 +48,7 @@ def strengthen(settings: Transform, strength: float) -> Transform:
     )
 
 
-def train_image(
-    encoded: tf.Tensor,
-    seed: tf.Tensor,
-    settings: Transform,
-    constants: Constants,
-    strength: float = 1.0,
-) -> tf.Tensor:
+def train_image(encoded: tf.Tensor, seed: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
     """A random view of one image, as the network is trained on it (paper, sections 3.4 and 4.2).
 
     Args:
@@ -81,7 +56,6 @@ def train_image(
       seed: int [2]; equal seeds give equal results.
       settings: which views are drawn.
       constants: mean and covariance of the training split.
-      strength: factor on the width of all random ranges.
 
     Returns:
       float32 [size, size, 3], RGB, mean subtracted. Under `pad` the mean is subtracted before padding,
@@ -90,8 +64,7 @@ def train_image(
     Raises:
       ValueError: settings that no crop fits. tf.errors.InvalidArgumentError: bytes that are no image.
     """
-    check(settings)
-    settings = strengthen(settings, strength)
+    check_transform(settings)
     seeds = tf.unstack(tf.random.split(seed, 3))
     if settings.crop == "pad":
         image = center_pixels(encoded, settings)
@@ -121,7 +94,7 @@ def center(encoded: tf.Tensor, settings: Transform, constants: Constants) -> tf.
     Returns:
       float32 [size, size, 3], RGB, mean subtracted.
     """
-    check(settings)
+    check_transform(settings)
     return subtract_mean(center_pixels(encoded, settings), settings, constants)
 
 
@@ -142,7 +115,7 @@ def ten_crop(encoded: tf.Tensor, settings: Transform, constants: Constants) -> t
       float32 [10, size, size, 3], mean subtracted: top left, top right, bottom left, bottom right and
       central crop of the image whose shorter side is `test_shorter_side`, then their mirrors.
     """
-    check(settings)
+    check_transform(settings)
     pixels = views.decode(encoded)
     shape = tf.shape(pixels)[:2]
     places = [*views.corner_views(shape, settings), views.center_view(shape, settings)]

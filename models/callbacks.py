@@ -163,13 +163,16 @@ class Guard(keras.callbacks.Callback):
         self.check(logs or {})
 
     def check(self, metrics: dict[str, float]) -> None:
-        """Raises DivergedError when the loss or, before a checkpoint, the weights are not finite."""
+        """Raises DivergedError when the running mean of the loss is not finite."""
         if not math.isfinite(metrics.get("loss", 0.0)):
             raise DivergedError(self._message())
         self._checked = self.run.steps_done
 
     def check_weights(self) -> None:
-        """The loss is that of the weights before the step: a checkpoint needs a look at those after it."""
+        """Raises DivergedError when a weight is not finite; called before each checkpoint.
+
+        The loss is that of the weights before the step, and a checkpoint has those after it.
+        """
         if not all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in self.model.weights):
             raise DivergedError(self._message())
 

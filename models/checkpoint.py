@@ -7,6 +7,7 @@ into place. What was killed in between is never named, and is written over by th
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import keras
@@ -14,27 +15,27 @@ import tensorflow as tf
 
 
 class Checkpoints:
-    """The newest checkpoint of a model, its optimizer and a JSON position, in one folder.
+    """The newest checkpoint of a model, its optimizer and a JSON position.
 
     Args:
-      directory: folder of its own, local or remote; "" keeps no checkpoints.
-      fingerprint: what the training depends on (settings, data). Checkpoints with another one are not
-        restored.
+      directory: folder, local or remote, that trainings share: each has a sub-folder, named after its
+        fingerprint. "" keeps no checkpoints.
+      fingerprint: hexadecimal digest of what the training depends on (settings, data).
       model: built and compiled, its optimizer built.
 
     Attributes:
-      refused: a sentence that says why `restore` left a checkpoint alone, or "".
+      refused: a sentence about the checkpoint of another training that `restore` left alone, or "".
     """
 
     def __init__(self, directory: str, fingerprint: str, model: keras.Model) -> None:
-        self._directory = directory
-        self._fingerprint = fingerprint
+        self._parent = directory
+        self._directory = os.path.join(directory, fingerprint[:12])
         self._meta = _Meta()
         self._manager = None
         self.refused = ""
         if directory:
             state = tf.train.Checkpoint(model=model, optimizer=model.optimizer, meta=self._meta)
-            self._manager = tf.train.CheckpointManager(state, directory, max_to_keep=1)
+            self._manager = tf.train.CheckpointManager(state, self._directory, max_to_keep=1)
 
     @property
     def latest(self) -> str | None:
@@ -44,7 +45,7 @@ class Checkpoints:
     def save(self, position: dict[str, Any]) -> None:
         """Writes a checkpoint; the one before is removed afterwards."""
         if self._manager:
-            self._meta.value = {"fingerprint": self._fingerprint, "position": position}
+            self._meta.value = position
             self._manager.save()
 
     def restore(self) -> dict[str, Any] | None:
@@ -56,26 +57,39 @@ class Checkpoints:
         Raises:
           RuntimeError: the checkpoint is damaged.
         """
-        if not self._manager or not self.latest:
+        if not self._manager:
+            return None
+        if not self.latest:
+            others = self._others()
+            if others:
+                self.refused = f"a checkpoint of other settings or data is kept in {others[0]}; not used"
             return None
         try:
-            found = _Meta()
-            tf.train.Checkpoint(meta=found).read(self.latest).expect_partial()
-            if found.value.get("fingerprint") != self._fingerprint:
-                self.refused = f"The checkpoint {self.latest} is of other settings or other data: not used."
-                return None
             self._manager.checkpoint.restore(self.latest).assert_consumed()
         except (tf.errors.OpError, ValueError, AssertionError) as error:
             raise RuntimeError(
                 f"The checkpoint {self.latest} cannot be read ({error}); delete {self._directory} to train "
                 "from the beginning."
             ) from error
-        return found.value["position"]
+        return self._meta.value
 
     def remove(self) -> None:
-        """Removes the folder: the training has ended well."""
-        if self._manager and tf.io.gfile.exists(self._directory):
+        """Removes this training's checkpoint: it has ended well. Those of others stay."""
+        if not self._manager:
+            return
+        if tf.io.gfile.exists(self._directory):
             tf.io.gfile.rmtree(self._directory)
+        if tf.io.gfile.exists(self._parent) and not tf.io.gfile.listdir(self._parent):
+            tf.io.gfile.rmtree(self._parent)
+
+    def _others(self) -> list[str]:
+        """Folders of whole checkpoints of other trainings."""
+        if not tf.io.gfile.exists(self._parent):
+            return []
+        # Remote folders are listed with a slash at their end.
+        names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(self._parent))
+        folders = [os.path.join(self._parent, name) for name in names]
+        return [folder for folder in folders if tf.train.latest_checkpoint(folder)]
 
 
 class _Meta(tf.train.experimental.PythonState):

@@ -48,7 +48,10 @@ def export(
     protocols: Sequence[str],
     sub_batch: int = 32,
 ) -> None:
-    """Writes the SavedModel; it is whole as soon as `path` exists. What was there before is replaced.
+    """Writes the SavedModel; what was at `path` before is removed first.
+
+    It is written beside `path` and then renamed: where renaming a folder is atomic (local disks, HDFS) it is
+    whole as soon as `path` exists; object stores copy file by file.
 
     Args:
       model: images float32 [n, size, size, 3], mean subtracted -> logits [n, classes] of any float type.

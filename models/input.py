@@ -1,8 +1,9 @@
 """TFRecords of images -> batches of pixels.
 
-The training stream is endless and a pure function of (files, seed): epoch after epoch of all examples,
-each reshuffled, batches running on over the ends of epochs so that all are full. A step can therefore be
-found again after a restart, and no example is left out.
+The training stream is endless: epoch after epoch of all examples, each reshuffled, batches running on over
+the ends of epochs so that all are full. Under one global seed (`keras.utils.set_random_seed`, which
+tf.data mixes into every shuffle) it is a pure function of its arguments. A step can therefore be found again
+after a restart, and no example is left out.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ def count(files: Sequence[str]) -> int:
     return int(_records(tf.data.Dataset.from_tensor_slices(list(files))).reduce(0, lambda n, _: n + 1))
 
 
+def place(step: int, batch_size: int, total: int) -> tuple[int, int]:
+    """Where a step of the training stream begins: (epoch of the data, records of it that are read before)."""
+    return divmod(step * batch_size, total)
+
+
 def train_dataset(
     files: Sequence[str],
     settings: Transform,
@@ -60,15 +66,17 @@ def train_dataset(
       constants: of the training split.
       train: `batch_size` (over all replicas), `seed` and `shuffle_buffer` are used.
       total: number of examples in an epoch, which is `count(files)`, or `examples` where that is less.
-      start_step: batches to leave out at the beginning; their images are not decoded.
+      start_step: batches to leave out at the beginning; their images are not decoded, but those of the
+        epoch under way are read.
       examples: only this many examples, the first ones; None is all.
 
     Returns:
-      Batches (float32 [batch_size, size, size, 3], int64 [batch_size]). The stream depends on the
-      arguments alone; the augmentation of the k-th example on (seed, k).
+      Batches (float32 [batch_size, size, size, 3], int64 [batch_size]). The order of examples depends on
+      the arguments and TensorFlow's global seed, which `models.train.compiled_model` sets; the augmentation
+      of the k-th example on (train.seed, k) alone.
     """
     position = start_step * train.batch_size
-    first_epoch, skip = divmod(position, total)
+    first_epoch, skip = place(start_step, train.batch_size, total)
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
         # Shuffling takes one seed; the constant keeps runs of neighbouring seeds apart.
@@ -88,7 +96,9 @@ def train_dataset(
         return image, features[LABEL_KEY]
 
     stream = tf.data.Dataset.counter(first_epoch).flat_map(epoch).skip(skip).enumerate(position)
-    batches = stream.map(example, tf.data.AUTOTUNE).batch(train.batch_size, drop_remainder=True)
+    batches = stream.map(example, tf.data.AUTOTUNE).batch(
+        train.batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
     return _finish(batches, tf.data.INFINITE_CARDINALITY)
 
 

@@ -1,7 +1,7 @@
 """What Transform does: one analysis of the training split, and the scale stage.
 
 The analysis writes one file into the TransformGraph's assets: class names and counts, mean image, mean
-colour, RGB covariance, and the augmentation's settings. `load_constants` and `load_settings` read it.
+colour, RGB covariance, and the settings they were measured with. `load_constants` reads it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tfx_bsl.coders import batch_util
 
 from models import augmentation, views
 from models.augmentation import Constants
-from models.settings import Transform
+from models.settings import Transform, check_transform
 
 ASSET = "augmentation.npz"
 
@@ -52,7 +52,7 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
       follow; smaller ones pass byte for byte.
     """
     settings = Transform(**custom_config["transform"])
-    augmentation.check(settings)
+    check_transform(settings)
     names = ("encoded", "height", "width", "class/label", "class/synset", "filename")
     columns = {f"image/{name}": _flat(inputs[f"image/{name}"]) for name in names}
     _analyze(columns, settings)
@@ -65,7 +65,13 @@ def load_constants(transform_graph_path: str) -> Constants:
     Raises:
       FileNotFoundError: the folder is no TransformGraph of this project.
     """
-    with _asset(transform_graph_path) as values:
+    folder = tft.TFTransformOutput(transform_graph_path).transform_savedmodel_dir
+    path = os.path.join(folder, tf.saved_model.ASSETS_DIRECTORY, ASSET)
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(
+            f"{path} does not exist; give the TransformGraph folder of a finished Transform run."
+        )
+    with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read())) as values:
         return Constants(
             pixel_mean=values["pixel_mean"],
             channel_mean=values["channel_mean"],
@@ -73,23 +79,6 @@ def load_constants(transform_graph_path: str) -> Constants:
             labels=tuple(str(label) for label in values["labels"]),
             class_counts=tuple(int(count) for count in values["class_counts"]),
         )
-
-
-def load_settings(transform_graph_path: str) -> Transform:
-    """Reads the settings that a TransformGraph was made with; raises as `load_constants` does."""
-    with _asset(transform_graph_path) as values:
-        return Transform(**json.loads(str(values["settings"])))
-
-
-def _asset(transform_graph_path: str) -> Any:
-    folder = tft.TFTransformOutput(transform_graph_path).transform_savedmodel_dir
-    path = os.path.join(folder, tf.saved_model.ASSETS_DIRECTORY, ASSET)
-    if not tf.io.gfile.exists(path):
-        raise FileNotFoundError(
-            f"{path} does not exist; give the TransformGraph folder of a finished Transform run."
-        )
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return np.load(io.BytesIO(file.read()))
 
 
 def _flat(column: Any) -> tf.Tensor:

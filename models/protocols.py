@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from models import augmentation
+from models import augmentation, views
 from models.augmentation import Constants
 from models.settings import Transform
 
@@ -56,7 +56,8 @@ def predict(
       A dict of name -> float32 [batch, classes], rows in the order of `encoded`.
 
     Raises:
-      ValueError: unknown protocol.
+      ValueError: unknown protocol. tf.errors.InvalidArgumentError: bytes that are no image, or an image that
+        `models.views.limited` refuses.
     """
     results = {}
     for name in names:
@@ -117,7 +118,12 @@ def _ten_crop(forward: Forward, encoded: tf.Tensor, settings: Transform, constan
 
 def _map(view: Callable[[tf.Tensor], tf.Tensor], encoded: tf.Tensor, leading: list[int]) -> tf.Tensor:
     shape = [*leading, leading[-1], 3]
-    return tf.map_fn(view, encoded, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+    return tf.map_fn(
+        lambda image: view(views.limited(image)),
+        encoded,
+        fn_output_signature=tf.TensorSpec(shape, tf.float32),
+        parallel_iterations=2,  # whole images in memory
+    )
 
 
 PROTOCOLS: dict[str, Protocol] = {

@@ -21,22 +21,12 @@ from collections.abc import Callable
 
 import keras
 
-from models.settings import Model
+from models.settings import BLOCKS, SHORTCUTS, VARIANTS, Model
 
-# depth -> blocks of conv2_x .. conv5_x (Table 1).
-BLOCKS: dict[int, tuple[int, int, int, int]] = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
 FILTERS = (64, 128, 256, 512)
 CIFAR_FILTERS = (16, 32, 64)
 BOTTLENECK_FROM = 50
 EXPANSION = 4
-SHORTCUTS = ("A", "B", "C")
-VARIANTS = ("v1", "v1.5")
 BN_MOMENTUM = 0.9
 BN_EPSILON = 1e-5
 

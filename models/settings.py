@@ -7,6 +7,25 @@ They travel to Transform, Tuner and Trainer as JSON (`dataclasses.asdict`).
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Collection
+
+CROPS = ("scale", "inception", "pad", "none")
+MEANS = ("pixel", "channel")
+# Depth of an ImageNet network -> blocks of conv2_x .. conv5_x (paper, Table 1).
+BLOCKS: dict[int, tuple[int, int, int, int]] = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+FAMILIES = ("imagenet", "cifar")
+SHORTCUTS = ("A", "B", "C")
+VARIANTS = ("v1", "v1.5")
+SCHEDULES = ("step", "plateau", "cosine")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+STRATEGIES = ("auto", "mirrored", "one_device", "tpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +80,8 @@ class Train:
     # For `batch_size` 256: scaled linearly with the batch when `scale_lr`.
     learning_rate: float = 0.1
     scale_lr: bool = False
-    # "step": divided by 10 at `boundaries`; "plateau": divided by 10 when the
-    # validation error has not fallen for `patience` epochs; "cosine".
+    # "step": divided by 10 at `boundaries`; "plateau": divided by 10, three
+    # times at most, when the validation error has not fallen for `patience` epochs; "cosine".
     schedule: str = "step"
     boundaries: tuple[float, ...] = (30.0, 60.0, 80.0)  # in epochs
     patience: int = 5
@@ -95,3 +114,93 @@ class Tune:
     # The stated proxy: this many training examples, at most.
     examples: int = 20_000
     seed: int = 0
+
+
+def check(transform: Transform, model: Model, train: Train, tune: Tune) -> None:
+    """Raises ValueError for the first setting out of its range, and says what would be right."""
+    check_transform(transform)
+    _check_model(model)
+    _check_train(train)
+    _check_tune(tune)
+
+
+def check_transform(transform: Transform) -> None:
+    """Raises ValueError when no crop can be taken with these settings."""
+    t = transform
+    _choice("transform.crop", t.crop, CROPS)
+    _choice("transform.mean", t.mean, MEANS)
+    _at_least("transform.size", t.size, 1)
+    _at_least("transform.pad", t.pad, 0)
+    _at_least("transform.colour", t.colour, 0)
+    for name in ("area_min", "analyze_fraction"):
+        value = getattr(t, name)
+        _need(0 < value <= 1, f"transform.{name}", value, "must be above 0 and at most 1")
+    _need(1 <= t.quality <= 100, "transform.quality", t.quality, "must be from 1 to 100")
+    rule = f"must be at least transform.size={t.size}, or no crop fits"
+    _need(t.test_shorter_side >= t.size, "transform.test_shorter_side", t.test_shorter_side, rule)
+    smallest = t.test_shorter_side
+    if t.crop == "scale":
+        _need(t.scale_min >= t.size, "transform.scale_min", t.scale_min, rule)
+        rule = f"must be at least transform.scale_min={t.scale_min}"
+        _need(t.scale_max >= t.scale_min, "transform.scale_max", t.scale_max, rule)
+        smallest = max(smallest, t.scale_min)
+    rule = (
+        f"must be 0 (off) or at least {smallest}, the larger of transform.test_shorter_side and, "
+        "for the scale crop, transform.scale_min"
+    )
+    _need(t.shorter_side == 0 or t.shorter_side >= smallest, "transform.shorter_side", t.shorter_side, rule)
+
+
+def _check_model(model: Model) -> None:
+    _choice("model.family", model.family, FAMILIES)
+    if model.family == "imagenet":
+        _choice("model.depth", model.depth, tuple(BLOCKS))
+    else:
+        fits = model.depth >= 8 and (model.depth - 2) % 6 == 0
+        rule = "must be 6n+2 in the cifar family, such as 8, 20, 32, 44, 56 or 110"
+        _need(fits, "model.depth", model.depth, rule)
+    _choice("model.shortcut", model.shortcut, SHORTCUTS)
+    _choice("model.variant", model.variant, VARIANTS)
+
+
+def _check_train(train: Train) -> None:
+    _choice("train.schedule", train.schedule, SCHEDULES)
+    _choice("train.precision", train.precision, PRECISIONS)
+    _choice("train.strategy", train.strategy, STRATEGIES)
+    for name in ("batch_size", "epochs", "patience", "shuffle_buffer"):
+        _at_least(f"train.{name}", getattr(train, name), 1)
+    for name in ("weight_decay", "seed", "cpu_devices", "warmup_epochs"):
+        _at_least(f"train.{name}", getattr(train, name), 0)
+    for name in ("learning_rate", "checkpoint_seconds"):
+        value = getattr(train, name)
+        _need(0 < value < math.inf, f"train.{name}", value, "must be a number above 0")
+    for name in ("momentum", "label_smoothing"):
+        value = getattr(train, name)
+        _need(0 <= value < 1, f"train.{name}", value, "must be at least 0 and below 1")
+    rising = list(train.boundaries) == sorted(set(train.boundaries))
+    _need(rising, "train.boundaries", list(train.boundaries), "must rise, as [30,60,80] does")
+    if train.warmup_epochs >= train.epochs:
+        raise ValueError(
+            f"train.warmup_epochs={train.warmup_epochs} does not fit into train.epochs={train.epochs}: "
+            "lower it with --set train.warmup_epochs=0."
+        )
+
+
+def _check_tune(tune: Tune) -> None:
+    for name in ("trials", "epochs", "examples"):
+        _at_least(f"tune.{name}", getattr(tune, name), 1)
+    _at_least("tune.seed", tune.seed, 0)
+
+
+def _choice(name: str, value: object, valid: Collection[object]) -> None:
+    _need(value in valid, name, value, f"must be one of {', '.join(map(str, valid))}")
+
+
+def _at_least(name: str, value: float, low: int) -> None:
+    # Neither infinity nor NaN passes.
+    _need(low <= value < math.inf, name, value, f"must be {low} or more")
+
+
+def _need(holds: bool, name: str, value: object, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}={value}: {rule}.")

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from models.settings import Train
 
-STRATEGIES = ("auto", "mirrored", "one_device", "tpu")
 _LOG = logging.getLogger(__name__)
 
 
@@ -23,50 +22,15 @@ def make_strategy(train: Train) -> tf.distribute.Strategy:
     tpu: TPUStrategy over the TPU `train.tpu`. Not tested on hardware.
 
     Raises:
-      ValueError: unknown name, or a batch that the replicas cannot share equally.
+      ValueError: a batch that the replicas cannot share equally.
       RuntimeError: `cpu_devices` asked for after TensorFlow has started, or no such TPU.
     """
-    if train.strategy not in STRATEGIES:
-        raise ValueError(
-            f"train.strategy must be one of {', '.join(STRATEGIES)}. Received: {train.strategy!r}."
-        )
     if train.cpu_devices > 0:
         _split_cpu(train.cpu_devices)
     strategy = _choose(train)
     _check(train, strategy)
     _LOG.info("Training on %d replica(s).", strategy.num_replicas_in_sync)
     return strategy
-
-
-def refuse_traps(strategy: tf.distribute.Strategy, **options: object) -> None:
-    """Refuses what Keras 3.15 cannot do over several replicas, before it fails far from the cause.
-
-    Args:
-      strategy: where the model will run.
-      **options: `jit_compile`, `steps_per_execution` and `gradient_accumulation_steps` as they will be
-        given to `Model.compile` and the optimizer.
-
-    Raises:
-      ValueError: one of them is on under more than one replica.
-    """
-    if strategy.num_replicas_in_sync == 1:
-        return
-    replicas = f"with {strategy.num_replicas_in_sync} replicas"
-    if options.get("gradient_accumulation_steps"):
-        raise ValueError(
-            f"Gradient accumulation does not work {replicas}: Keras merges gradients inside a condition; "
-            "leave gradient_accumulation_steps out or train on one device."
-        )
-    if options.get("jit_compile") is True:
-        raise ValueError(
-            f"jit_compile=True does not work {replicas}: XLA cannot compile the exchange of gradients; "
-            "use jit_compile=False or train on one device."
-        )
-    steps = options.get("steps_per_execution", 1)
-    if isinstance(steps, int) and steps > 1:
-        raise ValueError(
-            f"steps_per_execution={steps} does not work {replicas}; use 1 or train on one device."
-        )
 
 
 def _choose(train: Train) -> tf.distribute.Strategy:
@@ -83,10 +47,10 @@ def _choose(train: Train) -> tf.distribute.Strategy:
 
 def _check(train: Train, strategy: tf.distribute.Strategy) -> None:
     replicas = strategy.num_replicas_in_sync
-    if train.batch_size < 1 or train.batch_size % replicas:
+    if train.batch_size % replicas:
         raise ValueError(
-            f"train.batch_size is over all replicas and must be a multiple of their number, {replicas}. "
-            f"Received: {train.batch_size}."
+            f"train.batch_size={train.batch_size}: is over all replicas and must be a multiple of their "
+            f"number, {replicas}."
         )
 
 

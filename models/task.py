@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from models import augmentation, preprocessing, schedules
+from models import augmentation, preprocessing
 from models import input as batches
 from models.augmentation import Constants
-from models.settings import Model, Train, Transform
+from models.settings import Model, Train, Transform, Tune, check
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # Names of the hyperparameters that models.tune searches.
 LEARNING_RATE, WEIGHT_DECAY, STRENGTH = "learning_rate", "weight_decay", "augmentation_strength"
 # A training may continue on other hardware or with other checkpoints.
@@ -53,7 +52,10 @@ class Task:
         return augmentation.strengthen(self.transform, self.strength)
 
     def fingerprint(self) -> str:
-        """Equal for trainings that compute the same."""
+        """Hexadecimal digest: equal for trainings that compute the same, on whatever hardware.
+
+        The data are told apart by the names and sizes of their files and by what Transform measured.
+        """
         train = {k: v for k, v in dataclasses.asdict(self.train).items() if k not in _HARDWARE}
         files = [
             (os.path.basename(file), tf.io.gfile.stat(file).length)
@@ -66,12 +68,13 @@ class Task:
                 train,
                 self.strength,
                 self.constants.labels,
-                self.constants.channel_mean.tolist(),
+                self.constants.class_counts,
                 files,
             ]
         )
         digest = hashlib.sha256(text.encode())
-        digest.update(self.constants.pixel_mean.tobytes())
+        for measured in (self.constants.pixel_mean, self.constants.channel_mean, self.constants.covariance):
+            digest.update(measured.tobytes())
         return digest.hexdigest()
 
 
@@ -94,8 +97,7 @@ def read_task(fn_args: Any) -> Task:
             weight_decay=found.get(WEIGHT_DECAY, train.weight_decay),
         )
         strength = found.get(STRENGTH, strength)
-    augmentation.check(transform)
-    check(train)
+    check(transform, model, train, read_settings(Tune, config, "tune"))
     return Task(
         transform=transform,
         model=model,
@@ -119,23 +121,6 @@ def read_settings(kind: type[_T], config: Mapping[str, Any], section: str) -> _T
     if unknown:
         raise ValueError(f"{section}.{unknown[0]} does not exist; valid fields are {', '.join(hints)}.")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-
-
-def check(train: Train) -> None:
-    """Raises ValueError when the settings cannot be trained with."""
-    schedules.check(train)
-    if train.precision not in PRECISIONS:
-        raise ValueError(
-            f"train.precision must be one of {', '.join(PRECISIONS)}. Received: {train.precision!r}."
-        )
-    for name, low in (("epochs", 1), ("batch_size", 1), ("shuffle_buffer", 1)):
-        if getattr(train, name) < low:
-            raise ValueError(f"train.{name} must be {low} or more. Received: {getattr(train, name)}.")
-    for name in ("momentum", "label_smoothing"):
-        if not 0 <= getattr(train, name) < 1:
-            raise ValueError(
-                f"train.{name} must be at least 0 and below 1. Received: {getattr(train, name)}."
-            )
 
 
 def _values(hyperparameters: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -32,7 +32,7 @@ def run_fn(fn_args: Any) -> None:
     `transform_graph_path`, `hyperparameters` (keras_tuner's config, or None) and `custom_config`:
     "transform", "model", "train" (fields of models.settings), "protocols" (names of models.protocols),
     "names" (of the labels, for people; optional),
-    "checkpoint_dir" (a folder of this training that outlives it, "" for none).
+    "checkpoint_dir" (a folder that outlives the training; others may use it as well; "" for none).
 
     Writes the SavedModel to `serving_model_dir`, and history.csv, TensorBoard curves and summary.json to
     `model_run_dir`. A killed training goes on at its last checkpoint when it is run again with the same
@@ -85,15 +85,15 @@ def precision(policy: str) -> Iterator[None]:
 def compiled_model(task: Task, where: tf.distribute.Strategy) -> keras.Model:
     """The network with the paper's optimizer (section 3.4), ready for `fit`, on the devices of `where`."""
     train, classes = task.train, len(task.constants.labels)
-    options: dict[str, Any] = {"jit_compile": "auto", "steps_per_execution": 1}
-    strategy.refuse_traps(where, **options)
     # Never 0: tf.data compares that seed with the epoch's, which is a tensor.
     keras.utils.set_random_seed(train.seed + 1)
     with where.scope():
         model = resnet.build(task.model, classes, train.weight_decay)
         optimizer = keras.optimizers.SGD(schedules.peak(train), momentum=train.momentum)
         # weighted_metrics are those that leave out the filling of the last validation batch.
-        model.compile(optimizer, loss(train, classes), weighted_metrics=metrics(classes), **options)
+        # Under several replicas Keras 3.15 fails with jit_compile=True, steps_per_execution above 1 and
+        # gradient accumulation: none is used.
+        model.compile(optimizer, loss(train, classes), weighted_metrics=metrics(classes))
         model.optimizer.build(model.trainable_variables)
     return model
 
@@ -115,10 +115,18 @@ def loss(train: Train, classes: int) -> keras.losses.Loss:
 
 
 def metrics(classes: int) -> list[keras.metrics.Metric]:
-    """Means of cross-entropy (without smoothing and weight decay), top-1 and top-5 error."""
+    """Means of cross-entropy (without smoothing and weight decay), top-1 and top-5 error.
+
+    Ties count against the label, and logits that are not finite are errors: a collapsed network is no
+    good one.
+    """
 
     def error(labels, logits, k: int):
-        return 1.0 - keras.ops.cast(keras.ops.in_top_k(_indices(labels), logits, k), "float32")
+        ops = keras.ops
+        own = ops.take_along_axis(logits, _indices(labels)[:, None], axis=1)
+        rank = ops.sum(ops.cast(logits >= own, "int32"), axis=1)
+        correct = ops.logical_and(rank <= k, ops.all(ops.isfinite(logits), axis=1))
+        return 1.0 - ops.cast(correct, "float32")
 
     mean = keras.metrics.MeanMetricWrapper
     return [
@@ -139,6 +147,7 @@ def fit(
     run: Run,
     callbacks: list[keras.callbacks.Callback],
     totals: tuple[int, int],
+    say: Callable[[str], None],
     examples: int | None = None,
 ) -> None:
     """Trains from where `run` stands to the last epoch.
@@ -149,6 +158,7 @@ def fit(
       run: moved on by the callbacks.
       callbacks: `Follow` first.
       totals: examples of the training and evaluation files (at most `examples`).
+      say: told about a long silence before it begins.
       examples: uses only this many of each; None is all.
     """
     train = task.train
@@ -158,6 +168,9 @@ def fit(
     while not run.finished:
         # `fit` knows no beginning inside an epoch: the rest of one is a `fit` of its own.
         last = run.epoch + 1 if run.step else train.epochs
+        skipped = batches.place(run.steps_done, train.batch_size, totals[0])[1]
+        if skipped:
+            say(f"skipping {skipped:,} records that were already seen")
         stream = batches.train_dataset(
             task.train_files,
             task.augmentation,
@@ -209,7 +222,7 @@ def _train(task: Task, checkpoint_dir: str, log_dir: str) -> _Done:
         progress.say(checkpoints.refused or f"continuing at {resumed}")
     guard = Guard(run, checkpoints)
     callbacks = [Follow(run), guard, progress, Curves(run, log_dir), Checkpoint(run, checkpoints, guard)]
-    fit(model, task, run, callbacks, totals)
+    fit(model, task, run, callbacks, totals, progress.say)
     return _Done(model, run, checkpoints, where.num_replicas_in_sync, resumed)
 
 

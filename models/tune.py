@@ -49,9 +49,6 @@ def tuner_fn(fn_args: Any) -> TunerFnResult:
     """
     task = read_task(fn_args)
     tune = read_settings(Tune, fn_args.custom_config or {}, "tune")
-    for name in ("trials", "epochs", "examples"):
-        if getattr(tune, name) < 1:
-            raise ValueError(f"tune.{name} must be 1 or more. Received: {getattr(tune, name)}.")
     return TunerFnResult(Search(task, tune, fn_args.working_dir), {"verbose": 0})
 
 
@@ -159,7 +156,8 @@ class Search(keras_tuner.Tuner):
             run = Run(task.train, steps_per_epoch=max(1, self._totals[0] // task.train.batch_size))
             progress = Progress(run, prefix=f"trial {len(self.oracle.trials)}/{tune.trials}  ")
             guard = Guard(run, Checkpoints("", "", model))
-            fit(model, task, run, [Follow(run), guard, progress], self._totals, examples=tune.examples)
+            callbacks = [Follow(run), guard, progress]
+            fit(model, task, run, callbacks, self._totals, progress.say, examples=tune.examples)
         return {name: value for name, value in run.history[-1].items() if name.startswith("val_")}
 
 

@@ -22,6 +22,9 @@ from models.settings import Transform
 _MARGIN = 4
 # Slow integer DCT, as PIL and libjpeg's default; TensorFlow's own default differs by up to 5 levels.
 _DCT = "INTEGER_ACCURATE"
+# A decoded image of so many pixels has 300 MB; ingestion has the same limit unless it is told otherwise.
+MAX_PIXELS = 100_000_000
+_PNG = b"\x89PNG\r\n\x1a\n"
 _ASPECTS = (3 / 4, 4 / 3)
 _TRIES = 10
 
@@ -107,6 +110,33 @@ DRAWS = {"scale": _draw_scale, "inception": _draw_inception, "none": _draw_none}
 
 
 # Decoding and resampling.
+
+
+def limited(encoded: tf.Tensor) -> tf.Tensor:
+    """The string scalar as it is, for images from strangers: a small file may decode to gigabytes.
+
+    Raises:
+      tf.errors.InvalidArgumentError: the header of the JPEG or PNG says more than MAX_PIXELS pixels.
+    """
+
+    def png() -> tf.Tensor:
+        # Width and height begin the first chunk, IHDR.
+        sides = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
+        return tf.ensure_shape(sides[::-1], [2])
+
+    # A shorter one is left to the decoder, which refuses it.
+    is_png = (tf.strings.substr(encoded, 0, len(_PNG)) == _PNG) & (tf.strings.length(encoded) >= 24)
+    sides = tf.case(
+        [
+            (tf.io.is_jpeg(encoded), lambda: tf.io.extract_jpeg_shape(encoded)[:2]),
+            (is_png, png),
+        ],
+        default=lambda: tf.zeros([2], tf.int32),
+    )
+    message = f"The image has more than {MAX_PIXELS:,} pixels; make it smaller. Height and width:"
+    few = tf.reduce_prod(tf.cast(sides, tf.int64)) <= MAX_PIXELS
+    with tf.control_dependencies([tf.debugging.Assert(few, [message, sides])]):
+        return tf.identity(encoded)
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:

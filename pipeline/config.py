@@ -158,8 +158,11 @@ class Config:
         for name in ("train_shards", "eval_shards", "seed", "classes"):
             if getattr(self.data, name) < 0:
                 raise ConfigError(f"data.{name}={getattr(self.data, name)}: must be 0 or more.")
-        if self.data.max_pixels < 1:
-            raise ConfigError(f"data.max_pixels={self.data.max_pixels}: must be 1 or more.")
+        if not 1 <= self.data.max_pixels <= 100_000_000:
+            raise ConfigError(
+                f"data.max_pixels={self.data.max_pixels}: must be from 1 to 100000000, the most that evaluation "
+                "and serving take."
+            )
         if not 0 < self.data.holdout < 1:
             raise ConfigError(f"data.holdout={self.data.holdout}: must be between 0 and 1.")
         try:

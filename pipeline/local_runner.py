@@ -24,6 +24,8 @@ from collections.abc import Iterator, Sequence
 
 from rich.markup import escape
 
+from components.example_gen import source
+from components.example_gen.errors import SourceError
 from pipeline import presets
 from pipeline.config import Config, ConfigError, assign, to_dict
 from pipeline.paths import Paths
@@ -90,8 +92,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: Config, paths: Paths, view: View) -> int:
-    # TFX takes seconds to import: only now, when the configuration is known to be right.
-    from components.example_gen.errors import SourceError
+    try:
+        if config.data.kind != "digits":
+            source.check(to_dict(config.data))
+    except SourceError as error:
+        view.line(f"[red]{escape(str(error))}[/]")
+        return 2
+    # TFX takes seconds to import: only now, when configuration and source are known to be right.
     from pipeline import local_dag, summary
 
     runner = local_dag.ProgressRunner(view)

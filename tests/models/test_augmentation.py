@@ -256,21 +256,6 @@ def test_strength_widens_and_closes_the_ranges():
         augmentation.strengthen(settings, -1)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"crop": "squash"}, "squash is unknown; use one of inception, none, pad, scale"),
-        ({"mean": "median"}, "use pixel or channel"),
-        ({"test_shorter_side": 55}, "at least transform.size=56"),
-        ({"scale_min": 40}, "transform.scale_min=40"),
-        ({"scale_max": 60, "scale_min": 70}, "must rise"),
-    ],
-)
-def test_impossible_settings_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        augmentation.check(dataclasses.replace(SETTINGS, **change))
-
-
 @pytest.mark.parametrize("shape", [(300, 400), (401, 300), (1200, 1000)])
 def test_shrink_keeps_the_aspect_and_is_close_to_pil(shape):
     encoded = data.jpeg(12, *shape)

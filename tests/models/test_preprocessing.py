@@ -155,10 +155,6 @@ def test_constants_are_those_of_the_training_split(analyzed):
     assert constants.class_counts == tuple(counts[label] for label in range(3))
 
 
-def test_settings_travel_in_the_graph(analyzed):
-    assert preprocessing.load_settings(analyzed[0]) == SETTINGS
-
-
 def test_without_a_scale_stage_no_example_is_written(analyzed):
     assert not (analyzed[2] / "transformed").exists()
 

@@ -1,10 +1,16 @@
 """Protocols against one image at a time."""
 
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from memory import peak_rise
+from PIL import Image
 
-from models import augmentation, protocols
+from models import augmentation, protocols, views
 from models.settings import Transform
 from tests import data
 
@@ -92,3 +98,45 @@ def test_probabilities_are_float32_whatever_the_network_computes_in(dtype):
 def test_unknown_protocol_is_named_with_the_valid_ones():
     with pytest.raises(ValueError, match="no test protocol eleven_crop; use one of center, ten_crop"):
         protocols.predict(Net(), tf.constant(IMAGES), ["eleven_crop"], SETTINGS, CONSTANTS)
+
+
+def png_header(width, height):
+    """A valid PNG of one pixel whose header claims another size."""
+    image = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(image, "PNG")
+    header = b"IHDR" + struct.pack(">II", width, height) + image.getvalue()[24:29]
+    return image.getvalue()[:12] + header + struct.pack(">I", zlib.crc32(header)) + image.getvalue()[33:]
+
+
+def jpeg_header(width, height):
+    """A JPEG of one pixel whose frame header claims another size."""
+    image = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(image, "JPEG")
+    before, after = image.getvalue().split(b"\xff\xc0", 1)
+    return before + b"\xff\xc0" + after[:3] + struct.pack(">HH", height, width) + after[7:]
+
+
+@pytest.mark.parametrize("name", ["center", "ten_crop"])
+@pytest.mark.parametrize("encoded", [png_header(20_000, 5_001), jpeg_header(5_001, 20_000)])
+def test_bombs_are_refused_before_they_are_decoded(name, encoded):
+    def forward(images):
+        return tf.reshape(images, [-1, 24 * 24 * 3]) @ WEIGHTS
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def graph(batch):
+        return protocols.predict(forward, batch, [name], SETTINGS, CONSTANTS)
+
+    # 300 MB decoded.
+    def score():
+        with pytest.raises(tf.errors.InvalidArgumentError, match="more than 100,000,000 pixels"):
+            graph(tf.constant([IMAGES[0], encoded]))
+
+    graph(tf.constant(IMAGES[:1]))
+    assert peak_rise(score) < 100
+
+
+def test_the_limit_lets_other_images_pass_as_they_are():
+    for encoded in (IMAGES[0], data.png(3), data.grey(3), b"GIF89a", b"no image", b"", png_header(1, 1)[:12]):
+        assert views.limited(tf.constant(encoded)) == encoded
+    for encoded in (png_header(20_000, 5_000), jpeg_header(20_000, 5_000)):
+        assert views.limited(tf.constant(encoded)) == encoded

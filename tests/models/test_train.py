@@ -96,9 +96,9 @@ def test_the_same_seed_gives_the_same_network(run, uninterrupted):
 
 
 @pytest.mark.parametrize("step", [2, 7])
-def test_a_killed_training_continues_where_it_was(data, tmp_path, run, uninterrupted, step):
+def test_a_killed_training_continues_where_it_was(data, tmp_path, run, uninterrupted, capsys, step):
     checkpoints = str(tmp_path / "checkpoints")
-    changes = {"checkpoint_dir": checkpoints, "train__checkpoint_seconds": 0.0}
+    changes = {"checkpoint_dir": checkpoints, "train__checkpoint_seconds": 1e-9}
     with open(tmp_path / "arguments.json", "w") as file:
         json.dump(tiny_task.arguments(str(tmp_path), "killed", data, **changes), file)
     script = [sys.executable, tiny_task.__file__, str(tmp_path / "arguments.json"), str(step)]
@@ -107,7 +107,11 @@ def test_a_killed_training_continues_where_it_was(data, tmp_path, run, uninterru
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not os.path.exists(tmp_path / "killed" / "serving")
 
+    capsys.readouterr()
     values = run("continued", **changes)
+    # Epochs have 64 records, which four batches of 16 use up.
+    skipping = f"skipping {(step - 1) % 4 * 16} records that were already seen"
+    assert skipping in capsys.readouterr().out
     # The process dies before the checkpoint of the step at which it dies.
     assert summary(values)["resumed_from"] == f"epoch {(step - 1) // 4 + 1} step {(step - 1) % 4}"
     largest = 0.0
@@ -139,22 +143,55 @@ def stop_after(monkeypatch, epochs):
     return Killed
 
 
-def test_a_checkpoint_of_other_settings_is_not_used(run, tmp_path, monkeypatch, capsys):
-    checkpoints = str(tmp_path / "checkpoints")
+def test_a_checkpoint_of_other_settings_is_kept_for_them(run, tmp_path, monkeypatch, capsys):
+    checkpoints = tmp_path / "checkpoints"
     with monkeypatch.context() as patch, pytest.raises(stop_after(patch, 1)):
-        run("first", checkpoint_dir=checkpoints)
-    assert os.path.exists(checkpoints)
-    values = run("second", checkpoint_dir=checkpoints, train__learning_rate=0.04, train__epochs=1)
+        run("first", checkpoint_dir=str(checkpoints))
+    [first] = checkpoints.iterdir()
+    values = run("second", checkpoint_dir=str(checkpoints), train__learning_rate=0.04, train__epochs=1)
     assert summary(values)["resumed_from"] is None
-    assert "other settings or other data" in capsys.readouterr().out
-    assert not os.path.exists(checkpoints)
+    said = f"a checkpoint of other settings or data is kept in {first}; not used"
+    assert said in capsys.readouterr().out
+    assert list(checkpoints.iterdir()) == [first]
+
+    values = run("third", checkpoint_dir=str(checkpoints))
+    assert summary(values)["resumed_from"] == "epoch 2 step 0"
+    assert not checkpoints.exists()
+
+
+def test_the_fingerprint_covers_what_changes_the_result(data, tmp_path):
+    task = read_task(tiny_task.fn_args(tiny_task.arguments(str(tmp_path), "run", data)))
+
+    def changed(**changes):
+        return dataclasses.replace(task, **changes).fingerprint()
+
+    def with_train(**changes):
+        return changed(train=dataclasses.replace(task.train, **changes))
+
+    constants = task.constants
+    prints = [
+        task.fingerprint(),
+        with_train(learning_rate=0.06),
+        with_train(seed=2),
+        with_train(precision="mixed_bfloat16"),
+        changed(strength=0.5),
+        changed(model=dataclasses.replace(task.model, depth=14)),
+        changed(transform=dataclasses.replace(task.transform, pad=3)),
+        changed(train_files=task.train_files[:1]),
+        changed(eval_files=task.eval_files[:1]),
+        changed(constants=dataclasses.replace(constants, covariance=2 * constants.covariance)),
+        changed(constants=dataclasses.replace(constants, pixel_mean=2 * constants.pixel_mean)),
+    ]
+    assert len(set(prints)) == len(prints)
+    hardware = with_train(strategy="one_device", cpu_devices=2, tpu="local", checkpoint_seconds=5.0)
+    assert hardware == task.fingerprint()
 
 
 def test_a_damaged_checkpoint_is_named(run, tmp_path, monkeypatch):
     checkpoints = tmp_path / "checkpoints"
     with monkeypatch.context() as patch, pytest.raises(stop_after(patch, 1)):
         run("first", checkpoint_dir=str(checkpoints))
-    [file] = checkpoints.glob("*.data-*")
+    [file] = checkpoints.glob("*/*.data-*")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
     file.write_bytes(content)
@@ -162,13 +199,15 @@ def test_a_damaged_checkpoint_is_named(run, tmp_path, monkeypatch):
         run("second", checkpoint_dir=str(checkpoints))
 
 
-def test_what_a_kill_leaves_half_written_is_not_taken_for_a_checkpoint(run, tmp_path):
-    checkpoints = tmp_path / "checkpoints"
-    checkpoints.mkdir()
+def test_what_a_kill_leaves_half_written_is_not_taken_for_a_checkpoint(run, data, tmp_path):
+    changes = {"checkpoint_dir": str(tmp_path / "checkpoints"), "train__epochs": 1}
+    task = read_task(tiny_task.fn_args(tiny_task.arguments(str(tmp_path), "next", data, **changes)))
+    folder = tmp_path / "checkpoints" / task.fingerprint()[:12]
+    folder.mkdir(parents=True)
     # Killed while the first checkpoint was written: TensorFlow names it last, in `checkpoint`.
-    (checkpoints / "ckpt-1.data-00000-of-00001").write_bytes(b"half")
-    (checkpoints / "ckpt-1.index").write_bytes(b"half")
-    values = run("next", checkpoint_dir=str(checkpoints), train__epochs=1)
+    (folder / "ckpt-1.data-00000-of-00001").write_bytes(b"half")
+    (folder / "ckpt-1.index").write_bytes(b"half")
+    values = run("next", **changes)
     assert summary(values)["resumed_from"] is None
 
 
@@ -212,15 +251,10 @@ def test_hyperparameters_of_the_tuner_win(data, tmp_path):
     ("changes", "message"),
     [
         ({"train__precision": "float64"}, "train.precision"),
-        ({"train__epochs": 0}, "train.epochs"),
-        ({"train__batch_size": 0}, "train.batch_size"),
         ({"train__momentum": 1.0}, "train.momentum"),
-        ({"train__schedule": "linear"}, "train.schedule"),
         ({"train__colour": 1}, "train.colour does not exist"),
-        ({"model__depth": 9}, "depth must be"),
-        ({"model__family": "vgg"}, "model.family"),
+        ({"model__depth": 9}, "model.depth=9"),
         ({"transform__crop": "middle"}, "transform.crop"),
-        ({"train__strategy": "horovod"}, "train.strategy"),
     ],
 )
 def test_impossible_settings_are_refused(run, changes, message):
@@ -241,12 +275,3 @@ def test_label_smoothing_is_the_textbook_one():
     target[0] += 1 - smoothing
     loss = train.loss(Train(label_smoothing=smoothing), classes=3)
     np.testing.assert_allclose(np.mean(loss(labels, logits)), -(target * log_p).sum(), rtol=1e-6)
-
-
-def test_metrics_leave_out_rows_of_weight_zero():
-    logits = np.array([[3.0, 0, 0, 0, 0, 0], [3.0, 2.9, 2.8, 2.7, 2.6, 0], [3.0, 0, 0, 0, 0, 0]], np.float32)
-    found = {}
-    for metric in train.metrics(classes=6):
-        metric.update_state(np.array([0, 5, 1]), logits, sample_weight=np.array([1.0, 1.0, 0.0]))
-        found[metric.name] = float(metric.result())
-    assert found["top1_error"] == 0.5 and found["top5_error"] == 0.5

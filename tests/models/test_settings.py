@@ -1,0 +1,130 @@
+"""Which settings are refused, and that the presets are not."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from models.settings import Model, Train, Transform, Tune, check
+from pipeline.presets import PRESETS
+
+SECTIONS = {"transform": Transform, "model": Model, "train": Train, "tune": Tune}
+
+
+def checked(section="train", **changes):
+    check(*(kind(**changes if name == section else {}) for name, kind in SECTIONS.items()))
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_presets_pass(preset):
+    config = preset()
+    check(config.transform, config.model, config.train, config.tune)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [
+        ("transform", {"crop": "scale", "size": 256, "scale_min": 256, "scale_max": 256}),
+        ("transform", {"shorter_side": 256}),
+        ("transform", {"crop": "none", "scale_min": 480, "shorter_side": 256}),
+        ("transform", {"crop": "pad", "scale_min": 9, "scale_max": 8}),
+        ("transform", {"area_min": 1.0, "quality": 1, "pad": 0, "colour": 0.0}),
+        ("model", {"family": "cifar", "depth": 8}),
+        ("model", {"family": "cifar", "depth": 1202}),
+        *(("model", {"depth": depth}) for depth in (18, 34, 50, 101, 152)),
+        ("train", {"momentum": 0.0, "weight_decay": 0.0, "boundaries": ()}),
+        ("train", {"epochs": 1, "warmup_epochs": 0.99}),
+    ],
+)
+def test_ends_of_the_ranges_pass(section, changes):
+    checked(section, **changes)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        ("transform.crop", ["middle", ""]),
+        ("transform.mean", ["median"]),
+        ("transform.size", [0, 257]),
+        ("transform.pad", [-1]),
+        ("transform.colour", [-0.1, NAN, INF]),
+        ("transform.area_min", [0.0, 1.01, NAN]),
+        ("transform.analyze_fraction", [0.0, 1.01]),
+        ("transform.quality", [0, 101]),
+        ("transform.test_shorter_side", [223]),
+        ("transform.scale_min", [223, 481]),
+        ("transform.scale_max", [255]),
+        ("transform.shorter_side", [-1, 255]),
+        ("model.family", ["vgg"]),
+        ("model.depth", [20, 0]),
+        ("model.shortcut", ["D"]),
+        ("model.variant", ["v2"]),
+        ("train.batch_size", [0]),
+        ("train.epochs", [0]),
+        ("train.learning_rate", [0.0, -1.0, NAN, INF]),
+        ("train.schedule", ["poly"]),
+        ("train.boundaries", [(60.0, 30.0), (30.0, 30.0)]),
+        ("train.patience", [0]),
+        ("train.warmup_epochs", [-1.0, 90.0, NAN]),
+        ("train.momentum", [-0.1, 1.0, NAN]),
+        ("train.weight_decay", [-1e-4, INF]),
+        ("train.label_smoothing", [-0.1, 1.0]),
+        ("train.precision", ["float64"]),
+        ("train.strategy", ["ring"]),
+        ("train.cpu_devices", [-1]),
+        ("train.seed", [-1]),
+        ("train.shuffle_buffer", [0]),
+        ("train.checkpoint_seconds", [0.0]),
+        ("tune.trials", [0]),
+        ("tune.epochs", [0]),
+        ("tune.examples", [0]),
+        ("tune.seed", [-1]),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(setting, values):
+    section, field = setting.split(".")
+    assert field in {found.name for found in dataclasses.fields(SECTIONS[section])}
+    for value in values:
+        with pytest.raises(ValueError, match=r"^(transform|model|train|tune)\.\w+=.*\.$") as error:
+            checked(section, **{field: value})
+        # A bound between two settings may be said of the other one.
+        assert setting in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("train", {"momentum": 1.5}, "train.momentum=1.5: must be at least 0 and below 1."),
+        (
+            "train",
+            {"epochs": 1, "warmup_epochs": 1},
+            "train.warmup_epochs=1 does not fit into train.epochs=1: lower it with "
+            "--set train.warmup_epochs=0.",
+        ),
+        ("train", {"seed": -3}, "train.seed=-3: must be 0 or more."),
+        ("model", {"depth": 20}, "model.depth=20: must be one of 18, 34, 50, 101, 152."),
+        (
+            "model",
+            {"family": "cifar", "depth": 2},
+            "model.depth=2: must be 6n+2 in the cifar family, such as 8, 20, 32, 44, 56 or 110.",
+        ),
+        (
+            "transform",
+            {"test_shorter_side": 200},
+            "transform.test_shorter_side=200: must be at least transform.size=224, or no crop fits.",
+        ),
+    ],
+)
+def test_messages(section, changes, message):
+    with pytest.raises(ValueError) as error:
+        checked(section, **changes)
+    assert str(error.value) == message
+
+
+def test_the_settings_need_no_tensorflow():
+    code = "import sys, models.settings; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
