@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 text = "\n".join(re.split(r"\r(?:\x1b\[K)?", line)[-1] for line in sys.stdin.read().split("\n"))
-console = Console(record=True, width=118, file=io.StringIO(), force_terminal=True)
+console = Console(record=True, width=132, file=io.StringIO(), force_terminal=True)
 console.print(Text.from_ansi(text))
 svg = console.export_svg(title="make demo")
 # The picture is complete without fonts from elsewhere.

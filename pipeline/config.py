@@ -48,13 +48,14 @@ class Data:
     # folders, or tars of them) or "tfds".
     kind: str = "digits"
     # ilsvrc: folder of the three archives. folder: folder with train/ and val/
-    # (or train.tar and val.tar). tfds: the data_dir. digits: not used.
+    # (or train.tar and val.tar). tfds: the data_dir, "" for TFDS's own. digits: not used.
     source: str = ""
     # TFDS name, for kind "tfds": imagenet2012, imagenette/full-size-v2, cifar10.
     tfds_name: str = ""
     # Split names in the source that become `train` and `eval`; "" is the usual
     # name of the kind. With no evaluation split, or with eval_split="holdout",
-    # `holdout` of train becomes it, chosen by a hash of the file name.
+    # `holdout` of train becomes it, chosen by a hash of the file name;
+    # every class of two or more images keeps one in each.
     train_split: str = ""
     eval_split: str = ""
     holdout: float = 0.1
@@ -160,8 +161,8 @@ class Config:
                 raise ConfigError(f"data.{name}={getattr(self.data, name)}: must be 0 or more.")
         if not 1 <= self.data.max_pixels <= 100_000_000:
             raise ConfigError(
-                f"data.max_pixels={self.data.max_pixels}: must be from 1 to 100000000, the most that evaluation "
-                "and serving take."
+                f"data.max_pixels={self.data.max_pixels}: must be from 1 to 100000000, the most that "
+                "evaluation and serving take."
             )
         if not 0 < self.data.holdout < 1:
             raise ConfigError(f"data.holdout={self.data.holdout}: must be between 0 and 1.")

@@ -11,8 +11,6 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.compute as pc
-import tensorflow as tf
 from google.protobuf import any_pb2, wrappers_pb2
 from tfx.components.example_gen import base_example_gen_executor, component, utils
 from tfx.dsl.components.base import executor_spec
@@ -20,15 +18,14 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
-from components.example_gen import files, index, shards, source, summary
+from components.example_gen import driver, files, holdout, index, shards, source, summary
 
-# Fields of pipeline.config.Data that change what is written.
+# Fields of pipeline.config.Data that change what is written; the layout stands for `source`, which
+# can be spelled in several ways.
 _FIELDS = (
-    "kind", "source", "tfds_name", "train_split", "eval_split", "holdout", "train_shards",
+    "kind", "tfds_name", "train_split", "eval_split", "holdout", "train_shards",
     "eval_shards", "seed", "max_bad_fraction", "max_pixels",
 )  # fmt: skip
-_BUCKETS = 10_000
-_FILENAME = "image/filename"
 
 
 class Executor(base_example_gen_executor.BaseExampleGenExecutor):
@@ -39,8 +36,8 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
     """
 
     def GetInputSourceToExamplePTransform(self) -> Any:
-        """The images of an input split as unshuffled, serialized tf.Examples, without the bad ones."""
-        return _images_to_examples
+        """The base class's hook; there is nothing to return, as `Do` writes the shards."""
+        raise NotImplementedError("ImageExampleGen writes its shards itself: call Do.")
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
         """Writes Split-*/, the quarantine and the summary into the `examples` artifact.
@@ -81,6 +78,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
 class ImageExampleGen(component.FileBasedExampleGen):
     """TFX's file-based ExampleGen (spans, splits, fingerprints) with our executor."""
 
+    DRIVER_CLASS = driver.Driver
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
 
@@ -99,7 +97,7 @@ def example_gen(data: dict[str, Any]) -> ImageExampleGen:
     if where.eval:
         splits.append(example_gen_pb2.Input.Split(name="eval", pattern=where.eval))
     else:
-        output = _held_out(data["holdout"])
+        output = holdout.output(data["holdout"])
     settings = {
         "data": {name: data[name] for name in _FIELDS},
         "layout": dataclasses.asdict(where),
@@ -116,23 +114,6 @@ def example_gen(data: dict[str, Any]) -> ImageExampleGen:
         custom_config=custom,
         # TFX knows gzip only; its readers go by the suffix and read plain TFRecords as well.
         output_file_format=example_gen_pb2.FILE_FORMAT_UNSPECIFIED,
-    )
-
-
-def _held_out(part: float) -> example_gen_pb2.Output:
-    """`part` of train becomes eval, by TFX's hash of the file name."""
-    buckets = round(part * _BUCKETS)
-    if not 0 < buckets < _BUCKETS:
-        raise source.SourceError(f"data.holdout must lie between 0 and 1. Received: {part}.")
-    split = example_gen_pb2.SplitConfig.Split
-    return example_gen_pb2.Output(
-        split_config=example_gen_pb2.SplitConfig(
-            splits=[
-                split(name="train", hash_buckets=_BUCKETS - buckets),
-                split(name="eval", hash_buckets=buckets),
-            ],
-            partition_feature_name=_FILENAME,
-        )
     )
 
 
@@ -184,8 +165,10 @@ class _Run:
         if not config.splits:
             return tables
         table = tables["train"]
-        number = [_split_number(name, config) for name in table["name"].to_pylist()]
-        result = {s.name: table.filter(pc.equal(pa.array(number), i)) for i, s in enumerate(config.splits)}
+        tfds = self.where.kind == "tfds"
+        labels = index.record_labels(table, self.where.base) if tfds else table["label"].to_numpy()
+        held = holdout.assign(table["name"].to_pylist(), labels, config)
+        result = {s.name: table.filter(pa.array(held == i)) for i, s in enumerate(config.splits)}
         for name, part in result.items():
             if not part.num_rows:
                 raise source.SourceError(
@@ -212,19 +195,6 @@ class _Run:
         }
 
 
-def _split_number(name: str, config: example_gen_pb2.SplitConfig) -> int:
-    """The output split of a file, as TFX's partition by `partition_feature_name` has it."""
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[name.encode()]))
-    hashed = int(hashlib.sha256(feature.SerializeToString(deterministic=True)).hexdigest(), 16)
-    bucket = hashed % sum(split.hash_buckets for split in config.splits)
-    edge = 0
-    for number, split in enumerate(config.splits):
-        edge += split.hash_buckets
-        if bucket < edge:
-            return number
-    raise AssertionError("unreachable: the bucket is below the sum")
-
-
 def _finish(artifact: Any, folder: str, jobs: list[shards.Job], run: _Run) -> dict[str, Any]:
     """Checks the quarantines, then moves the shards into the artifact; the summary comes last."""
     report: dict[str, Any] = {**run.summary(), "splits": {}}
@@ -245,14 +215,3 @@ def _finish(artifact: Any, folder: str, jobs: list[shards.Job], run: _Run) -> di
         summary.write_quarantine(artifact.uri, split, quarantine)
     summary.write_summary(artifact.uri, report)
     return report
-
-
-@beam.ptransform_fn
-@beam.typehints.with_input_types(beam.Pipeline)
-@beam.typehints.with_output_types(bytes)
-def _images_to_examples(pipeline: Any, exec_properties: dict[str, Any], split_pattern: str) -> Any:
-    run = _Run(exec_properties)
-    split = "eval" if split_pattern == run.where.eval else "train"
-    table = index.build(run.where, split, split_pattern)
-    parts = [shards.to_bytes(table.slice(at, 1000)) for at in range(0, table.num_rows, 1000)]
-    return pipeline | beam.Create(parts) | beam.Reshuffle() | beam.ParDo(shards.ReadExamples(run.reading()))

@@ -6,6 +6,7 @@ import glob as local_glob
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 
@@ -52,6 +53,11 @@ def write(path: str, content: bytes) -> None:
     commit(temp, path)
 
 
+def printable(name: str) -> str:
+    """`name` itself when it is UTF-8; other bytes of a file name become backslash escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def is_file(path: str) -> bool:
     """True when `path` is a file."""
     if is_remote(path):
@@ -87,6 +93,13 @@ def entries(folder: str) -> tuple[list[str], list[str]]:
     with os.scandir(folder) as found:
         seen = [(e.name, e.is_dir()) for e in found if not e.name.startswith(".")]
     return sorted(n for n, d in seen if d), sorted(n for n, d in seen if not d)
+
+
+def walk(folder: str) -> Iterator[str]:
+    """Paths of the files at any depth below a folder, without hidden ones; follows no links to folders."""
+    for where, _, names in _gfile().walk(folder) if is_remote(folder) else os.walk(folder):
+        if not any(part.startswith(".") for part in where[len(folder) :].split("/")):
+            yield from (os.path.join(where, name) for name in names if not name.startswith("."))
 
 
 def make_dirs(path: str) -> None:

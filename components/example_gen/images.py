@@ -10,6 +10,7 @@ left alone, and its rotation is not applied: ImageNet's images are used as store
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from typing import NamedTuple
 
@@ -41,6 +42,11 @@ class Image(NamedTuple):
     width: int
     channels: int
     converted: bool
+
+
+def named_like_image(name: str) -> bool:
+    """True when the suffix is one of the formats that are read; for files that lie where no image should."""
+    return Pil.registered_extensions().get(os.path.splitext(name)[1].lower()) in _FORMATS
 
 
 def normalize(data: bytes, max_pixels: int) -> Image:

@@ -6,16 +6,21 @@ ImageNet), the only thing in memory that grows with the data.
 
 from __future__ import annotations
 
+import itertools
+import operator
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from components.example_gen import devkit, files, source, tar_index, tfds_source
+from components.example_gen import devkit, files, images, source, tar_index, tfds_source
 from components.example_gen.errors import SourceError
 
 # path: archive or file that holds the bytes; size -1: all of that file.
-# label: -1 where the class is not one of the training split, -2 where the record itself says.
+# label: -1 where there is a reason, -2 where the record itself says.
+# reason: why the file cannot be used, as far as its name tells; "" for all others.
 SCHEMA = pa.schema(
     [
         ("path", pa.dictionary(pa.int32(), pa.string())),
@@ -24,14 +29,17 @@ SCHEMA = pa.schema(
         ("size", pa.int64()),
         ("label", pa.int32()),
         ("synset", pa.dictionary(pa.int32(), pa.string())),
+        ("reason", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
 WHOLE_FILE = -1
 UNKNOWN_CLASS = -1
 IN_RECORD = -2
 
-# path, class, [(name, offset, size)]: the files of one class in one archive or folder.
-_Group = tuple[str, str, list[tuple[str, int, int]]]
+# name, offset, size, reason
+_File = tuple[str, int, int, str]
+# path, class, files: those of one class in one archive or folder; class "" where it is not known.
+_Group = tuple[str, str, list[_File]]
 
 
 def build(where: source.Layout, split: str, pattern: str) -> pa.Table:
@@ -52,36 +60,60 @@ def build(where: source.Layout, split: str, pattern: str) -> pa.Table:
         else:
             groups = _ilsvrc_train(paths) if split == "train" else _ilsvrc_eval(paths, where.devkit)
     label = {name: number for number, name in enumerate(source.classes_of(where))}
-    table = _table(groups, label)
+    table = _table(groups, label, IN_RECORD if where.kind == "tfds" else UNKNOWN_CLASS)
     if not table.num_rows:
         raise SourceError(f"{os.path.join(where.base, pattern)} holds no images.")
     return table
 
 
-def _table(groups: Iterable[_Group], labels: dict[str, int]) -> pa.Table:
+def record_labels(table: pa.Table, base: str) -> np.ndarray:
+    """The own labels of TFDS records, int64 [rows]: they lie inside the records, so each is read."""
+    fields, found = tfds_source.keys(base), []
+    rows = zip(*(table[name].to_pylist() for name in ("path", "offset", "size")), strict=True)
+    for path, places in itertools.groupby(rows, key=operator.itemgetter(0)):
+        with files.open_read(path) as stream:
+            for _, offset, size in places:
+                stream.seek(offset)
+                found.append(tfds_source.parse(stream.read(size), fields)[1])
+    return np.array(found, np.int64)
+
+
+def _table(groups: Iterable[_Group], labels: dict[str, int], unknown: int) -> pa.Table:
     batches = []
     for path, synset, found in groups:
-        names, offsets, sizes = zip(*found, strict=True) if found else ((), (), ())
-        label = labels.get(synset, UNKNOWN_CLASS) if synset else IN_RECORD
-        columns = ([path] * len(found), names, offsets, sizes, [label] * len(found), [synset] * len(found))
+        label = labels.get(synset, unknown)
+        absent = f"its class {files.printable(synset)} is not in the training split" if synset else ""
+        rows = [_row(path, synset, file, label, absent if label == UNKNOWN_CLASS else "") for file in found]
+        columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
         arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
         batches.append(pa.record_batch(arrays, schema=SCHEMA))
     return pa.Table.from_batches(batches, SCHEMA).unify_dictionaries().combine_chunks()
 
 
+def _row(path: str, synset: str, file: _File, label: int, absent: str) -> tuple[Any, ...]:
+    name, offset, size, reason = file
+    shown = files.printable(name)
+    if shown != name:
+        reason = "its name is not UTF-8: rename it"
+    reason = reason or absent
+    return path, shown, offset, size, UNKNOWN_CLASS if reason else label, files.printable(synset), reason
+
+
 def _ilsvrc_train(paths: list[str]) -> Iterator[_Group]:
     for path in paths:
+        loose = [m for m in tar_index.members(path) if images.named_like_image(m.name)]
+        yield path, "", [(m.name, m.offset, m.size, source.LOOSE) for m in loose]
         for wnid, found in tar_index.members_of_classes(path, tar_index.class_tars(path)):
-            yield path, wnid, [(os.path.basename(m.name), m.offset, m.size) for m in found]
+            yield path, wnid, [(os.path.basename(m.name), *m[1:]) for m in found]
 
 
 def _ilsvrc_eval(paths: list[str], kit_path: str) -> Iterator[_Group]:
     kit = devkit.load(kit_path)
     for path in paths:
-        by_class: dict[str, list[tuple[str, int, int]]] = {}
+        by_class: dict[str, list[_File]] = {}
         for member in tar_index.members(path):
             name = os.path.basename(member.name)
-            by_class.setdefault(kit.wnid(name), []).append((name, member.offset, member.size))
+            by_class.setdefault(kit.wnid(name), []).append((name, *member[1:]))
         for wnid in sorted(by_class):
             yield path, wnid, by_class[wnid]
 
@@ -92,18 +124,26 @@ def _folders(paths: list[str], split: str) -> Iterator[_Group]:
 
 
 def _class_folders(path: str) -> Iterator[_Group]:
-    for name in files.entries(path)[0]:
-        found = files.entries(os.path.join(path, name))[1]
-        yield path, name, [(f"{name}/{file}", 0, WHOLE_FILE) for file in found]
+    classes, loose = files.entries(path)
+    misplaced = [(name, source.LOOSE) for name in loose]
+    for name in classes:
+        below, found = files.entries(os.path.join(path, name))
+        for folder in below:
+            deep = sorted(files.walk(os.path.join(path, name, folder)))
+            misplaced += [(os.path.relpath(file, path), source.DEEP) for file in deep]
+        yield path, name, [(f"{name}/{file}", 0, WHOLE_FILE, "") for file in found]
+    yield path, "", [(n, 0, WHOLE_FILE, why) for n, why in misplaced if images.named_like_image(n)]
 
 
 def _tar_of_folders(path: str, split: str) -> Iterator[_Group]:
-    by_class: dict[str, list[tuple[str, int, int]]] = {}
+    depth = source.tar_folders(path).depth
+    by_class: dict[str, list[_File]] = {}
     for member in tar_index.members(path):
-        folder, name = source.split_and_class(member.name)
-        if not split or folder == split:
-            file = f"{name}/{os.path.basename(member.name)}"
-            by_class.setdefault(name, []).append((file, member.offset, member.size))
+        folder, name, misplaced = source.place(member.name, depth)
+        if (split and folder != split) or (misplaced and not images.named_like_image(member.name)):
+            continue
+        file = os.path.normpath(member.name) if misplaced else f"{name}/{os.path.basename(member.name)}"
+        by_class.setdefault(name, []).append((file, *member[1:3], misplaced or member.reason))
     for name in sorted(by_class):
         yield path, name, sorted(by_class[name])
 
@@ -112,4 +152,4 @@ def _tfds(where: source.Layout, split: str) -> Iterator[_Group]:
     for path, found in tfds_source.records(where.base, split):
         # Most data sets name no files: the place in the data set is the name until the record is read.
         start = os.path.basename(path)
-        yield path, "", [(f"{start}@{offset}", offset, size) for offset, size in found]
+        yield path, "", [(f"{start}@{offset}", offset, size, "") for offset, size in found]

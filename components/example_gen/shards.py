@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
 from components.example_gen import files, images, index, tfds_source
@@ -25,6 +26,8 @@ from components.example_gen.errors import SourceError
 _SHARD_BYTES = 128 * 2**20
 # Small data still gives every worker, and the training's parallel readers, something to do.
 _SMALL_SHARDS, _SMALL_ROWS = 8, 256
+# Files whose size is looked at, evenly over the index.
+_SAMPLE = 200
 # Bytes a pixel of the largest file that a valid image fills: 16-bit RGBA, uncompressed.
 _MAX_BYTES_PER_PIXEL = 8
 
@@ -54,9 +57,21 @@ class Reading:
 
 def shard_count(table: pa.Table, wanted: int) -> int:
     """`wanted`, or by size when it is 0; never more than images."""
-    rows, size = table.num_rows, np.clip(table["size"].to_numpy(), 0, None).sum()
-    by_size = max(-(-int(size) // _SHARD_BYTES), min(_SMALL_SHARDS, -(-rows // _SMALL_ROWS)))
-    return min(wanted or by_size, rows)
+    rows = table.num_rows
+    by_size = 0 if wanted else -(-_size(table) // _SHARD_BYTES)
+    return min(wanted or max(by_size, min(_SMALL_SHARDS, -(-rows // _SMALL_ROWS))), rows)
+
+
+def _size(table: pa.Table) -> int:
+    """Bytes of the images. Of single files a sample is looked at: asking for each is slow when remote."""
+    sizes = table["size"].to_numpy()
+    known = int(sizes[sizes != index.WHOLE_FILE].sum())
+    single = np.flatnonzero((sizes == index.WHOLE_FILE) & pc.equal(table["reason"], "").to_numpy())
+    if not len(single):
+        return known
+    picked = single[np.linspace(0, len(single) - 1, min(len(single), _SAMPLE)).astype(int)]
+    rows = table.select(["path", "name"]).take(picked).to_pylist()
+    return known + int(len(single) * np.mean([files.size(os.path.join(r["path"], r["name"])) for r in rows]))
 
 
 def plan(folder: str, tables: dict[str, pa.Table], shards: dict[str, int], seed: int) -> None:
@@ -115,17 +130,6 @@ def from_bytes(data: bytes) -> pa.Table:
     return pa.ipc.open_stream(data).read_all()
 
 
-class ReadExamples(beam.DoFn):
-    """A part of an index (Arrow IPC bytes) -> its serialized tf.Examples; bad images are left out."""
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-
-    def process(self, element: bytes) -> Iterator[bytes]:
-        rows = from_bytes(element).to_pylist()
-        yield from (r for _, r, _ in convert(rows, self._reading) if isinstance(r, bytes))
-
-
 class WriteShard(beam.DoFn):
     """Writes the shard of a Job, unless it is there; yields the Job's split."""
 
@@ -178,17 +182,20 @@ def convert(
 
 
 def _example(row: dict[str, Any], reading: Reading, streams: dict[str, BinaryIO]) -> tuple[bytes, bool]:
-    if row["label"] == index.UNKNOWN_CLASS:
-        raise images.BadImage(f"its class {row['synset']} is not in the training split")
+    if row["reason"]:
+        raise images.BadImage(row["reason"])
     data = _read(row, reading.max_pixels * _MAX_BYTES_PER_PIXEL, streams)
-    label, name = row["label"], row["name"]
+    label, name, synset = row["label"], row["name"], row["synset"]
     if label == index.IN_RECORD:
-        data, label, own_name = tfds_source.parse(data, tfds_source.keys(reading.tfds_base))
+        fields = tfds_source.keys(reading.tfds_base)
+        data, label, own_name = tfds_source.parse(data, fields)
         name = own_name or name
-        if not 0 <= label < len(reading.classes):
-            raise images.BadImage(f"its label {label} is not one of the {len(reading.classes)} classes")
+        if not 0 <= label < len(fields.classes):
+            raise images.BadImage(f"its label {label} is not one of the {len(fields.classes)} classes")
+        synset = fields.classes[label]
+        label = reading.classes.index(synset)
     image = images.normalize(data, reading.max_pixels)
-    return _serialize(image, name, label, row["synset"] or reading.classes[label]), image.converted
+    return _serialize(image, name, label, synset), image.converted
 
 
 def _read(row: dict[str, Any], limit: int, streams: dict[str, BinaryIO]) -> bytes:

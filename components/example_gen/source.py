@@ -5,11 +5,12 @@ No TFX here, and TensorFlow only for remote paths and TFDS.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import os
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.example_gen import devkit, files, tar_index, tfds_source
 from components.example_gen.errors import SourceError
@@ -22,6 +23,9 @@ _ILSVRC_TRAIN = "ILSVRC2012_img_train.tar"
 _ILSVRC_EVAL = "ILSVRC2012_img_val.tar"
 _ILSVRC_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 _FOLDER_EVAL = ("val", "validation", "valid", "eval", "test")
+# Why an image that lies in the wrong place is not used.
+LOOSE = "lies in no class folder"
+DEEP = "lies deeper than <split>/<class>/<file>: move it up"
 _SPEC = re.compile(r"\{(SPAN|VERSION|YYYY|MM|DD)(?::\d+)?\}")
 
 
@@ -58,20 +62,32 @@ def layout(data: dict[str, Any]) -> Layout:
         raise SourceError(f"data.kind must be one of {', '.join(kinds)}. Received: {kind}.")
     if not data["source"] and kind != "tfds":
         raise SourceError(f"data.source must name the folder that holds the data (data.kind={kind}).")
-    if data["source"] and not files.is_remote(data["source"]):
-        data = {**data, "source": os.path.abspath(os.path.expanduser(data["source"]))}
-    return kinds[kind](data)
+    return kinds[kind]({**data, "source": _one_spelling(data["source"] or tfds_source.default_dir())})
+
+
+def _one_spelling(path: str) -> str:
+    """The same text for every way to write a path: another one would miss the cache."""
+    path = path.rstrip("/") if files.is_remote(path) else os.path.abspath(os.path.expanduser(path))
+    if files.printable(path) != path:
+        raise SourceError(f"data.source={files.printable(path)} is not UTF-8: rename the folder.")
+    if set("[]*?\\") & set(path):
+        raise SourceError(
+            f"data.source={path} has one of the characters [ ] * ? \\, which TFX takes for a pattern: "
+            "rename the folder or link to it."
+        )
+    return path
 
 
 def check(data: dict[str, Any]) -> None:
     """Raises SourceError when the source cannot be ingested, for example when a file is missing."""
-    names = classes(data)
+    where = layout(data)
+    names = classes_of(where)
     if len(names) < 2:
-        raise SourceError(f"{data['source']} has {len(names)} class; at least 2 are needed.")
+        raise SourceError(f"{where.base} has {len(names)} class; at least 2 are needed.")
 
 
 def classes(data: dict[str, Any]) -> list[str]:
-    """Identifiers of the classes (ILSVRC: wnids, sorted); the position is the label.
+    """Identifiers of the classes (ILSVRC: wnids), sorted; the position is the label.
 
     Raises:
       SourceError: as `layout`, or an archive is damaged.
@@ -92,7 +108,13 @@ def classes_of(where: Layout) -> tuple[str, ...]:
     paths = matching(where.base, where.train)
     if where.kind == "ilsvrc":
         return tuple(sorted({wnid for path in paths for wnid in tar_index.class_tars(path)}))
-    return tuple(sorted({name for path in paths for name in _folder_classes(path, where.train_name)}))
+    names = sorted({name for path in paths for name in _folder_classes(path, where.train_name)})
+    for name in names:
+        if files.printable(name) != name:
+            raise SourceError(
+                f"The class folder {files.printable(name)} of {paths[0]} is not UTF-8: rename it."
+            )
+    return tuple(names)
 
 
 @functools.lru_cache(maxsize=8)
@@ -157,7 +179,7 @@ def _ilsvrc(data: dict[str, Any]) -> Layout:
 
 
 def _folder(data: dict[str, Any]) -> Layout:
-    base = data["source"].rstrip("/")
+    base = data["source"]
     if base.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
         raise SourceError(f"{base} is compressed and cannot be read from the middle: gunzip it first.")
     if is_tar(base):
@@ -194,7 +216,7 @@ def _one_tar(data: dict[str, Any], path: str) -> Layout:
     """A tar that holds split/class/image, or class/image: then a part is held out."""
     if not files.is_file(path):
         raise SourceError(f"data.source={path} does not exist.")
-    splits = list(tar_folders(path))
+    splits = list(tar_folders(path).classes)
     train = data["train_split"] or ("" if splits == [""] else "train")
     wanted = [data["eval_split"]] if data["eval_split"] not in ("", HOLDOUT) else _FOLDER_EVAL
     found = [] if data["eval_split"] == HOLDOUT else [name for name in wanted if name in splits]
@@ -207,35 +229,53 @@ def _one_tar(data: dict[str, Any], path: str) -> Layout:
     return Layout("folder", base, name, name if found else "", "", train, found[0] if found else "")
 
 
+class TarFolders(NamedTuple):
+    """`depth`: folders above an image; `classes`: of each split, "" where the tar has no such level."""
+
+    depth: int
+    classes: dict[str, set[str]]
+
+
 @functools.lru_cache(maxsize=8)
-def tar_folders(path: str) -> dict[str, set[str]]:
-    """split -> classes of a tar of class folders; the split is "" where the tar has no such level."""
-    found: dict[str, set[str]] = {}
-    for member in tar_index.members(path):
-        split, name = split_and_class(member.name)
-        found.setdefault(split, set()).add(name)
-    return found
+def tar_folders(path: str) -> TarFolders:
+    """The class folders of a tar: they lie at the depth that most files have (of equals: the upper)."""
+    found = collections.Counter(os.path.dirname(member.name) for member in tar_index.members(path))
+    depths: collections.Counter[int] = collections.Counter()
+    for folder, number in found.items():
+        depths[len(_parts(folder))] += number
+    depth = min(depths, key=lambda d: (-depths[d], d), default=0)
+    classes: dict[str, set[str]] = {}
+    for folder in found:
+        split, name, misplaced = place(f"{folder}/", depth)
+        if not misplaced and name:
+            classes.setdefault(split, set()).add(name)
+    return TarFolders(depth, classes)
 
 
-def split_and_class(name: str) -> tuple[str, str]:
-    """The folder of the class's folder ("" when there is none) and the class of a path in a tar.
+def place(name: str, depth: int) -> tuple[str, str, str]:
+    """The split ("" where there is no such level), the class, and what is wrong with a path in a tar.
 
-    Raises:
-      SourceError: the image lies in no class folder.
+    Args:
+      depth: of `tar_folders`.
     """
-    parts = [p for p in name.split("/")[:-1] if p not in ("", ".")]
-    if not parts:
-        raise SourceError(f"{name} in the archive is in no class folder: images must lie in <class>/<image>.")
-    return parts[-2] if len(parts) > 1 else "", parts[-1]
+    parts = _parts(os.path.dirname(name))
+    split = parts[depth - 2] if 2 <= depth <= len(parts) + 1 else ""
+    if len(parts) == depth and parts:
+        return split, parts[-1], ""
+    return split, "", DEEP if len(parts) > depth else LOOSE
+
+
+def _parts(folder: str) -> list[str]:
+    return [part for part in folder.split("/") if part not in ("", ".")]
 
 
 def _folder_classes(path: str, split: str) -> list[str]:
     if not is_tar(path):
         found = files.entries(path)[0]
     elif split:
-        found = sorted(tar_folders(path)[split])
+        found = sorted(tar_folders(path).classes[split])
     else:
-        found = sorted(set().union(*tar_folders(path).values()))
+        found = sorted(set().union(*tar_folders(path).classes.values()))
     if not found:
         raise SourceError(f"{path} has no class folders: images must lie in <class>/<image>.")
     return found

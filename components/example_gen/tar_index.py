@@ -21,11 +21,15 @@ _WALKERS = 8
 
 
 class Member(NamedTuple):
-    """A regular file in an archive: its path there, absolute offset and size in bytes."""
+    """A file in an archive: its path there, absolute offset and size in bytes.
+
+    `reason` says why a link cannot be read; "" where there are bytes.
+    """
 
     name: str
     offset: int
     size: int
+    reason: str = ""
 
 
 class _Window(io.RawIOBase):
@@ -60,11 +64,40 @@ class _Window(io.RawIOBase):
 def members(path: str, base: int = 0, size: int | None = None) -> Iterator[Member]:
     """Walks the archive at bytes [base, base + size) of `path`; the whole file without `size`.
 
-    Yields regular files in archive order, hidden ones (`.x`, `._x`) left out.
+    Yields regular files in archive order, then links; hidden ones (`.x`, `._x`) are left out. A hard
+    link is the file it names.
 
     Raises:
       SourceError: the archive is missing, compressed, truncated or damaged.
     """
+    links = []
+    for info in _walk(path, base, size):
+        if os.path.basename(info.name).startswith("."):
+            continue
+        if info.isreg():
+            yield Member(info.name, base + info.offset_data, info.size)
+        elif info.islnk() or info.issym():
+            links.append(info)
+    if links:
+        yield from _followed(links, _walk(path, base, size), base)
+
+
+def _followed(
+    links: list[tarfile.TarInfo], archive: Iterator[tarfile.TarInfo], base: int
+) -> Iterator[Member]:
+    wanted = {link.linkname for link in links if link.islnk()}
+    found = {i.name: (base + i.offset_data, i.size) for i in archive if i.isreg() and i.name in wanted}
+    for link in links:
+        if link.issym():
+            yield Member(link.name, 0, 0, "a symbolic link: pack the file itself (tar --dereference)")
+        elif link.linkname in found:
+            yield Member(link.name, *found[link.linkname])
+        else:
+            yield Member(link.name, 0, 0, f"a hard link to {link.linkname}, which the archive does not hold")
+
+
+def _walk(path: str, base: int, size: int | None) -> Iterator[tarfile.TarInfo]:
+    """Every header of the archive."""
     with files.open_read(path) as stream:
         if size is None:
             size = stream.seek(0, os.SEEK_END) or stream.tell()
@@ -73,8 +106,7 @@ def members(path: str, base: int = 0, size: int | None = None) -> Iterator[Membe
             with tarfile.open(fileobj=cast(BinaryIO, window), mode="r:") as tar:
                 while (info := tar.next()) is not None:
                     tar.members = []  # type: ignore[attr-defined]  # tarfile would remember them all
-                    if info.isreg() and not os.path.basename(info.name).startswith("."):
-                        yield Member(info.name, base + info.offset_data, info.size)
+                    yield info
                 _check_end(window, tar.offset)
         except tarfile.TarError as error:
             raise SourceError(_damaged(path, base, error)) from error

@@ -22,11 +22,15 @@ _EVAL = ("validation", "test")
 
 
 class Keys(NamedTuple):
-    """Names of the features of a record; `name` is "" when it has none."""
+    """Names of the features of a record; `name` is "" when it has none.
+
+    `classes`: the class names in the order of the records' labels.
+    """
 
     image: str
     label: str
     name: str
+    classes: tuple[str, ...]
 
 
 def find(name: str, data_dir: str) -> str:
@@ -39,13 +43,12 @@ def find(name: str, data_dir: str) -> str:
         raise SourceError("data.tfds_name must name a TFDS data set, such as cifar10 (data.kind=tfds).")
     from tensorflow_datasets.core import read_only_builder, registered
 
-    where = data_dir or os.path.expanduser(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
     try:
-        base = str(read_only_builder.builder_from_files(name, data_dir=where).data_dir)
+        base = str(read_only_builder.builder_from_files(name, data_dir=data_dir).data_dir)
     except registered.DatasetNotFoundError:
         raise SourceError(
-            f"The TFDS data set {name} is not prepared in {where}: run `tfds build {name} "
-            f"--data_dir={where}` first, or set data.source to the data_dir that has it."
+            f"The TFDS data set {name} is not prepared in {data_dir}: run `tfds build {name} "
+            f"--data_dir={data_dir}` first, or set data.source to the data_dir that has it."
         ) from None
     keys(base)
     return base
@@ -72,8 +75,13 @@ def split_names(base: str, train: str, evaluation: str, holdout: str) -> tuple[s
 
 
 def class_names(base: str) -> tuple[str, ...]:
-    """The class names of the data set, in the order of its labels."""
-    return tuple(_builder(base).info.features[keys(base).label].names)
+    """The class names of the data set, sorted: the position is the label, whatever the records say."""
+    return tuple(sorted(keys(base).classes))
+
+
+def default_dir() -> str:
+    """The data_dir that TFDS uses when none is named."""
+    return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
 
 
 @functools.lru_cache(maxsize=8)
@@ -95,7 +103,8 @@ def keys(base: str) -> Keys:
             f"Features: {', '.join(features)}."
         )
     name = next((k for k in ("file_name", "image/filename", "filename", "id") if k in features), "")
-    return Keys(image[0], "label" if "label" in label else label[0], name)
+    key = "label" if "label" in label else label[0]
+    return Keys(image[0], key, name, tuple(features[key].names))
 
 
 def records(base: str, split: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
@@ -112,7 +121,7 @@ def records(base: str, split: str) -> Iterator[tuple[str, list[tuple[int, int]]]
 
 
 def parse(record: bytes, fields: Keys) -> tuple[bytes, int, str]:
-    """The encoded image, label and name ("" when there is none) of a serialized record."""
+    """The encoded image, the data set's own label and the name ("" without) of a serialized record."""
     import tensorflow as tf
 
     feature = tf.train.Example.FromString(record).features.feature

@@ -9,7 +9,6 @@ import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
-from tfx.components.example_gen import base_example_gen_executor, driver
 from tfx.orchestration import data_types
 from tfx.types import standard_artifacts
 
@@ -26,7 +25,7 @@ def properties(config):
     """Execution properties as TFX's driver makes them."""
     generator = component.example_gen(config)
     info = data_types.PipelineInfo("p", "r")
-    return driver.FileBasedDriver(None).resolve_exec_properties(
+    return generator.DRIVER_CLASS(None).resolve_exec_properties(
         dict(generator.exec_properties), info, data_types.ComponentInfo("t", "i", info)
     )
 
@@ -211,57 +210,11 @@ def test_a_killed_run_goes_on_and_takes_nothing_half_written(tmp_path):
     assert not stage.exists()
 
 
-def _images(count, start=0):
+def two_classes(count, start=0):
     return {
         name: {f"{i}.jpg": data.jpeg(start + 1000 * c + i, 16, 16) for i in range(count)}
         for c, name in enumerate(("ant", "bee"))
     }
-
-
-def test_folders_and_their_tars_are_equal(tmp_path):
-    splits = {"train": _images(6), "val": _images(3, 500)}
-    folder = data.class_folders(str(tmp_path / "folders"), splits)
-    (tmp_path / "tars").mkdir()
-    whole = {}
-    for split, classes in splits.items():
-        flat = {f"{name}/{file}": b for name, images in classes.items() for file, b in images.items()}
-        (tmp_path / "tars" / f"{split}.tar").write_bytes(data.tar_bytes(flat))
-        whole |= {f"./{split}/{path}": b for path, b in flat.items()}
-    (tmp_path / "one.tar").write_bytes(data.tar_bytes(whole))
-    uris = [
-        ingest(tmp_path / str(i), kind="folder", source=str(s)).uri
-        for i, s in enumerate((folder, tmp_path / "tars", tmp_path / "one.tar"))
-    ]
-    for split, count in (("train", 12), ("eval", 6)):
-        first = contents(uris[0], split)
-        assert len(first) == count and first["bee/1.jpg"]["image/class/label"] == 1
-        assert first == contents(uris[1], split) == contents(uris[2], split)
-
-
-def test_holdout_is_the_partition_of_tfx(tmp_path):
-    folder = data.class_folders(str(tmp_path / "in"), {"train": _images(100)})
-    fields = {"kind": "folder", "source": folder, "holdout": 0.2}
-    train, evaluation = (contents(ingest(tmp_path, **fields).uri, s) for s in ("train", "eval"))
-    assert not set(train) & set(evaluation) and len(train) + len(evaluation) == 200
-    assert 20 <= len(evaluation) <= 60
-    run = component._Run(properties(to_dict(Data(**fields))))
-    config = run._output.split_config
-    for name in [*train, *evaluation]:
-        feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[name.encode()]))
-        example = tf.train.Example(features=tf.train.Features(feature={"image/filename": feature}))
-        bucket = base_example_gen_executor._PartitionFn(example, 2, [8000, 10_000], config)
-        assert bucket == (name in evaluation)
-    (tmp_path / "in" / "train" / "ant" / "new.jpg").write_bytes(data.jpeg(77))
-    again = contents(ingest(tmp_path, execution=2, **fields).uri, "eval")
-    assert set(again) - {"ant/new.jpg"} == set(evaluation)
-
-
-def test_classes_that_train_lacks_are_quarantined(tmp_path):
-    splits = {"train": _images(4), "val": {**_images(4), "wasp": {"1.jpg": data.jpeg(1)}}}
-    folder = data.class_folders(str(tmp_path / "in"), splits)
-    uri = ingest(tmp_path, kind="folder", source=folder, max_bad_fraction=0.2).uri
-    assert len(read(uri, "eval")) == 8
-    assert quarantine(uri, "eval")["wasp/1.jpg"]["reason"] == "its class wasp is not in the training split"
 
 
 def test_an_empty_split_is_an_error(tmp_path):
@@ -301,21 +254,6 @@ def test_cache_key_follows_data_and_devkit(tmp_path):
     assert properties(config)["input_fingerprint"] != first["input_fingerprint"]
 
 
-def test_the_base_class_sees_the_same_examples(tmp_path):
-    """GenerateExamplesByBeam, TFX's hook for other writers, over our PTransform."""
-    folder = data.small_ilsvrc(str(tmp_path / "in"))
-    uri = ingest(tmp_path, kind="ilsvrc", source=folder).uri
-    with beam.Pipeline(argv=FNAPI) as pipeline:
-        splits = component.Executor(_context(FNAPI)).GenerateExamplesByBeam(
-            pipeline, properties(to_dict(Data(kind="ilsvrc", source=folder)))
-        )
-        for name, examples in splits.items():
-            _ = examples | f"Write{name}" >> beam.io.WriteToTFRecord(str(tmp_path / name))
-    for name in ("train", "eval"):
-        stored = sorted(r.numpy() for r in tf.data.TFRecordDataset(glob.glob(f"{uri}/Split-{name}/*")))
-        assert stored == sorted(r.numpy() for r in tf.data.TFRecordDataset(glob.glob(f"{tmp_path}/{name}-*")))
-
-
 @pytest.mark.shared_data
 def test_real_archives(tmp_path):
     if not os.path.isdir(SHARED):
@@ -352,6 +290,7 @@ def test_remote_paths_go_through_tensorflow(tmp_path):
         tf.io.gfile.makedirs(f"{remote}/in")
         tf.io.gfile.copy(f"{local}/{name}", f"{remote}/in/{name}")
     folders = {"train/a/1.jpg": data.jpeg(1), "train/b/2.jpg": data.jpeg(2), "train/b/.hidden": b""}
+    folders |= {"train/b/sub/3.jpg": data.jpeg(3), "train/b/sub/.hidden/4.jpg": b""}
     for path, content in folders.items():
         tf.io.gfile.makedirs(os.path.dirname(f"{remote}/folders/{path}"))
         with tf.io.gfile.GFile(f"{remote}/folders/{path}", "wb") as stream:
@@ -359,6 +298,8 @@ def test_remote_paths_go_through_tensorflow(tmp_path):
     for kind, folder, count in (("ilsvrc", "in", 24), ("folder", "folders", 2)):
         where = source.layout(to_dict(Data(kind=kind, source=f"{remote}/{folder}")))
         table = index.build(where, "train", where.train)
+        bad = [row["name"] for row in table.to_pylist() if row["reason"]]
+        assert bad == (["b/sub/3.jpg"] if kind == "folder" else [])
         reading = shards.Reading(10**6, source.classes_of(where))
         shards.plan(f"{remote}/{kind}", {"train": table}, {"train": 2}, 0)
         found = []

@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from components.example_gen import devkit, source, tar_index
+from components.example_gen import devkit, index, source, tar_index
 from components.example_gen.errors import SourceError
 from pipeline.config import Data, to_dict
 from tests import data
@@ -32,6 +32,38 @@ def test_offsets_are_where_tarfile_reads(tmp_path, format):
     with tarfile.open(path) as tar:
         expected = {m.name: tar.extractfile(m).read() for m in tar if not m.name.startswith("._")}
     assert found == expected and long in found
+
+
+def test_links_are_followed_or_named(tmp_path):
+    image, out = b"picture" * 100, io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, kind, target in (
+            ("./a/1.jpg", tarfile.REGTYPE, ""),
+            ("./b/1.jpg", tarfile.LNKTYPE, "./a/1.jpg"),
+            ("./b/2.jpg", tarfile.LNKTYPE, "./gone.jpg"),
+            ("./b/3.jpg", tarfile.SYMTYPE, "../a/1.jpg"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, target, len(image) * (kind == tarfile.REGTYPE)
+            tar.addfile(info, io.BytesIO(image))
+    path = tmp_path / "train.tar"
+    path.write_bytes(out.getvalue())
+    found = {m.name: m for m in tar_index.members(str(path))}
+    assert _bytes(path, found["./b/1.jpg"]) == _bytes(path, found["./a/1.jpg"]) == image
+    where = source.layout(_config(kind="folder", source=str(tmp_path), eval_split="holdout"))
+    rows = {r["name"]: r for r in index.build(where, "train", where.train).to_pylist()}
+    assert [rows[n]["reason"] for n in ("a/1.jpg", "b/1.jpg")] == ["", ""] and rows["b/1.jpg"]["label"] == 1
+    assert "hard link to ./gone.jpg, which" in rows["b/2.jpg"]["reason"]
+    assert "a symbolic link" in rows["b/3.jpg"]["reason"]
+
+
+def test_images_beside_the_class_archives_are_named(tmp_path):
+    tars = {f"n0000000{i}.tar": data.tar_bytes({"1.JPEG": data.jpeg(i)}) for i in range(2)}
+    path = str(tmp_path / "train.tar")
+    (tmp_path / "train.tar").write_bytes(data.tar_bytes({**tars, "x.JPEG": data.jpeg(3), "README": b""}))
+    groups = {synset: found for _, synset, found in index._ilsvrc_train([path])}
+    assert [(name, reason) for name, _, _, reason in groups[""]] == [("x.JPEG", "lies in no class folder")]
+    assert list(groups) == ["", "n00000000", "n00000001"]
 
 
 def test_offsets_in_class_archives_are_absolute(tmp_path):

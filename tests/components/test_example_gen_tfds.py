@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from components.example_gen import component, source, summary, tfds_source
+from components.example_gen import component, index, source, summary, tfds_source
 from components.example_gen.errors import SourceError
 from pipeline.config import Data, to_dict
 from tests import data
-from tests.components.test_example_gen import contents, ingest, quarantine
+from tests.components.test_example_gen import contents, ingest, properties, quarantine
 
 COUNT = 30
 
@@ -73,7 +73,7 @@ def test_records_equal_those_of_tfds(birds, tmp_path):
             file = record["file_name"].decode()
             if file == "bird_5":
                 continue
-            assert found[file]["image/class/label"] == record["label"]
+            assert found[file]["image/class/label"] == 1 - record["label"]  # of the sorted names
             assert found[file]["image/class/synset"].decode() == ["wren", "auk"][record["label"]]
             if file == "bird_4":
                 decoded = tf.io.decode_jpeg(found[file]["image/encoded"]).numpy().astype(int)
@@ -82,7 +82,35 @@ def test_records_equal_those_of_tfds(birds, tmp_path):
                 assert found[file]["image/encoded"] == record["image"]
     (bad,) = quarantine(uri, "train").values()
     assert "truncated" in bad["reason"] and "tiny_birds-train" in bad["source"]
-    assert summary.read_summary(uri)["classes"] == ["wren", "auk"]
+    report = summary.read_summary(uri)
+    assert report["classes"] == report["labels"] == source.classes(to_dict(Data(**_config(birds))))
+    assert report["classes"] == ["auk", "wren"]
+
+
+def test_the_usual_data_dir(birds, tmp_path, monkeypatch):
+    """Without data.source the data set is looked for where TFDS keeps it."""
+    monkeypatch.setenv("TFDS_DATA_DIR", birds)
+    named, usual = _config(birds), _config("")
+    source.check(to_dict(Data(**usual)))
+    assert source.classes(to_dict(Data(**usual))) == ["auk", "wren"]
+    assert source.layout(to_dict(Data(**usual))) == source.layout(to_dict(Data(**named)))
+    assert properties(to_dict(Data(**usual))) == properties(to_dict(Data(**named)))
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(SourceError, match=f"not prepared in {tmp_path}/tensorflow_datasets: run"):
+        source.layout(to_dict(Data(**usual)))
+    os.symlink(birds, tmp_path / "tensorflow_datasets")
+    assert source.classes(to_dict(Data(**usual))) == ["auk", "wren"]
+
+
+def test_holdout_knows_the_labels_in_the_records(birds):
+    where = source.layout(to_dict(Data(**_config(birds, eval_split="holdout"))))
+    labels = index.record_labels(index.build(where, "train", where.train), where.base)
+    assert sorted(labels) == [0] * (COUNT // 2) + [1] * (COUNT // 2)
+    fields = _config(birds, eval_split="holdout", holdout=0.001)
+    tables = component._Run(properties(to_dict(Data(**fields)))).tables()
+    held = index.record_labels(tables["eval"], where.base)
+    assert sorted(held) == [0, 1] and tables["train"].num_rows == COUNT - 2
 
 
 def test_slices_and_holdout(birds, tmp_path):
