@@ -41,11 +41,17 @@ def build(config: Config) -> tfx.dsl.Pipeline:
 
 
 class ProgressRunner(tfx.orchestration.LocalDagRunner):
-    """Runs node after node and shows each; partial runs are left to upstream's runner."""
+    """Runs node after node and shows each; partial runs are left to upstream's runner.
 
-    def __init__(self, view: View) -> None:
+    Args:
+      view: where to show it.
+      serving: folder of the pushed versions.
+    """
+
+    def __init__(self, view: View, serving: str) -> None:
         super().__init__()
         self._view = view
+        self._serving = serving
         self.nodes: dict[str, Node] = {}
         self.current = ""
 
@@ -65,6 +71,9 @@ class ProgressRunner(tfx.orchestration.LocalDagRunner):
         for item in pipeline.nodes:
             node = item.pipeline_node
             self.current = node.node_info.id
+            if self.current == "Pusher" and not tf.io.gfile.exists(self._serving):
+                # The cache does not look whether what it pushed is still there.
+                node.execution_options.caching_options.enable_cache = False
             component = launcher.Launcher(
                 pipeline_node=node,
                 mlmd_connection=metadata.Metadata(connection),
@@ -73,9 +82,9 @@ class ProgressRunner(tfx.orchestration.LocalDagRunner):
                 executor_spec=runner_utils.extract_executor_spec(deployment, self.current),
                 custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, self.current),
             )
-            self._launch(component, connection, node)
+            self._launch(component, connection)
 
-    def _launch(self, component: Any, connection: Any, node: Any) -> None:
+    def _launch(self, component: Any, connection: Any) -> None:
         name = self.current
         with self._view.component(name, talks=name in ("Trainer", "Tuner")) as outcome:
             info = component.launch()
@@ -83,10 +92,6 @@ class ProgressRunner(tfx.orchestration.LocalDagRunner):
                 outcome.state, outcome.figure = "skipped", "its inputs are missing"
                 return
             cached, outputs = _result(connection, info.execution_id)
-            if cached and name == "Pusher" and _gone(outputs):
-                # Somebody removed the pushed version; the cache does not look.
-                node.execution_options.caching_options.enable_cache = False
-                cached, outputs = _result(connection, component.launch().execution_id)
             self.nodes[name] = Node(outputs, cached)
             outcome.state = "cached" if cached else "done"
             outcome.figure = figures.of(name, self.nodes)
@@ -98,8 +103,3 @@ def _result(connection: Any, execution_id: int) -> tuple[bool, dict[str, list[ty
         [execution] = handle.store.get_executions_by_id([execution_id])
         cached = execution.last_known_state == execution.CACHED
         return cached, execution_lib.get_output_artifacts(handle, execution_id)
-
-
-def _gone(outputs: dict[str, list[types.Artifact]]) -> bool:
-    version = figures.pushed_version(outputs)
-    return bool(version) and not tf.io.gfile.exists(version)

@@ -101,7 +101,7 @@ def _run(config: Config, paths: Paths, view: View) -> int:
     # TFX takes seconds to import: only now, when configuration and source are known to be right.
     from pipeline import local_dag, summary
 
-    runner = local_dag.ProgressRunner(view)
+    runner = local_dag.ProgressRunner(view, paths.serving)
     try:
         runner.run(local_dag.build(config))
         if runner.nodes:

@@ -74,8 +74,10 @@ class View:
         start = time.monotonic()
         stop = threading.Event()
         clock = None
-        if talks:
-            self.line(f"  [bold]{name}[/]")
+        if talks and self.console.is_terminal:
+            # Its first progress line goes over this one.
+            self._stream.write(f"\r  … {name}")
+            self._stream.flush()
         elif self.console.is_terminal:
             clock = threading.Thread(target=self._tick, args=(name, start, stop), daemon=True)
             clock.start()
@@ -88,6 +90,7 @@ class View:
             stop.set()
             if clock:
                 clock.join()
+            if self.console.is_terminal:
                 self._stream.write("\r\033[K")
             mark, style = {
                 "done": ("✓", "green"),

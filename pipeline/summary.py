@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from components import evaluation
+from components.example_gen.summary import read_summary
 from pipeline import figures
 from pipeline.config import Config, Serve
 from pipeline.local_dag import Node
@@ -33,6 +34,7 @@ def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Node]) ->
         table.add_row(name, *row, *([_percent(old[name].top1)] if old else []))
     view.line()
     view.console.print(table)
+    _hardest(view, config, nodes, folder)
     view.line()
     _verdict(view, config, folder)
     version = figures.pushed_version(nodes["Pusher"].outputs)
@@ -63,6 +65,17 @@ def predict_command(serve: Serve) -> str:
 def short(path: str) -> str:
     """A local path as seen from here."""
     return path if "://" in path else os.path.relpath(path)
+
+
+def _hardest(view: View, config: Config, nodes: Mapping[str, Node], folder: str) -> None:
+    """The three classes with the highest top-1 error."""
+    errors = evaluation.per_class(folder, config.evaluate.protocol)
+    names = read_summary(figures.uri(nodes["ExampleGen"].outputs, "examples"))["labels"]
+    worst = sorted(errors, key=lambda label: errors[label], reverse=True)[:3]
+    if worst:
+        # ImageNet's names are lists of synonyms: the first is enough.
+        text = ", ".join(f"{names[label].split(',')[0]} {errors[label]:.1%}" for label in worst)
+        view.line(f" hardest classes ({config.evaluate.protocol}, top-1 error): {escape(text)}")
 
 
 def _verdict(view: View, config: Config, folder: str) -> None:
