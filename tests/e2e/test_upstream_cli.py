@@ -27,7 +27,7 @@ def test_pipeline_create_list_and_delete(tmp_path):
     assert 'Pipeline "resnet-digits" created successfully' in out
     # Its `run create` reaches our runner, which finds the pipeline busy: no need to run it all.
     lock = tmp_path / "runs" / "resnet-digits" / "lock"
-    lock.parent.mkdir(parents=True)
+    lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         command = [TFX, "run", "create", "--engine=local", "--pipeline_name=resnet-digits"]
