@@ -17,7 +17,11 @@ _RUNNERS = {
     "AirflowDagRunner": "airflow",
     "KubeflowV2DagRunner": "vertex",
 }
-_GROUPS = ("pipeline", "run", "template")
+_GROUPS = {
+    "pipeline": "Create, update, list and delete pipelines.",
+    "run": "Create, list and stop runs.",
+    "template": "Copy one of TFX's pipeline templates.",
+}
 
 
 def detect_engine(path: str) -> str | None:
@@ -56,6 +60,10 @@ class _Commands(click.Group):
         if name == "run":
             return run_group
         return _upstream(name) if name in _GROUPS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_GROUPS.items()))
 
 
 class _Run(click.Group):

@@ -14,6 +14,6 @@ if ! [ -x "$uv" ]; then
     --target .uv --require-hashes -r requirements/uv.txt
 fi
 [ -x .venv/bin/python ] || "$uv" venv --quiet --python "$wanted" .venv
-echo "Installing $lock into .venv (about 2 GB on disk; the first time downloads 900 MB) ..."
+echo "Installing $lock into .venv (3.6 GB on disk; the first time downloads about 1 GB) ..."
 "$uv" pip sync --quiet --python .venv/bin/python --require-hashes --compile-bytecode "$lock"
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .

@@ -19,6 +19,13 @@ def test_the_console_script_of_the_tfx_wheel_is_ours():
     assert "--pipeline_path" in done.stdout
 
 
+def test_help_does_not_wait_for_tensorflow():
+    done = subprocess.run([TFX, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("pipeline", "run", "template"))
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
