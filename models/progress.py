@@ -51,7 +51,9 @@ class Progress(keras.callbacks.Callback):
         if self._live and now - self._shown >= _REFRESH_SECONDS:
             metrics = self.run.metrics(self.model)
             self._measure(self.run.steps_done)
-            self._stream.write(f"\r{self._text(self.run.epoch, metrics, self.run.step)}\033[K")
+            # A line that wraps could not be rewritten.
+            text = self._text(self.run.epoch, metrics, self.run.step)[: self._columns() - 1]
+            self._stream.write(f"\r{text}\033[K")
             self._stream.flush()
             self._shown = now
 
@@ -66,15 +68,19 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self._end_stretch(self.run.steps_done)
-        end = "\033[K\n" if self._live else "\n"
-        start = "\r" if self._live else ""
-        self._stream.write(f"{start}{self._text(epoch, logs or {})}{end}")
-        self._stream.flush()
+        self._whole_line(self._text(epoch, logs or {}))
 
     def say(self, text: str) -> None:
         """Prints a line of its own."""
-        self._stream.write(f"{self._prefix}{text}\n")
+        self._whole_line(f"{self._prefix}{text}")
+
+    def _whole_line(self, text: str) -> None:
+        self._stream.write(f"\r{text}\033[K\n" if self._live else f"{text}\n")
         self._stream.flush()
+
+    def _columns(self) -> int:
+        # 0 is what terminals say that do not know.
+        return os.get_terminal_size(self._stream.fileno()).columns or 80
 
     def _end_stretch(self, steps: int) -> None:
         if self._stretch is None:

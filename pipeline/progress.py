@@ -34,6 +34,7 @@ class View:
         self.log = log
         self._fd = os.dup(sys.stdout.fileno())
         self._stream = os.fdopen(self._fd, "w", buffering=1, closefd=False)
+        self._live = os.isatty(self._fd)
         self.console = Console(file=self._stream, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
@@ -74,11 +75,11 @@ class View:
         start = time.monotonic()
         stop = threading.Event()
         clock = None
-        if talks and self.console.is_terminal:
+        if talks and self._live:
             # Its first progress line goes over this one.
             self._stream.write(f"\r  … {name}")
             self._stream.flush()
-        elif self.console.is_terminal:
+        elif self._live:
             clock = threading.Thread(target=self._tick, args=(name, start, stop), daemon=True)
             clock.start()
         try:
@@ -90,7 +91,7 @@ class View:
             stop.set()
             if clock:
                 clock.join()
-            if self.console.is_terminal:
+            if self._live:
                 self._stream.write("\r\033[K")
             mark, style = {
                 "done": ("✓", "green"),

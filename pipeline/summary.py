@@ -68,10 +68,11 @@ def short(path: str) -> str:
 
 
 def _hardest(view: View, config: Config, nodes: Mapping[str, Node], folder: str) -> None:
-    """The three classes with the highest top-1 error."""
+    """The three classes with the highest top-1 error, less those without any."""
     errors = evaluation.per_class(folder, config.evaluate.protocol)
     names = read_summary(figures.uri(nodes["ExampleGen"].outputs, "examples"))["labels"]
-    worst = sorted(errors, key=lambda label: errors[label], reverse=True)[:3]
+    wrong = [label for label, error in errors.items() if error > 0]
+    worst = sorted(wrong, key=lambda label: errors[label], reverse=True)[:3]
     if worst:
         # ImageNet's names are lists of synonyms: the first is enough.
         text = ", ".join(f"{names[label].split(',')[0]} {errors[label]:.1%}" for label in worst)
