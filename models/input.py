@@ -1,9 +1,10 @@
 """TFRecords of images -> batches of pixels.
 
-The training stream is endless: epoch after epoch of all examples, each reshuffled, batches running on over
-the ends of epochs so that all are full. Under one global seed (`keras.utils.set_random_seed`, which
-tf.data mixes into every shuffle) it is a pure function of its arguments. A step can therefore be found again
-after a restart, and no example is left out.
+The training stream is endless: epoch after epoch, each shuffled anew, of as many full batches as the
+examples give; the few left over differ from epoch to epoch. Under one global seed
+(`keras.utils.set_random_seed`, which tf.data mixes into every shuffle) it is a pure function of its
+arguments. A step can therefore be found again after a restart, and the beginning of an epoch without reading
+what came before.
 """
 
 from __future__ import annotations
@@ -43,9 +44,15 @@ def count(files: Sequence[str]) -> int:
     return int(_records(tf.data.Dataset.from_tensor_slices(list(files))).reduce(0, lambda n, _: n + 1))
 
 
+def steps_per_epoch(total: int, batch_size: int) -> int:
+    """Full batches in an epoch of `total` examples; 1 when there are fewer than a batch, some then twice."""
+    return max(1, total // batch_size)
+
+
 def place(step: int, batch_size: int, total: int) -> tuple[int, int]:
-    """Where a step of the training stream begins: (epoch of the data, records of it that are read before)."""
-    return divmod(step * batch_size, total)
+    """Where a step of the training stream begins: (epoch, records of it that come before)."""
+    epoch, step = divmod(step, steps_per_epoch(total, batch_size))
+    return epoch, step * batch_size
 
 
 def train_dataset(
@@ -65,7 +72,7 @@ def train_dataset(
       settings: augmentation.
       constants: of the training split.
       train: `batch_size` (over all replicas), `seed` and `shuffle_buffer` are used.
-      total: number of examples in an epoch, which is `count(files)`, or `examples` where that is less.
+      total: number of examples, which is `count(files)`, or `examples` where that is less.
       start_step: batches to leave out at the beginning; their images are not decoded, but those of the
         epoch under way are read.
       examples: only this many examples, the first ones; None is all.
@@ -87,7 +94,9 @@ def train_dataset(
             records = _records(names)
         else:
             records = _records(names).take(examples)
-        return records.shuffle(train.shuffle_buffer, seed=seed)
+        shuffled = records.shuffle(train.shuffle_buffer, seed=seed)
+        # Repeated only where an epoch is less than a batch.
+        return shuffled.repeat().take(steps_per_epoch(total, train.batch_size) * train.batch_size)
 
     def example(number: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features = tf.io.parse_single_example(serialized, _FEATURES)

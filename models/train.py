@@ -210,7 +210,7 @@ def _train(task: Task, checkpoint_dir: str, log_dir: str) -> _Done:
             "look at what ingestion reported."
         )
     model = compiled_model(task, where)
-    run = Run(task.train, steps_per_epoch=max(1, totals[0] // task.train.batch_size))
+    run = Run(task.train, steps_per_epoch=batches.steps_per_epoch(totals[0], task.train.batch_size))
     checkpoints = Checkpoints(checkpoint_dir, task.fingerprint(), model)
     position = checkpoints.restore()
     resumed = None

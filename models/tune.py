@@ -153,7 +153,9 @@ class Search(keras_tuner.Tuner):
             self._totals = min(totals[0], tune.examples), min(totals[1], tune.examples)
         with precision(task.train.precision):
             model = compiled_model(task, strategy.make_strategy(task.train))
-            run = Run(task.train, steps_per_epoch=max(1, self._totals[0] // task.train.batch_size))
+            run = Run(
+                task.train, steps_per_epoch=batches.steps_per_epoch(self._totals[0], task.train.batch_size)
+            )
             progress = Progress(run, prefix=f"trial {len(self.oracle.trials)}/{tune.trials}  ")
             guard = Guard(run, Checkpoints("", "", model))
             callbacks = [Follow(run), guard, progress]

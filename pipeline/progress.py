@@ -84,8 +84,9 @@ class View:
             clock.start()
         try:
             yield outcome
-        except BaseException:
-            outcome.state = "failed"
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            outcome.state, outcome.figure = "failed", "interrupted" if interrupted else "failed"
             raise
         finally:
             stop.set()
@@ -103,7 +104,7 @@ class View:
             note = {
                 "done": outcome.figure,
                 "cached": f"cached  {outcome.figure}",
-                "failed": "failed",
+                "failed": outcome.figure,
                 "skipped": outcome.figure or "skipped",
             }[outcome.state]
             self.line(f"  [{style}]{mark}[/] {name:<{_WIDTH}} {seconds:7.1f} s   {escape(note.strip())}")

@@ -68,14 +68,32 @@ def test_patterns_without_files_are_refused(tmp_path):
         batches.resolve([str(tmp_path / "*")])
 
 
-def test_an_epoch_has_every_example_once_and_epochs_differ(files):
+def test_an_epoch_has_full_batches_of_different_examples_and_epochs_differ(files):
     train = Train(batch_size=5, seed=3, shuffle_buffer=50)
     stream = batches.train_dataset(files, PLAIN, CONSTANTS, train, total=23)
-    seen = np.concatenate(labels(stream, 23 * 3 // 5))
-    first, second = seen[:23], seen[23:46]
-    assert sorted(first) == sorted(second) == list(range(23))
-    assert list(first) != list(second)
-    assert list(first) != sorted(first)
+    epochs = np.concatenate(labels(stream, 4 * 12)).reshape(12, 20)
+    assert all(len(set(epoch)) == 20 for epoch in epochs)
+    assert list(epochs[0]) != list(epochs[1])
+    assert list(epochs[0]) != sorted(epochs[0])
+    assert set(epochs.ravel()) == set(range(23)), "those left over differ from epoch to epoch"
+
+
+def test_an_epoch_without_a_remainder_has_every_example_once(files):
+    train = Train(batch_size=23, shuffle_buffer=50)
+    for epoch in labels(batches.train_dataset(files, PLAIN, CONSTANTS, train, total=23), 3):
+        assert sorted(epoch) == list(range(23))
+
+
+def test_fewer_examples_than_a_batch_come_more_than_once(files):
+    train = Train(batch_size=30, shuffle_buffer=50)
+    for epoch in labels(batches.train_dataset(files, PLAIN, CONSTANTS, train, total=23), 2):
+        assert len(epoch) == 30 and set(epoch) == set(range(23))
+
+
+def test_the_beginning_of_an_epoch_is_reached_without_reading():
+    assert batches.place(8, 5, 23) == (2, 0)
+    assert batches.place(11, 5, 23) == (2, 15)
+    assert batches.place(3, 30, 23) == (3, 0)
 
 
 def test_images_belong_to_their_labels(files):
