@@ -18,7 +18,7 @@ from models import preprocessing
 def of(name: str, nodes: Mapping[str, Any]) -> str:
     """The figure of a component that has run, or ""."""
     figure = _FIGURES.get(name)
-    return figure(nodes[name].outputs) if figure else ""
+    return figure(nodes[name]) if figure else ""
 
 
 def uri(outputs: Mapping[str, Any], key: str) -> str:
@@ -36,14 +36,14 @@ def _transform(outputs: Mapping[str, Any]) -> str:
     return f"{len(constants.labels):,} classes, mean colour ({mean})"
 
 
-def trainer_summary(outputs: Mapping[str, Any]) -> dict[str, Any]:
+def _trainer_summary(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """What the training wrote about itself (models.train)."""
     with tf.io.gfile.GFile(os.path.join(uri(outputs, "model_run"), "summary.json")) as file:
         return json.load(file)
 
 
 def _trainer(outputs: Mapping[str, Any]) -> str:
-    done = trainer_summary(outputs)
+    done = _trainer_summary(outputs)
     return f"validation top-1 error {done['val_top1_error']:.2%}, {done['images_per_second']:,.0f} images/s"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 from typing import Any
 
@@ -20,13 +19,8 @@ from pipeline.config import Config
 from pipeline.pipeline import create_pipeline
 from pipeline.progress import View
 
-
-@dataclasses.dataclass(frozen=True)
-class Node:
-    """A component that ran: its outputs by name, and whether they came from the cache."""
-
-    outputs: dict[str, list[types.Artifact]]
-    cached: bool
+# Output artifacts of a component by name.
+Outputs = dict[str, list[types.Artifact]]
 
 
 def build(config: Config) -> tfx.dsl.Pipeline:
@@ -52,7 +46,7 @@ class ProgressRunner(tfx.orchestration.LocalDagRunner):
         super().__init__()
         self._view = view
         self._serving = serving
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[str, Outputs] = {}
         self.current = ""
 
     def run_with_ir(self, pipeline: Any, run_options: Any = None, **kwargs: Any) -> None:
@@ -92,12 +86,12 @@ class ProgressRunner(tfx.orchestration.LocalDagRunner):
                 outcome.state, outcome.figure = "skipped", "its inputs are missing"
                 return
             cached, outputs = _result(connection, info.execution_id)
-            self.nodes[name] = Node(outputs, cached)
+            self.nodes[name] = outputs
             outcome.state = "cached" if cached else "done"
             outcome.figure = figures.of(name, self.nodes)
 
 
-def _result(connection: Any, execution_id: int) -> tuple[bool, dict[str, list[types.Artifact]]]:
+def _result(connection: Any, execution_id: int) -> tuple[bool, Outputs]:
     """Whether an execution came from the cache, and its outputs as MLMD has them."""
     with metadata.Metadata(connection) as handle:
         [execution] = handle.store.get_executions_by_id([execution_id])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from pipeline.config import Config, ConfigError, Data, Evaluate, Model, Serve, Train, Transform
+from pipeline.config import Config, ConfigError, Data, Evaluate, Model, Train, Transform
 
 
 def digits() -> Config:
@@ -129,7 +129,6 @@ def folder() -> Config:
             batch_size=32, epochs=30, learning_rate=0.1, scale_lr=True, schedule="cosine", warmup_epochs=1
         ),
         evaluate=Evaluate(max_top1_error=0.5, max_top5_error=0.5),
-        serve=Serve(model_name="resnet"),
     )
 
 

@@ -14,14 +14,14 @@ from components import evaluation
 from components.example_gen.summary import read_summary
 from pipeline import figures
 from pipeline.config import Config, Serve
-from pipeline.local_dag import Node
+from pipeline.local_dag import Outputs
 from pipeline.paths import Paths
 from pipeline.progress import View
 
 
-def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Node]) -> None:
+def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs]) -> None:
     """Verdict and why, errors a protocol, where the model went, what to type next."""
-    folder = figures.uri(nodes["Evaluator"].outputs, "evaluation")
+    folder = figures.uri(nodes["Evaluator"], "evaluation")
     new, old = evaluation.errors(folder), evaluation.errors(folder, "baseline")
     table = Table(
         title=f"{evaluation.example_count(folder):,} evaluation images", title_justify="left", box=None
@@ -37,7 +37,7 @@ def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Node]) ->
     _hardest(view, config, nodes, folder)
     view.line()
     _verdict(view, config, folder)
-    version = figures.pushed_version(nodes["Pusher"].outputs)
+    version = figures.pushed_version(nodes["Pusher"])
     if version:
         view.line(f"Model    {escape(short(version))}")
         view.line(f"Serve    {escape(serve_command(config.serve, paths.serving))}")
@@ -67,10 +67,10 @@ def short(path: str) -> str:
     return path if "://" in path else os.path.relpath(path)
 
 
-def _hardest(view: View, config: Config, nodes: Mapping[str, Node], folder: str) -> None:
+def _hardest(view: View, config: Config, nodes: Mapping[str, Outputs], folder: str) -> None:
     """The three classes with the highest top-1 error, less those without any."""
     errors = evaluation.per_class(folder, config.evaluate.protocol)
-    names = read_summary(figures.uri(nodes["ExampleGen"].outputs, "examples"))["labels"]
+    names = read_summary(figures.uri(nodes["ExampleGen"], "examples"))["labels"]
     wrong = [label for label, error in errors.items() if error > 0]
     worst = sorted(wrong, key=lambda label: errors[label], reverse=True)[:3]
     if worst:
