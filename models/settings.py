@@ -26,6 +26,11 @@ VARIANTS = ("v1", "v1.5")
 SCHEDULES = ("step", "plateau", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STRATEGIES = ("auto", "mirrored", "one_device", "tpu")
+POOLS = ("symmetric", "caffe")
+# Test protocols (models.protocols has what they compute).
+PROTOCOLS = ("center", "ten_crop", "multi_scale")
+# Shorter sides of the paper's multi-scale test, for images of 224 pixels (section 3.4).
+PAPER_SCALES = (224, 256, 384, 480, 640)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +55,9 @@ class Transform:
     mean: str = "pixel"
     # Shorter side of the image before test crops are taken.
     test_shorter_side: int = 256
+    # Shorter sides of the multi-scale test; empty is the paper's 224, 256, 384, 480 and 640,
+    # in proportion to `size`.
+    test_scales: tuple[int, ...] = ()
     # Rescale photographs once to this shorter side and store them; 0 is off.
     shorter_side: int = 0
     # JPEG quality of the images stored by the scale stage.
@@ -57,6 +65,11 @@ class Transform:
     # Part of the training split that mean and covariance are computed from,
     # chosen by a hash of the file name.
     analyze_fraction: float = 1.0
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Shorter sides of the multi-scale test, in pixels."""
+        return self.test_scales or tuple(round(side * self.size / PAPER_SCALES[0]) for side in PAPER_SCALES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +82,12 @@ class Model:
     residual: bool = True
     shortcut: str = "B"
     variant: str = "v1"
+    # Padding of the first max pooling: "symmetric" (torchvision, keras.applications) or "caffe"
+    # (bottom and right only, as the authors' model).
+    pool: str = "symmetric"
+    # Folders of pushed models. When there are some, nothing is trained: the model is their ensemble
+    # (probabilities averaged), and the other fields are not used.
+    ensemble: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +95,7 @@ class Train:
     """Optimisation (paper, sections 3.4 and 4.2)."""
 
     batch_size: int = 256  # over all replicas
-    epochs: int = 90
+    epochs: int = 90  # 0 only exports and evaluates `init_from`
     # For `batch_size` 256: scaled linearly with the batch when `scale_lr`.
     learning_rate: float = 0.1
     scale_lr: bool = False
@@ -86,11 +105,25 @@ class Train:
     boundaries: tuple[float, ...] = (30.0, 60.0, 80.0)  # in epochs
     patience: int = 5
     warmup_epochs: float = 0.0
+    # Instead: a tenth of the rate until the training error is below this (paper, section 4.2, 110
+    # layers: 0.8); 0 is off.
+    warmup_error: float = 0.0
     momentum: float = 0.9
     # Coupled, as in the paper: the gradient of (w/2)*|k|^2 of every convolution
     # and dense kernel joins the momentum.
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
+    # Decay of the moving average of the weights, per step, such as 0.9999; 0 is off. The average is what
+    # is validated and exported.
+    ema: float = 0.0
+    # Training examples that the mean and variance of batch normalisation are computed from once more
+    # after training, as the authors do; 0 keeps the moving averages.
+    bn_examples: int = 0
+    # Weights to start from: a pushed model (its folder or one version), a .keras file, or published
+    # weights (.pth, .safetensors, .npz, .h5; models.import_weights). "" starts from scratch.
+    init_from: str = ""
+    # Stages that stay as they are in `init_from`: 1 is conv1, 2 is conv1 and conv2_x, and so on.
+    frozen_stages: int = 0
     # "float32", "mixed_bfloat16" or "mixed_float16".
     precision: str = "float32"
     # "auto", "mirrored", "one_device" or "tpu".
@@ -137,6 +170,7 @@ def check_transform(transform: Transform) -> None:
         _need(0 < value <= 1, f"transform.{name}", value, "must be above 0 and at most 1")
     _need(1 <= t.quality <= 100, "transform.quality", t.quality, "must be from 1 to 100")
     rule = f"must be at least transform.size={t.size}, or no crop fits"
+    _need(min(t.scales) >= t.size, "transform.test_scales", list(t.scales), rule)
     _need(t.test_shorter_side >= t.size, "transform.test_shorter_side", t.test_shorter_side, rule)
     smallest = t.test_shorter_side
     if t.crop == "scale":
@@ -161,25 +195,38 @@ def _check_model(model: Model) -> None:
         _need(fits, "model.depth", model.depth, rule)
     _choice("model.shortcut", model.shortcut, SHORTCUTS)
     _choice("model.variant", model.variant, VARIANTS)
+    _choice("model.pool", model.pool, POOLS)
 
 
 def _check_train(train: Train) -> None:
     _choice("train.schedule", train.schedule, SCHEDULES)
     _choice("train.precision", train.precision, PRECISIONS)
     _choice("train.strategy", train.strategy, STRATEGIES)
-    for name in ("batch_size", "epochs", "patience", "shuffle_buffer"):
+    for name in ("batch_size", "patience", "shuffle_buffer"):
         _at_least(f"train.{name}", getattr(train, name), 1)
-    for name in ("weight_decay", "seed", "cpu_devices", "warmup_epochs"):
+    _at_least("train.epochs", train.epochs, 0 if train.init_from else 1)
+    for name in ("weight_decay", "seed", "cpu_devices", "warmup_epochs", "bn_examples"):
         _at_least(f"train.{name}", getattr(train, name), 0)
     for name in ("learning_rate", "checkpoint_seconds"):
         value = getattr(train, name)
         _need(0 < value < math.inf, f"train.{name}", value, "must be a number above 0")
-    for name in ("momentum", "label_smoothing"):
+    for name in ("momentum", "label_smoothing", "warmup_error", "ema"):
         value = getattr(train, name)
         _need(0 <= value < 1, f"train.{name}", value, "must be at least 0 and below 1")
     rising = list(train.boundaries) == sorted(set(train.boundaries))
     _need(rising, "train.boundaries", list(train.boundaries), "must rise, as [30,60,80] does")
-    if train.warmup_epochs >= train.epochs:
+    _need(0 <= train.frozen_stages <= 5, "train.frozen_stages", train.frozen_stages, "must be from 0 to 5")
+    if train.frozen_stages and not train.init_from:
+        raise ValueError(
+            f"train.frozen_stages={train.frozen_stages}: stages can be frozen only when train.init_from "
+            "names the weights that they have."
+        )
+    if train.warmup_error and train.warmup_epochs:
+        raise ValueError(
+            f"train.warmup_error={train.warmup_error} and train.warmup_epochs={train.warmup_epochs}: choose "
+            "one warm-up and set the other to 0."
+        )
+    if train.epochs and train.warmup_epochs >= train.epochs:
         raise ValueError(
             f"train.warmup_epochs={train.warmup_epochs} does not fit into train.epochs={train.epochs}: "
             "lower it with --set train.warmup_epochs=0."

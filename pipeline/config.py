@@ -173,7 +173,7 @@ class Config:
         if not self.evaluate.protocols:
             raise ConfigError("evaluate.protocols is empty: name at least one, such as center.")
         for protocol in self.evaluate.protocols:
-            _one_of("evaluate.protocols", protocol, ("center", "ten_crop"))
+            _one_of("evaluate.protocols", protocol, settings.PROTOCOLS)
         _one_of("evaluate.protocol", self.evaluate.protocol, self.evaluate.protocols)
         for name in ("max_top1_error", "max_top5_error"):
             if not 0 < getattr(self.evaluate, name) < 1:
