@@ -20,7 +20,8 @@ import fcntl
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.markup import escape
 
@@ -30,6 +31,9 @@ from pipeline import presets
 from pipeline.config import Config, ConfigError, assign, to_dict
 from pipeline.paths import Paths
 from pipeline.progress import View, reason
+
+# Output artifacts of a node by name; pipeline.local_dag, which imports TFX, has the exact type.
+Outputs = dict[str, Any]
 
 
 def parse(argv: Sequence[str] | None = None) -> Config:
@@ -69,29 +73,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    return run(config)[0]
+
+
+def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
+    """Runs a checked configuration; returns the exit status of `main` and the outputs of every node."""
+    _environment()
     paths = Paths(config)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     view = View(os.path.join(paths.logs, f"{stamp}-{os.getpid()}.log"))
     start = time.monotonic()
+    nodes: dict[str, Outputs] = {}
     view.line(f"[bold]ResNet-TFX[/]  preset {config.preset}, pipeline {config.name}")
     try:
         with _locked(paths.lock), view.redirected():
             _store(config, view.log.removesuffix(".log") + ".config.json")
-            status = _run(config, paths, view)
+            status = _run(config, paths, view, nodes)
     except KeyboardInterrupt:
         view.line("\nInterrupted. Run the same command again to continue.")
         status = 130
     except ConfigError as error:
         view.line(f"[red]{escape(str(error))}[/]")
-        return 2
+        return 2, nodes
     except OSError as error:
         view.line(f"[red]{escape(str(error))}[/]: {paths.home} must be a folder that can be written (root=).")
-        return 2
+        return 2, nodes
     view.line(f"Total {time.monotonic() - start:.0f} s. Full log: {os.path.relpath(view.log)}")
-    return status
+    return status, nodes
 
 
-def _run(config: Config, paths: Paths, view: View) -> int:
+def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) -> int:
     try:
         if config.data.kind != "digits":
             source.check(to_dict(config.data))
@@ -106,6 +117,7 @@ def _run(config: Config, paths: Paths, view: View) -> int:
         runner.run(local_dag.build(config))
         if runner.nodes:
             summary.show(view, config, paths, runner.nodes)
+        nodes.update(runner.nodes)
     except SourceError as error:
         view.line(f"[red]{escape(reason(error))}[/]")
         return 2

@@ -1,0 +1,207 @@
+"""The studies: which runs, and what the paper (arXiv:1512.03385) published for them.
+
+No TensorFlow import: the command line reads this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pipeline.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One net of a study.
+
+    Attributes:
+      label: as in the paper, such as "ResNet-34 A".
+      settings: `section.field=value` assignments on top of the study's.
+      paper: published errors in percent, "top1" and "top5"; None where there is no number.
+    """
+
+    label: str
+    settings: tuple[str, ...]
+    paper: dict[str, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A set of runs and what is shown of them.
+
+    Attributes:
+      name: of the command line.
+      title: what is studied.
+      source: table or figure of the paper.
+      preset: where the configuration of every member starts from.
+      members: nets, in the paper's order.
+      kind: what the report shows: "curves", "table", "responses" or "gradients".
+      protocol: test protocol of the published errors.
+      caption: what the paper found.
+      settings: `section.field=value` assignments for all members.
+    """
+
+    name: str
+    title: str
+    source: str
+    preset: str
+    members: tuple[Member, ...]
+    kind: str
+    protocol: str
+    caption: str
+    settings: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One finished member.
+
+    Attributes:
+      member: label.
+      seed: of the training.
+      folder: the member's own.
+      config: of the run.
+      history: a row an epoch, as in history.csv; errors from 0 to 1.
+      steps_per_epoch: optimisation steps.
+      errors: protocol -> (top-1, top-5) error from 0 to 1 by the Evaluator, NaN where not measured.
+      parameters: with the statistics of batch normalisation.
+      seconds: of the Trainer.
+      model: folder of the pushed version.
+      transform_graph: folder of Transform's analysis.
+      train_files: glob pattern of the training examples, TFRecords.
+      commit: of the code, "" when unknown.
+    """
+
+    member: str
+    seed: int
+    folder: str
+    config: Config
+    history: list[dict[str, float]]
+    steps_per_epoch: int
+    errors: dict[str, tuple[float, float]]
+    parameters: int
+    seconds: float
+    model: str
+    transform_graph: str
+    train_files: str
+    commit: str
+
+
+def _cifar(depth: int, residual: bool = True, top1: float | None = None) -> Member:
+    settings = [f"model.depth={depth}"]
+    if not residual:
+        settings.append("model.residual=false")
+    if depth == 110:
+        # 0.1 is slightly too large to start with (section 4.2).
+        settings.append("train.warmup_error=0.8")
+    label = f"{'ResNet' if residual else 'plain'}-{depth}"
+    return Member(label, tuple(settings), None if top1 is None else {"top1": top1})
+
+
+def _imagenet(depth: int, shortcut: str, label: str, top1: float, top5: float | None = None) -> Member:
+    settings = [f"model.depth={depth}"]
+    settings.append(f"model.shortcut={shortcut}" if shortcut else "model.residual=false")
+    return Member(label, tuple(settings), {"top1": top1} | ({} if top5 is None else {"top5": top5}))
+
+
+_PLAIN = tuple(_cifar(depth, residual=False) for depth in (20, 32, 44, 56))
+_TABLE_6 = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43, 1202: 7.93}
+_RESNETS = {depth: _cifar(depth, top1=error) for depth, error in _TABLE_6.items()}
+_ALL_PROTOCOLS = ("evaluate.protocols=center,ten_crop,multi_scale",)
+
+_ALL = (
+    Study(
+        name="degradation",
+        title="Plain nets degrade with depth, residual nets do not",
+        source="Figures 1 and 6",
+        preset="cifar10",
+        members=(*_PLAIN, *(_RESNETS[depth] for depth in (20, 32, 44, 56, 110))),
+        kind="curves",
+        protocol="center",
+        caption="A deeper plain net has a higher training and test error; a deeper residual net a lower one.",
+    ),
+    Study(
+        name="degradation_imagenet",
+        title="Plain nets degrade with depth, residual nets do not (ImageNet)",
+        source="Figure 4 and Table 2",
+        preset="imagenet_paper",
+        members=(
+            _imagenet(18, "", "plain-18", 27.94),
+            _imagenet(34, "", "plain-34", 28.54),
+            _imagenet(18, "A", "ResNet-18 A", 27.88),
+            _imagenet(34, "A", "ResNet-34 A", 25.03),
+        ),
+        kind="curves",
+        protocol="ten_crop",
+        caption="34 layers are worse than 18 without shortcuts and better with them, at equal parameters.",
+        settings=_ALL_PROTOCOLS,
+    ),
+    Study(
+        name="shortcuts",
+        title="Identity and projection shortcuts",
+        source="Table 3",
+        preset="imagenet_paper",
+        members=(
+            _imagenet(34, "", "plain-34", 28.54, 10.02),
+            _imagenet(34, "A", "ResNet-34 A", 25.03, 7.76),
+            _imagenet(34, "B", "ResNet-34 B", 24.52, 7.46),
+            _imagenet(34, "C", "ResNet-34 C", 24.19, 7.40),
+            _imagenet(50, "B", "ResNet-50", 22.85, 6.71),
+            _imagenet(101, "B", "ResNet-101", 21.75, 6.05),
+            _imagenet(152, "B", "ResNet-152", 21.43, 5.71),
+        ),
+        kind="table",
+        protocol="ten_crop",
+        caption="A, B and C are all far better than the plain net and close to each other.",
+        settings=_ALL_PROTOCOLS,
+    ),
+    Study(
+        name="multi_scale",
+        title="Single models, fully convolutional at five scales",
+        source="Table 4",
+        preset="imagenet_paper",
+        members=(
+            _imagenet(34, "B", "ResNet-34 B", 21.84, 5.71),
+            _imagenet(34, "C", "ResNet-34 C", 21.53, 5.60),
+            _imagenet(50, "B", "ResNet-50", 20.74, 5.25),
+            _imagenet(101, "B", "ResNet-101", 19.87, 4.60),
+            _imagenet(152, "B", "ResNet-152", 19.38, 4.49),
+        ),
+        kind="table",
+        protocol="multi_scale",
+        caption="Error falls with depth up to 152 layers.",
+        settings=_ALL_PROTOCOLS,
+    ),
+    Study(
+        name="depth",
+        title="Depth of residual nets on CIFAR-10",
+        source="Table 6",
+        preset="cifar10",
+        members=tuple(_RESNETS.values()),
+        kind="table",
+        protocol="center",
+        caption="The test error falls with depth up to 110 layers; 1202 layers overfit.",
+    ),
+    Study(
+        name="responses",
+        title="Standard deviation of layer responses",
+        source="Figure 7",
+        preset="cifar10",
+        members=(_PLAIN[0], _PLAIN[3], _RESNETS[20], _RESNETS[56], _RESNETS[110]),
+        kind="responses",
+        protocol="center",
+        caption="Residual nets respond less than plain ones, and deeper residual nets less in every layer.",
+    ),
+    Study(
+        name="gradients",
+        title="Gradients of plain and residual nets with batch normalisation",
+        source="Section 4.1",
+        preset="cifar10",
+        members=(_PLAIN[0], _PLAIN[3], _RESNETS[20], _RESNETS[56]),
+        kind="gradients",
+        protocol="center",
+        caption="Gradients of plain nets have healthy norms: vanishing is not what makes them degrade.",
+    ),
+)
+
+STUDIES: dict[str, Study] = {study.name: study for study in _ALL}

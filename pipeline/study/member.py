@@ -1,0 +1,124 @@
+"""One run of a study in a process of its own: `python -m pipeline.study.member REQUEST.json`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline import local_runner
+from pipeline.config import from_dict, to_dict
+from pipeline.study.definitions import Result
+
+RESULT = "result.json"
+REQUEST = "request.json"
+
+
+def main() -> int:
+    """Runs the pipeline that the request describes and notes what came out; returns the exit status."""
+    with open(sys.argv[1]) as file:
+        request = json.load(file)
+    config = from_dict(request["config"])
+    status, nodes = local_runner.run(config)
+    if status == 0:
+        folder = os.path.dirname(os.path.abspath(sys.argv[1]))
+        _write(os.path.join(folder, RESULT), {**request, **_outcome(nodes, folder)})
+    return status
+
+
+def read(folder: str) -> Result | None:
+    """The result that a member's folder holds; None before its run has ended well."""
+    path = os.path.join(folder, RESULT)
+    if not os.path.exists(path):
+        return None
+    with open(path) as file:
+        found = json.load(file)
+    return Result(
+        member=found["member"],
+        seed=found["seed"],
+        folder=folder,
+        config=from_dict(found["config"]),
+        history=found["history"],
+        steps_per_epoch=found["steps_per_epoch"],
+        errors={name: (_number(top1), _number(top5)) for name, (top1, top5) in found["errors"].items()},
+        parameters=found["parameters"],
+        seconds=found["seconds"],
+        commit=found["commit"],
+        **{key: os.path.normpath(os.path.join(folder, found[key])) for key in _PATHS},
+    )
+
+
+# Relative to the member's folder, so that a study can be moved.
+_PATHS = ("model", "transform_graph", "train_files")
+
+
+def write_request(folder: str, member: str, config: Any) -> str:
+    """Writes what `main` reads; returns its path."""
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, REQUEST)
+    _write(path, {"member": member, "seed": config.train.seed, "config": to_dict(config)})
+    return path
+
+
+def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    from components import evaluation
+    from pipeline import figures
+
+    run = figures.uri(nodes["Trainer"], "model_run")
+    with open(os.path.join(run, "summary.json")) as file:
+        summary = json.load(file)
+    with open(os.path.join(run, "history.csv")) as file:
+        history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    errors = evaluation.errors(figures.uri(nodes["Evaluator"], "evaluation"))
+    examples = nodes["Transform"].get("transformed_examples") or nodes["ExampleGen"]["examples"]
+    paths = {
+        "model": figures.pushed_version(nodes["Pusher"]),
+        "transform_graph": figures.uri(nodes["Transform"], "transform_graph"),
+        "train_files": os.path.join(examples[0].uri, "Split-train", "*"),
+    }
+    return {
+        "history": history,
+        "steps_per_epoch": summary["steps"] // summary["epochs"],
+        "errors": {
+            name: [None if math.isnan(e) else e for e in (error.top1, error.top5)]
+            for name, error in errors.items()
+        },
+        "parameters": summary["parameters"],
+        "seconds": summary["seconds"],
+        "commit": _commit(),
+        **{key: os.path.relpath(path, folder) for key, path in paths.items()},
+    }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value  # JSON has no NaN
+
+
+def _commit() -> str:
+    """Commit of the code, with a + where files differ from it; "" outside a checkout."""
+    here = os.path.dirname(os.path.abspath(__file__))
+
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", "-C", here, *args], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "--short", "HEAD")
+        return f"{commit}+" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
+    except FileNotFoundError:  # no git on this machine
+        return ""
+
+
+def _write(path: str, tree: Mapping[str, Any]) -> None:
+    with open(f"{path}.tmp", "w") as file:
+        json.dump(tree, file, indent=1)
+    os.replace(f"{path}.tmp", path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
