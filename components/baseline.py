@@ -43,7 +43,9 @@ def comparable(old: str, new: str) -> bool:
     old, new = path_utils.serving_model_path(old), path_utils.serving_model_path(new)
     if not tf.io.gfile.exists(os.path.join(old, "saved_model.pb")):
         return False
-    return _labels(old) == _labels(new) and _protocols(old) >= _protocols(new)
+    theirs, ours = _protocols(old), _protocols(new)
+    # TFMA knows a single output by no name, and one of several by its own: not both in one evaluation.
+    return _labels(old) == _labels(new) and theirs >= ours and (len(theirs) > 1) == (len(ours) > 1)
 
 
 def _labels(path: str) -> str:

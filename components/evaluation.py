@@ -47,8 +47,12 @@ def eval_config(
         bounds = (
             {1: (max_top1_error, max_top1_increase), 5: (max_top5_error, None)} if name == protocol else {}
         )
-        metrics = "".join(_metric(k, *bounds.get(k, (None, None))) for k in (1, 5) if k == 1 or classes > 5)
-        specs.append(f'metrics_specs {{ output_names: "{name}" {metrics} }}')
+        metrics = "".join(
+            _metric(name, k, *bounds.get(k, (None, None))) for k in (1, 5) if k == 1 or classes > 5
+        )
+        # TFMA unwraps the dictionary of a model with one output, which then has no name.
+        output = f'output_names: "{name}"' if len(protocols) > 1 else ""
+        specs.append(f"metrics_specs {{ {output} {metrics} }}")
     return text_format.Parse(
         f"""
         model_specs {{ signature_name: "evaluate" label_key: "{LABEL}" }}
@@ -62,9 +66,9 @@ def eval_config(
     )
 
 
-def _metric(k: int, max_error: float | None, max_increase: float | None) -> str:
+def _metric(protocol: str, k: int, max_error: float | None, max_increase: float | None) -> str:
     name = "SparseCategoricalAccuracy" if k == 1 else "SparseTopKCategoricalAccuracy"
-    settings: dict[str, Any] = {"name": f"top{k}"} | ({"k": k} if k > 1 else {})
+    settings: dict[str, Any] = {"name": f"{protocol}_top{k}"} | ({"k": k} if k > 1 else {})
     bounds = ""
     if max_error is not None:
         bounds += f"value_threshold {{ lower_bound {{ value: {1 - max_error!r} }} }} "
@@ -95,8 +99,9 @@ def errors(uri: str, model: str = "") -> dict[str, Errors]:
     """
     found: dict[str, dict[str, float]] = {}
     for key, value in _overall(uri):
-        if key.name in ("top1", "top5") and not key.is_diff and _is(model, key.model_name):
-            found.setdefault(key.output_name, {})[key.name] = 1 - value.double_value.value
+        protocol, metric = _parts(key.name)
+        if metric in ("top1", "top5") and not key.is_diff and _is(model, key.model_name):
+            found.setdefault(protocol, {})[metric] = 1 - value.double_value.value
     return {name: Errors(e.get("top1", math.nan), e.get("top5", math.nan)) for name, e in found.items()}
 
 
@@ -115,12 +120,7 @@ def per_class(uri: str, protocol: str) -> dict[int, float]:
             continue
         for item in record.metric_keys_and_values:
             key = item.key
-            if (
-                key.name == "top1"
-                and key.output_name == protocol
-                and not key.is_diff
-                and _is("", key.model_name)
-            ):
+            if _parts(key.name) == (protocol, "top1") and not key.is_diff and _is("", key.model_name):
                 out[int(keys[0].int64_value)] = 1 - item.value.double_value.value
     return out
 
@@ -140,17 +140,24 @@ def verdict(uri: str) -> tuple[bool, list[str]]:
 
 def _reason(failure: Any, baseline: dict[str, Errors]) -> str:
     key, threshold = failure.metric_key, failure.metric_threshold
-    what = f"{key.output_name} {key.name.replace('top', 'top-')} error"
+    protocol, metric = _parts(key.name)
+    what = f"{protocol} {metric.replace('top', 'top-')} error"
     value = failure.metric_value.double_value.value
     if key.is_diff:
-        old = getattr(baseline[key.output_name], key.name)
+        old = getattr(baseline[protocol], metric)
         allowed = -threshold.change_threshold.absolute.value
         return (
             f"{what} is {old - value:.2%}, the blessed model has {old:.2%} "
             f"and may be exceeded by {abs(allowed) * 100:.2f} points (evaluate.max_top1_increase)"
         )
     bound = 1 - threshold.value_threshold.lower_bound.value
-    return f"{what} is {1 - value:.2%}, the bound is {bound:.2%} (evaluate.max_{key.name}_error)"
+    return f"{what} is {1 - value:.2%}, the bound is {bound:.2%} (evaluate.max_{metric}_error)"
+
+
+def _parts(metric: str) -> tuple[str, str]:
+    """Protocol and "top1" or "top5" of a metric of ours; others give what no caller looks for."""
+    protocol, _, metric = metric.rpartition("_")
+    return protocol, metric
 
 
 def _is(wanted: str, name: str) -> bool:

@@ -7,12 +7,17 @@ mirror. Pixels are RGB, float32, 0..255 until the mean is subtracted.
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from models import views
 from models.settings import Transform, check_transform
+
+CONSTANTS_FILE = "augmentation.npz"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +37,40 @@ class Constants:
     covariance: np.ndarray
     labels: tuple[str, ...]
     class_counts: tuple[int, ...]
+
+
+def write_constants(path: str, constants: Constants, settings: Transform) -> None:
+    """Writes what was measured, and the settings that it was measured with, as a NumPy archive."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **vars(constants), settings=json.dumps(dataclasses.asdict(settings)))
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(buffer.getvalue())
+
+
+def read_constants(path: str) -> tuple[Constants, Transform]:
+    """Reads what `write_constants` has written.
+
+    Raises:
+      tf.errors.NotFoundError: there is no such file. ValueError: its settings are not of this version.
+    """
+    with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read())) as values:
+        constants = Constants(
+            pixel_mean=values["pixel_mean"],
+            channel_mean=values["channel_mean"],
+            covariance=values["covariance"],
+            labels=tuple(str(label) for label in values["labels"]),
+            class_counts=tuple(int(count) for count in values["class_counts"]),
+        )
+        fields: dict[str, Any] = json.loads(str(values["settings"]))
+    known = {field.name for field in dataclasses.fields(Transform)}
+    if unknown := sorted(set(fields) - known):
+        raise ValueError(
+            f"{path} was written by another version of this project, whose setting transform.{unknown[0]} is "
+            "not known here; use that version, or run Transform and Trainer again."
+        )
+    if "test_scales" in fields:  # JSON has no tuples
+        fields["test_scales"] = tuple(fields["test_scales"])
+    return constants, Transform(**fields)
 
 
 def strengthen(settings: Transform, strength: float) -> Transform:
@@ -124,10 +163,32 @@ def ten_crop(encoded: tf.Tensor, settings: Transform, constants: Constants) -> t
     return tf.concat([crops, tf.reverse(crops, axis=[2])], axis=0)
 
 
+def whole(pixels: tf.Tensor, shorter_side: tf.Tensor | int, constants: Constants) -> tf.Tensor:
+    """The image at a shorter side, without the ends of one that is longer than 3:1.
+
+    Args:
+      pixels: uint8 [H, W, 3], of `views.decode`.
+      shorter_side: in pixels.
+      constants: the mean.
+
+    Returns:
+      float32 [h, w, 3], the smaller of both `shorter_side` and the larger 3 times that at most; RGB, mean
+      colour subtracted: a mean image has another size.
+    """
+    view, sides = views.whole_view(tf.shape(pixels)[:2], shorter_side)
+    return subtract_channel_mean(views.look_at(pixels, view, sides), constants)
+
+
 def subtract_mean(images: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
     """Subtracts the mean image or mean colour from float32 [..., size, size, 3], RGB, 0..255."""
-    mean = constants.pixel_mean if settings.mean == "pixel" else constants.channel_mean
-    return images - tf.constant(mean, tf.float32)
+    if settings.mean == "channel":
+        return subtract_channel_mean(images, constants)
+    return images - tf.constant(constants.pixel_mean, tf.float32)
+
+
+def subtract_channel_mean(images: tf.Tensor, constants: Constants) -> tf.Tensor:
+    """Subtracts the mean colour from float32 [..., 3], RGB, 0..255."""
+    return images - tf.constant(constants.channel_mean, tf.float32)
 
 
 def _colour_noise(seed: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:

@@ -24,6 +24,9 @@ from models.settings import Train
 
 # The metric that plateaus are counted on.
 VALIDATION_ERROR = "val_top1_error"
+# Steps over which the training error is taken that ends a warm-up (train.warmup_error).
+WINDOW = 50
+_TRAINING_ERROR = "top1_error"
 _GUARD_SECONDS = 5.0
 
 
@@ -43,6 +46,7 @@ class Run:
       history: one row of figures for each epoch done.
       images_per_second: of the training steps since the start of this process, without validation and
         without the first step, which compiles; 0 until two steps are done.
+      warm_after: steps that the warm-up of `train.warmup_error` took; None until it is over.
     """
 
     train: Train
@@ -51,6 +55,9 @@ class Run:
     step: int = 0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     images_per_second: float = 0.0
+    warm_after: int | None = None
+    # Steps done, and wrong answers in them, when the training error was last looked at.
+    _looked: tuple[int, int] = (0, 0)
     # Steps of this epoch that an earlier process did, and the mean metrics over them.
     _inherited: int = 0
     _means: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -70,7 +77,8 @@ class Run:
         """Of the step to come."""
         plateau = self.train.schedule == "plateau"
         errors = [row[VALIDATION_ERROR] for row in self.history] if plateau else []
-        return schedules.learning_rate(self.train, self.steps_done, self.steps_per_epoch, errors)
+        warm = self.warm_after is not None
+        return schedules.learning_rate(self.train, self.steps_done, self.steps_per_epoch, errors, warm)
 
     def enter(self, batch: int) -> None:
         """Notes that `batch` steps of the present `fit` epoch are done."""
@@ -80,6 +88,25 @@ class Run:
         """Notes the end of an epoch and its figures."""
         self.epoch, self.step, self._inherited, self._means = self.epoch + 1, 0, 0, {}
         self.history.append({"epoch": float(self.epoch), **row})
+
+    def look(self, model: keras.Model) -> None:
+        """Ends a warm-up when the training error of the last `WINDOW` steps is low enough.
+
+        Waits for the device every `WINDOW` steps until then.
+        """
+        steps = self.steps_done - self._looked[0]
+        if not self.train.warmup_error or self.warm_after is not None or steps < WINDOW:
+            return
+        wrong = self._wrong(model)
+        if (wrong - self._looked[1]) / (steps * self.train.batch_size) < self.train.warmup_error:
+            self.warm_after = self.steps_done
+        self._looked = (self.steps_done, wrong)
+
+    def _wrong(self, model: keras.Model) -> int:
+        """Training examples answered wrongly so far: means become counts again, which adds up exactly."""
+        means = [(row[_TRAINING_ERROR], self.steps_per_epoch) for row in self.history]
+        means.append((self.metrics(model).get(_TRAINING_ERROR, 0.0), self.step))
+        return sum(round(mean * steps * self.train.batch_size) for mean, steps in means)
 
     def merged(self, means: dict[str, float]) -> dict[str, float]:
         """Means over this epoch's steps, those of an earlier process included."""
@@ -106,6 +133,8 @@ class Run:
             "step": self.step,
             "metrics": self.metrics(model),
             "history": self.history,
+            "warm_after": self.warm_after,
+            "looked": self._looked,
         }
 
     def resume(self, position: dict[str, Any]) -> None:
@@ -113,6 +142,7 @@ class Run:
         self.epoch, self.step = position["epoch"], position["step"]
         self.history = position["history"]
         self._inherited, self._means = position["step"], position["metrics"]
+        self.warm_after, self._looked = position["warm_after"], tuple(position["looked"])
 
 
 class Follow(keras.callbacks.Callback):
@@ -125,6 +155,7 @@ class Follow(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self.run.enter(batch)
+        self.run.look(self.model)
         rate = self.run.learning_rate
         if rate != self._rate:
             self.model.optimizer.learning_rate = rate

@@ -1,4 +1,4 @@
-"""One SavedModel for Evaluator, Pusher and TensorFlow Serving.
+"""One SavedModel for Evaluator, Pusher and TensorFlow Serving: a network, or an ensemble of several.
 
 Signatures (the batch dimension is always None, all floats are float32):
 
@@ -8,45 +8,54 @@ Signatures (the batch dimension is always None, all floats are float32):
 | top_k            | image_bytes: string, JPEG or PNG               | classes string [n, k], scores [n, k]  |
 | classify         | inputs: string, serialized tf.Example          | classes string [n, k], scores [n, k]  |
 | serving_tensor   | images: float32 [n, size, size, 3], RGB 0..255 | probabilities [n, classes]            |
+| features         | images: float32 [n, H, W, 3], RGB 0..255       | c2 .. c5: maps [n, h, w, channels]    |
 | evaluate         | examples: string, serialized tf.Example        | one [n, classes] a protocol, by name  |
 
-k is 5, or the number of classes when that is less. All image signatures use the central test crop.
-`serving_tensor` takes images that are cropped already and subtracts the mean. The tf.Examples need
-`image/encoded` alone. Beside the model lie assets/labels.txt (class names in label order),
-assets.extra/model.keras (the network, for warm starts) and assets.extra/tf_serving_warmup_requests.
+k is 5, or the number of classes when that is less. serving_default, top_k and classify use the central test
+crop; the tf.Examples need `image/encoded` alone. `serving_tensor` takes images that are cropped already and
+subtracts the mean; an ensemble has it when all its networks see the same size. `features` is the backbone for
+detection and segmentation: the last map of each stage (c2 .. c4 of a CIFAR network) for images of any size,
+of which it subtracts the mean colour; an ensemble has none.
+
+Beside the model lie assets/labels.txt (names of the classes for people, in label order) and, in assets.extra,
+tf_serving_warmup_requests. A single network also leaves there what it takes to go on with it: model.keras and
+augmentation.npz (means, classes and settings that it was trained with); an ensemble leaves ensemble.json, the
+folders of its members.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from models import augmentation
-from models.augmentation import Constants
-from models.protocols import find, in_parts, predict, probabilities
-from models.settings import Transform
+from models import augmentation, resnet
+from models.protocols import Network, as_members, find, in_parts, predict, probabilities
 
 TOP_K = 5
+EXTRA = "assets.extra"
 LABELS_FILE = "labels.txt"
 KERAS_FILE = "model.keras"
+ENSEMBLE_FILE = "ensemble.json"
 WARMUP_FILE = "tf_serving_warmup_requests"
 
 _EXAMPLE = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+_Signature = tuple[str, Callable[[tf.Tensor], dict[str, tf.Tensor]], tf.TensorSpec]
 
 
 def export(
-    model: keras.Model,
+    networks: Network | Sequence[Network],
     path: str,
-    settings: Transform,
-    constants: Constants,
+    names: Sequence[str] | None,
     protocols: Sequence[str],
     sub_batch: int = 32,
+    members: Sequence[str] = (),
 ) -> None:
     """Writes the SavedModel; what was at `path` before is removed first.
 
@@ -54,25 +63,31 @@ def export(
     whole as soon as `path` exists; object stores copy file by file.
 
     Args:
-      model: images float32 [n, size, size, 3], mean subtracted -> logits [n, classes] of any float type.
+      networks: one, or the members of an ensemble, whose probabilities are averaged.
       path: folder to write.
-      settings: what the crops are.
-      constants: means and labels.
+      names: of the classes, for people, in label order; None or none are the class names of the data.
       protocols: names of models.protocols.PROTOCOLS, the outputs of `evaluate`.
-      sub_batch: most images that are in the network at a time, whatever batch comes in.
+      sub_batch: most images that are in the network at a time, whatever batch comes in (except into
+        `features`, whose answer is much larger than the images).
+      members: where the networks of an ensemble came from, for the record.
 
     Raises:
-      ValueError: unknown or no protocol, or a model with another number of classes than `constants`.
+      ValueError: unknown or no protocol, names or a model with another number of classes than the data, or
+        networks with different classes.
     """
-    _check(model, constants, protocols)
+    networks = as_members(networks)
+    names = tuple(names or networks[0].constants.labels)
+    _check(networks, names, protocols)
     # Endpoints bring their variables along; tracking the model as well would store every weight twice.
     archive = keras.export.ExportArchive()
-    for name, function, spec in _signatures(model, settings, constants, protocols, sub_batch):
+    signatures = _signatures(networks, names, protocols, sub_batch)
+    for name, function, spec in signatures:
         archive.add_endpoint(name, function, input_signature=[spec])
     part = f"{path.rstrip('/')}.{uuid.uuid4().hex[:8]}.part"
     try:
         archive.write_out(part, verbose=False)
-        _write_files(part, model, settings, constants)
+        _write_files(part, networks, names, members)
+        _write_warm_up(part, [name for name, _, _ in signatures], networks[0].settings.size)
         if tf.io.gfile.exists(path):
             tf.io.gfile.rmtree(path)
         tf.io.gfile.rename(part, path)
@@ -81,13 +96,16 @@ def export(
             tf.io.gfile.rmtree(part)
 
 
-def _check(model: keras.Model, constants: Constants, protocols: Sequence[str]) -> None:
-    classes = len(constants.labels)
-    if model.output_shape[-1] != classes:
-        raise ValueError(
-            f"The model has {model.output_shape[-1]} outputs but the data has {classes} classes; "
-            "build the model with the number of classes of the TransformGraph."
-        )
+def _check(networks: Sequence[Network], names: Sequence[str], protocols: Sequence[str]) -> None:
+    classes = len(networks[0].constants.labels)
+    if len(names) != classes:
+        raise ValueError(f"There are {len(names)} label names for {classes} classes; give one for each.")
+    for network in networks:
+        if network.model.output_shape[-1] != classes:
+            raise ValueError(
+                f"The model has {network.model.output_shape[-1]} outputs but the data has {classes} classes; "
+                "build the model with the number of classes of the TransformGraph."
+            )
     if not protocols:
         raise ValueError("No test protocol was given to export; name at least one, such as center.")
     for name in protocols:
@@ -95,75 +113,119 @@ def _check(model: keras.Model, constants: Constants, protocols: Sequence[str]) -
 
 
 def _signatures(
-    model: keras.Model, settings: Transform, constants: Constants, protocols: Sequence[str], sub_batch: int
-) -> list[tuple[str, Callable, tf.TensorSpec]]:
+    networks: Sequence[Network], names: Sequence[str], protocols: Sequence[str], sub_batch: int
+) -> list[_Signature]:
     """Name, function and input of every signature."""
-    classes = len(constants.labels)
-
-    def forward(images: tf.Tensor) -> tf.Tensor:
-        return model(images, training=False)
-
-    def scores(image_bytes: tf.Tensor, names: Sequence[str]) -> dict[str, tf.Tensor]:
-        return predict(forward, image_bytes, names, settings, constants, sub_batch)
-
-    def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": scores(image_bytes, ["center"])["center"]}
-
-    def top_k(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        best, index = tf.math.top_k(
-            scores(image_bytes, ["center"])["center"], min(TOP_K, len(constants.labels))
-        )
-        return {"classes": tf.gather(tf.constant(constants.labels), index), "scores": best}
-
-    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return top_k(tf.io.parse_example(inputs, _EXAMPLE)["image/encoded"])
-
-    def serving_tensor(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        def part(images: tf.Tensor) -> tf.Tensor:
-            return probabilities(forward(augmentation.subtract_mean(images, settings, constants)))
-
-        return {"probabilities": in_parts(part, images, sub_batch, classes)}
-
-    def evaluate(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return scores(tf.io.parse_example(examples, _EXAMPLE)["image/encoded"], protocols)
 
     def strings(name: str) -> tf.TensorSpec:
         return tf.TensorSpec([None], tf.string, name)
 
-    shape = [None, settings.size, settings.size, 3]
+    # One graph for three signatures: deep networks take long to trace.
+    @tf.function(input_signature=[strings("image_bytes")], autograph=False)
+    def center(image_bytes: tf.Tensor) -> tf.Tensor:
+        return predict(networks, image_bytes, ["center"], sub_batch)["center"]
+
+    def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": center(image_bytes)}
+
+    def top_k(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        best, index = tf.math.top_k(center(image_bytes), min(TOP_K, len(names)))
+        return {"classes": tf.gather(tf.constant(names), index), "scores": best}
+
+    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return top_k(tf.io.parse_example(inputs, _EXAMPLE)["image/encoded"])
+
+    def evaluate(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        encoded = tf.io.parse_example(examples, _EXAMPLE)["image/encoded"]
+        return predict(networks, encoded, protocols, sub_batch)
+
     return [
         ("serving_default", serving_default, strings("image_bytes")),
         ("top_k", top_k, strings("image_bytes")),
         ("classify", classify, strings("inputs")),
-        ("serving_tensor", serving_tensor, tf.TensorSpec(shape, tf.float32, "images")),
+        *_tensor_signatures(networks, sub_batch),
         ("evaluate", evaluate, strings("examples")),
     ]
 
 
-def _write_files(path: str, model: keras.Model, settings: Transform, constants: Constants) -> None:
-    assets, extra = os.path.join(path, "assets"), os.path.join(path, "assets.extra")
+def _tensor_signatures(networks: Sequence[Network], sub_batch: int) -> list[_Signature]:
+    """Those that take pixels; an ensemble lacks what its networks do not have in common."""
+
+    def probability(network: Network, images: tf.Tensor) -> tf.Tensor:
+        images = augmentation.subtract_mean(images, network.settings, network.constants)
+        return probabilities(network.forward(images))
+
+    def mean(images: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean([probability(network, images) for network in networks], axis=0)
+
+    def serving_tensor(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": in_parts(mean, images, sub_batch, len(networks[0].constants.labels))}
+
+    def pixels(size: int | None) -> tf.TensorSpec:
+        return tf.TensorSpec([None, size, size, 3], tf.float32, "images")
+
+    signatures: list[_Signature] = []
+    sizes = {network.settings.size for network in networks}
+    if len(sizes) == 1:
+        signatures.append(("serving_tensor", serving_tensor, pixels(*sizes)))
+    if len(networks) == 1:
+        signatures.append(("features", _features(networks[0]), pixels(None)))
+    return signatures
+
+
+def _features(network: Network) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    backbone = resnet.feature_maps(network.model)
+
+    def features(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = augmentation.subtract_channel_mean(images, network.constants)
+        rows = tf.shape(images)[0]
+        # Some of TensorFlow's fused kernels fail on an empty batch: an image is appended to one.
+        images = tf.pad(images, [[0, tf.cast(rows == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+        maps = backbone(images, training=False)
+        return {name: tf.cast(x[:rows], tf.float32) for name, x in maps.items()}
+
+    return features
+
+
+def _write_files(
+    path: str, networks: Sequence[Network], names: Sequence[str], members: Sequence[str]
+) -> None:
+    assets, extra = os.path.join(path, "assets"), os.path.join(path, EXTRA)
     for folder in (assets, extra):
         tf.io.gfile.makedirs(folder)
     with tf.io.gfile.GFile(os.path.join(assets, LABELS_FILE), "w") as file:
-        file.write("".join(f"{label}\n" for label in constants.labels))
-    model.save(os.path.join(extra, KERAS_FILE))
-    with tf.io.TFRecordWriter(os.path.join(extra, WARMUP_FILE)) as writer:
-        for name, value in _warmup_inputs(settings).items():
-            writer.write(_prediction_log(*name, value).SerializeToString())
+        file.write("".join(f"{name}\n" for name in names))
+    if len(networks) == 1:
+        [network] = networks
+        network.model.save(os.path.join(extra, KERAS_FILE))
+        constants = os.path.join(extra, augmentation.CONSTANTS_FILE)
+        augmentation.write_constants(constants, network.constants, network.settings)
+    else:
+        with tf.io.gfile.GFile(os.path.join(extra, ENSEMBLE_FILE), "w") as file:
+            file.write(json.dumps({"members": list(members)}, indent=1))
 
 
-def _warmup_inputs(settings: Transform) -> dict[tuple[str, str], np.ndarray]:
-    """(signature, input) -> one request's batch, for each serving signature."""
+def _write_warm_up(path: str, signatures: Collection[str], size: int) -> None:
+    """One request for each serving signature that the model has."""
+    with tf.io.TFRecordWriter(os.path.join(path, EXTRA, WARMUP_FILE)) as writer:
+        for (signature, name), value in _warmup_inputs(size).items():
+            if signature in signatures:
+                writer.write(_prediction_log(signature, name, value).SerializeToString())
+
+
+def _warmup_inputs(size: int) -> dict[tuple[str, str], np.ndarray]:
+    """(signature, input) -> a batch of one."""
     photo = _photo(375, 500)  # the usual size of an ImageNet photograph
     jpeg = tf.io.encode_jpeg(photo, quality=90).numpy()
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[jpeg]))
     example = tf.train.Example(features=tf.train.Features(feature={"image/encoded": feature}))
-    images = tf.image.resize(photo[tf.newaxis], [settings.size, settings.size], antialias=True).numpy()
+    images = tf.image.resize(photo[tf.newaxis], [size, size], antialias=True).numpy()
     return {
         ("serving_default", "image_bytes"): np.array([jpeg], object),
         ("top_k", "image_bytes"): np.array([jpeg], object),
         ("classify", "inputs"): np.array([example.SerializeToString()], object),
         ("serving_tensor", "images"): images,
+        ("features", "images"): images,
     }
 
 

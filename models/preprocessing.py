@@ -7,9 +7,6 @@ colour, RGB covariance, and the settings they were measured with. `load_constant
 from __future__ import annotations
 
 import collections
-import dataclasses
-import io
-import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,8 +22,6 @@ from tfx_bsl.coders import batch_util
 from models import augmentation, views
 from models.augmentation import Constants
 from models.settings import Transform, check_transform
-
-ASSET = "augmentation.npz"
 
 # Beam would hand over up to 1,000 photographs at a time; with this it is at most 20 MiB of them. Set here
 # because every runner imports this module, in the process that builds the Beam job, before it does so.
@@ -66,19 +61,12 @@ def load_constants(transform_graph_path: str) -> Constants:
       FileNotFoundError: the folder is no TransformGraph of this project.
     """
     folder = tft.TFTransformOutput(transform_graph_path).transform_savedmodel_dir
-    path = os.path.join(folder, tf.saved_model.ASSETS_DIRECTORY, ASSET)
+    path = os.path.join(folder, tf.saved_model.ASSETS_DIRECTORY, augmentation.CONSTANTS_FILE)
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(
             f"{path} does not exist; give the TransformGraph folder of a finished Transform run."
         )
-    with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read())) as values:
-        return Constants(
-            pixel_mean=values["pixel_mean"],
-            channel_mean=values["channel_mean"],
-            covariance=values["covariance"],
-            labels=tuple(str(label) for label in values["labels"]),
-            class_counts=tuple(int(count) for count in values["class_counts"]),
-        )
+    return augmentation.read_constants(path)[0]
 
 
 def _flat(column: Any) -> tf.Tensor:
@@ -96,7 +84,7 @@ def _analyze(columns: Mapping[str, tf.Tensor], settings: Transform) -> None:
     # The path is a constant of the graph, which makes the file one of its assets.
     tft.experimental.ptransform_analyzer(
         inputs=[columns["image/class/label"], columns["image/class/synset"], *totals],
-        ptransform=_Measure(json.dumps(dataclasses.asdict(settings))),
+        ptransform=_Measure(settings),
         output_dtypes=[tf.string],
         output_shapes=[[]],
         output_asset_default_values=[b""],
@@ -136,12 +124,12 @@ def _totals(encoded: tf.Tensor, rows: tf.Tensor, settings: Transform) -> tuple[t
 class _Measure(tft_beam.experimental.PTransformAnalyzer):
     """Batches of (labels, synsets, counts, image sums, outer sums) -> path of the written asset."""
 
-    def __init__(self, settings: str):
+    def __init__(self, settings: Transform):
         super().__init__()
         self._settings = settings
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
-        path = os.path.join(self.base_temp_dir, ASSET)
+        path = os.path.join(self.base_temp_dir, augmentation.CONSTANTS_FILE)
         total = batches | "Sum" >> beam.CombineGlobally(_Sum())
         return total | "Write" >> beam.Map(_write, path, self._settings)
 
@@ -168,7 +156,7 @@ class _Sum(beam.CombineFn):
         return total
 
 
-def _write(total: tuple, path: str, settings: str) -> np.ndarray:
+def _write(total: tuple, path: str, settings: Transform) -> np.ndarray:
     classes, count, image, outer = total
     if not count:
         raise ValueError(
@@ -179,19 +167,15 @@ def _write(total: tuple, path: str, settings: str) -> np.ndarray:
     pixel_mean = image / count
     mean = pixel_mean.mean((0, 1))
     pixels = count * pixel_mean.shape[0] * pixel_mean.shape[1]
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
+    measured = Constants(
         pixel_mean=pixel_mean.astype(np.float32),
         channel_mean=mean.astype(np.float32),
         covariance=(outer / pixels - np.outer(mean, mean)).astype(np.float32),
-        labels=labels,
-        class_counts=counts,
-        settings=settings,
+        labels=tuple(labels),
+        class_counts=tuple(counts),
     )
     tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(buffer.getvalue())
+    augmentation.write_constants(path, measured, settings)
     return np.array(path.encode())
 
 

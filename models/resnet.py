@@ -6,9 +6,9 @@ Runs on any Keras backend, always channels-last. Every builder returns a functio
 Where the paper leaves a choice:
   - Padding is explicit (3 before conv1, 1 before every strided 3x3), as in Caffe, not TensorFlow's
     "SAME", which shifts strided windows. 224 gives 112, 56, 28, 14, 7.
-  - pool1 pads 1 on every side, as torchvision and keras.applications do, so that their weights fit.
-    The authors' Caffe model pads the bottom and right only: same sizes for even maps, windows one
-    pixel further on.
+  - pool1 pads 1 on every side, as torchvision and keras.applications do, so that their weights fit
+    (pool="symmetric"). The authors' Caffe model pads nothing and rounds up: the bottom and right
+    only, windows one pixel further on (pool="caffe"). 112 gives 56 either way.
   - "Initialization as in [13]" is its equation 10: a normal of variance 2 / fan_in, not truncated
     (Caffe's MSRAFiller).
 """
@@ -16,12 +16,14 @@ Where the paper leaves a choice:
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable
 
 import keras
 
-from models.settings import BLOCKS, SHORTCUTS, VARIANTS, Model
+from models.layers import BatchNormalization, ZeroPadShortcut
+from models.settings import BLOCKS, POOLS, SHORTCUTS, VARIANTS, Model
 
 FILTERS = (64, 128, 256, 512)
 CIFAR_FILTERS = (16, 32, 64)
@@ -29,7 +31,6 @@ BOTTLENECK_FROM = 50
 EXPANSION = 4
 BN_MOMENTUM = 0.9
 BN_EPSILON = 1e-5
-_FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def build(settings: Model, classes: int, weight_decay: float = 0.0) -> keras.Model:
@@ -49,6 +50,7 @@ def build(settings: Model, classes: int, weight_decay: float = 0.0) -> keras.Mod
             residual=settings.residual,
             shortcut=settings.shortcut,
             variant=settings.variant,
+            pool=settings.pool,
             classes=classes,
             weight_decay=weight_decay,
         )
@@ -69,6 +71,7 @@ def resnet(
     residual: bool = True,
     shortcut: str = "B",
     variant: str = "v1",
+    pool: str = "symmetric",
     classes: int = 1000,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     weight_decay: float = 0.0,
@@ -82,6 +85,8 @@ def resnet(
         C (projections everywhere).
       variant: "v1" strides in the first 1x1 of a bottleneck (the paper), "v1.5" in its 3x3. 18 and
         34 have no 1x1: both are the same net.
+      pool: "symmetric" pads the first max pooling by 1 on every side, "caffe" at the bottom and right
+        only.
       classes: number of outputs.
       input_shape: (height, width, channels) of an image; None is any size.
       weight_decay: wd of the paper: the gradient wd * kernel joins the momentum. Convolution and
@@ -98,6 +103,8 @@ def resnet(
         raise ValueError(f"depth must be one of {', '.join(map(str, BLOCKS))}. Received: {depth}.")
     if variant not in VARIANTS:
         raise ValueError(f"variant must be v1 or v1.5. Received: {variant!r}.")
+    if pool not in POOLS:
+        raise ValueError(f"pool must be symmetric or caffe. Received: {pool!r}.")
     net = _Builder(depth, residual, shortcut, classes, weight_decay)
     block: Callable[..., keras.KerasTensor] = net.basic
     if depth >= BOTTLENECK_FROM:
@@ -106,8 +113,9 @@ def resnet(
     inputs = keras.Input(input_shape, name="images")
     x = net.conv_bn(inputs, 64, 7, 2, "conv1")
     x = net.relu(x, "conv1_relu")
-    # Zeros never win against ReLU outputs, so this is padding with minus infinity.
-    x = _pad(x, 1, "pool1_pad")
+    # Zeros never win against ReLU outputs, so this is padding with minus infinity. At the bottom and
+    # right it is Caffe's rounding up: a window that starts inside is kept.
+    x = _pad(x, 1 if pool == "symmetric" else ((0, 1), (0, 1)), "pool1_pad")
     x = keras.layers.MaxPooling2D(3, 2, data_format="channels_last", name="pool1_pool")(x)
     for stage, (filters, blocks) in enumerate(zip(FILTERS, BLOCKS[depth], strict=True), start=2):
         for index in range(1, blocks + 1):
@@ -144,6 +152,58 @@ def cifar_resnet(
     return net.head(inputs, x, f"cifar_resnet{depth}" if residual else f"cifar_plain{depth}")
 
 
+def feature_maps(model: keras.Model) -> keras.Model:
+    """The output of every stage, after its last ReLU.
+
+    Returns:
+      A model that shares the weights of `model`: images [B, H, W, 3] to a dict of "c2" .. "c5" ("c4" in
+      the CIFAR family), each [B, h, w, channels].
+
+    Raises:
+      ValueError: `model` is none of ours.
+    """
+    last: dict[str, keras.KerasTensor] = {}
+    for layer in model.layers:
+        if match := re.fullmatch(r"conv(\d)_block\d+_out", layer.name):
+            last[f"c{match[1]}"] = layer.output  # layers are in the order of the graph
+    _need(bool(last), model, "no block's output (conv2_block1_out)")
+    return keras.Model(model.input, last, name=f"{model.name}_features")
+
+
+def head_parts(model: keras.Model) -> tuple[keras.Model, keras.layers.Dense]:
+    """The network before its global pooling, and the dense layer after it; both share its weights.
+
+    Returns:
+      (images [B, H, W, 3] -> the last feature map [B, h, w, channels], layer [B, channels] -> logits).
+
+    Raises:
+      ValueError: `model` is none of ours.
+    """
+    found = {layer.name: layer for layer in model.layers}
+    _need({"avg_pool", "logits"} <= found.keys(), model, "no layers avg_pool and logits")
+    trunk = keras.Model(model.input, found["avg_pool"].input, name=f"{model.name}_trunk")
+    return trunk, found["logits"]
+
+
+def stage_layers(model: keras.Model, stages: int) -> list[keras.layers.Layer]:
+    """The layers of the first stages, in the order of the graph.
+
+    Args:
+      model: one of ours.
+      stages: 1 is conv1, 2 is conv1 and conv2_x, and so on; 0 is none.
+
+    Raises:
+      ValueError: the network has fewer stages, or is none of ours.
+    """
+    numbers = [re.match(r"conv(\d)_", layer.name) for layer in model.layers]
+    count = max((int(match[1]) for match in numbers if match), default=0)
+    _need(count > 0, model, "no layers of a stage (conv1_conv)")
+    if not 0 <= stages <= count:
+        raise ValueError(f"stages must be from 0 to {count}, all of {model.name}. Received: {stages}.")
+    pairs = zip(model.layers, numbers, strict=True)
+    return [layer for layer, match in pairs if match and int(match[1]) <= stages]
+
+
 def macs(model: keras.Model, size: int) -> int:
     """Multiply-adds of the convolutions and dense layers for one size x size image."""
     shapes = {id(model.input): (1, size, size, model.input.shape[-1])}
@@ -158,60 +218,6 @@ def macs(model: keras.Model, size: int) -> int:
         if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
             total += math.prod(layer.kernel.shape) * math.prod(shape[1:-1])
     return total
-
-
-@keras.saving.register_keras_serializable(package="resnet_tfx")
-class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' layer, with TensorFlow's fused kernel in training: 2.1 times the images/s on a CPU.
-
-    The moving variance gathers unbiased batch variances there, as in the paper of batch normalisation,
-    Caffe and PyTorch; Keras gathers biased ones.
-    """
-
-    def call(self, inputs, training=None, mask=None):
-        fused = keras.backend.backend() == "tensorflow" and self.compute_dtype in _FUSED_DTYPES
-        if not (fused and training and self.trainable):
-            return super().call(inputs, training=training, mask=mask)
-        import tensorflow as tf  # no other backend has it
-
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=tf.cast(self.gamma, tf.float32),
-            offset=tf.cast(self.beta, tf.float32),
-            mean=tf.zeros([0]),
-            variance=tf.zeros([0]),
-            epsilon=self.epsilon,
-            is_training=True,
-        )
-        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
-        return outputs
-
-
-@keras.saving.register_keras_serializable(package="resnet_tfx")
-class ZeroPadShortcut(keras.layers.Layer):
-    """Option A: every `stride`-th pixel, and zero channels appended up to `filters`.
-
-    [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), filters]; no parameters.
-    """
-
-    def __init__(self, filters: int, stride: int, **kwargs):
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.stride = stride
-
-    def call(self, x):
-        if self.stride > 1:
-            x = x[:, :: self.stride, :: self.stride, :]
-        return keras.ops.pad(x, [[0, 0], [0, 0], [0, 0], [0, self.filters - x.shape[-1]]])
-
-    def compute_output_shape(self, input_shape):
-        batch, height, width, _ = input_shape
-        sides = (None if side is None else -(-side // self.stride) for side in (height, width))
-        return (batch, *sides, self.filters)
-
-    def get_config(self):
-        return {**super().get_config(), "filters": self.filters, "stride": self.stride}
 
 
 class _Builder:
@@ -302,9 +308,14 @@ class _Builder:
         return keras.regularizers.L2(self.decay) if self.decay else None
 
 
-def _pad(x, width: int, name: str):
+def _pad(x, width: int | tuple[tuple[int, int], tuple[int, int]], name: str):
     return keras.layers.ZeroPadding2D(width, data_format="channels_last", name=name)(x)
 
 
 def _he_normal() -> keras.Initializer:
     return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
+
+
+def _need(holds: bool, model: keras.Model, lack: str) -> None:
+    if not holds:
+        raise ValueError(f"{model.name} has {lack}; give a network that models.resnet built.")

@@ -12,6 +12,8 @@ from models.settings import Train
 
 # `Train.learning_rate` is meant for this batch (paper, section 3.4).
 REFERENCE_BATCH = 256
+# The part of the peak that `warmup_error` begins with: 0.01 of 0.1 (paper, section 4.2).
+_WARMUP = 0.1
 # From 0.1 the paper's rate ends at 1e-4; further drops only stop the learning.
 _DROPS = 3
 # Falls of the validation error below this are noise of float arithmetic, not progress.
@@ -24,7 +26,9 @@ def peak(train: Train) -> float:
     return train.learning_rate * factor
 
 
-def learning_rate(train: Train, step: int, steps_per_epoch: int, errors: Sequence[float] = ()) -> float:
+def learning_rate(
+    train: Train, step: int, steps_per_epoch: int, errors: Sequence[float] = (), warm: bool = False
+) -> float:
     """The rate of one training step.
 
     Args:
@@ -32,12 +36,15 @@ def learning_rate(train: Train, step: int, steps_per_epoch: int, errors: Sequenc
       step: optimisation steps done before this one, over all epochs.
       steps_per_epoch: 1 or more.
       errors: validation error after each epoch done, oldest first; only "plateau" reads it.
+      warm: whether the training error has been below `warmup_error`; read only where that is set.
 
     Returns:
-      The rate. During the warm-up it rises linearly to the peak, reached after `warmup_epochs`; the
-      other schedules count epochs from the start of training, warm-up included. "plateau" divides the
-      peak by 1,000 at most.
+      The rate. Until the network is warm it is a tenth of the peak. During a warm-up of `warmup_epochs` it
+      rises linearly to the peak. The schedules count epochs from the start of training, warm-up
+      included. "plateau" divides the peak by 1,000 at most.
     """
+    if train.warmup_error and not warm:
+        return peak(train) * _WARMUP
     epoch = step / steps_per_epoch
     if epoch < train.warmup_epochs:
         # The first step already moves, the last one of the warm-up reaches the peak.

@@ -105,8 +105,8 @@ class Train:
     boundaries: tuple[float, ...] = (30.0, 60.0, 80.0)  # in epochs
     patience: int = 5
     warmup_epochs: float = 0.0
-    # Instead: a tenth of the rate until the training error is below this (paper, section 4.2, 110
-    # layers: 0.8); 0 is off.
+    # Instead: a tenth of the rate until the training error of 50 steps is below this (paper, section
+    # 4.2, 110 layers: 0.8); 0 is off.
     warmup_error: float = 0.0
     momentum: float = 0.9
     # Coupled, as in the paper: the gradient of (w/2)*|k|^2 of every convolution
@@ -114,10 +114,11 @@ class Train:
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
     # Decay of the moving average of the weights, per step, such as 0.9999; 0 is off. The average is what
-    # is validated and exported.
+    # is validated and exported. The statistics of batch normalisation belong to the weights; set
+    # `bn_examples` to measure those of the average.
     ema: float = 0.0
-    # Training examples that the mean and variance of batch normalisation are computed from once more
-    # after training, as the authors do; 0 keeps the moving averages.
+    # Training examples (in whole batches) that the mean and variance of batch normalisation are computed
+    # from once more after training, as the authors do; 0 keeps the moving averages.
     bn_examples: int = 0
     # Weights to start from: a pushed model (its folder or one version), a .keras file, or published
     # weights (.pth, .safetensors, .npz, .h5; models.import_weights). "" starts from scratch.
@@ -135,6 +136,8 @@ class Train:
     shuffle_buffer: int = 10_000  # records, still encoded
     # Seconds between checkpoints inside an epoch.
     checkpoint_seconds: float = 600.0
+    # Folder of the checkpoints; "" is <pipeline root>/checkpoints.
+    checkpoint_dir: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +158,15 @@ def check(transform: Transform, model: Model, train: Train, tune: Tune) -> None:
     _check_model(model)
     _check_train(train)
     _check_tune(tune)
+    if model.family == "cifar" and train.frozen_stages > 4:
+        raise ValueError(
+            f"train.frozen_stages={train.frozen_stages}: must be from 0 to 4, as a cifar network ends with "
+            "conv4_x."
+        )
+    if tune.enabled and not train.epochs:
+        raise ValueError(
+            "train.epochs=0: nothing is trained, so there is nothing to tune; set tune.enabled=false."
+        )
 
 
 def check_transform(transform: Transform) -> None:

@@ -1,9 +1,12 @@
-"""Where the training runs: a `tf.distribute` strategy from the settings."""
+"""Where the training runs, a `tf.distribute` strategy from the settings, and in which precision."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 
+import keras
 import tensorflow as tf
 
 from models.settings import Train
@@ -31,6 +34,17 @@ def make_strategy(train: Train) -> tf.distribute.Strategy:
     _check(train, strategy)
     _LOG.info("Training on %d replica(s).", strategy.num_replicas_in_sync)
     return strategy
+
+
+@contextlib.contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Sets Keras' dtype policy until the block is left."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _choose(train: Train) -> tf.distribute.Strategy:

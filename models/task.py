@@ -12,15 +12,16 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from models import augmentation, preprocessing
+from models import augmentation, finetune, preprocessing
 from models import input as batches
 from models.augmentation import Constants
 from models.settings import Model, Train, Transform, Tune, check
 
 # Names of the hyperparameters that models.tune searches.
 LEARNING_RATE, WEIGHT_DECAY, STRENGTH = "learning_rate", "weight_decay", "augmentation_strength"
-# A training may continue on other hardware or with other checkpoints.
-_HARDWARE = ("strategy", "cpu_devices", "tpu", "checkpoint_seconds")
+# A training may continue on other hardware, with other checkpoints, or after the network that it started
+# from has moved: its weights count, not their place.
+_PLACES = ("init_from", "strategy", "cpu_devices", "tpu", "checkpoint_seconds", "checkpoint_dir")
 _T = TypeVar("_T")
 
 
@@ -36,6 +37,7 @@ class Task:
       constants: of the training split.
       train_files: TFRecords.
       eval_files: TFRecords.
+      start: the network that the weights come from, whose mean is then in `constants`; None is none.
     """
 
     transform: Transform
@@ -45,6 +47,7 @@ class Task:
     constants: Constants
     train_files: tuple[str, ...]
     eval_files: tuple[str, ...]
+    start: finetune.Start | None = None
 
     @property
     def augmentation(self) -> Transform:
@@ -56,7 +59,7 @@ class Task:
 
         The data are told apart by the names and sizes of their files and by what Transform measured.
         """
-        train = {k: v for k, v in dataclasses.asdict(self.train).items() if k not in _HARDWARE}
+        train = {k: v for k, v in dataclasses.asdict(self.train).items() if k not in _PLACES}
         files = [
             (os.path.basename(file), tf.io.gfile.stat(file).length)
             for file in (*self.train_files, *self.eval_files)
@@ -70,6 +73,7 @@ class Task:
                 self.constants.labels,
                 self.constants.class_counts,
                 files,
+                [self.start.digest, self.start.head] if self.start else None,
             ]
         )
         digest = hashlib.sha256(text.encode())
@@ -82,7 +86,7 @@ def read_task(fn_args: Any) -> Task:
     """The task that TFX's arguments describe.
 
     Raises:
-      ValueError: unknown or impossible settings, or no data.
+      ValueError: unknown or impossible settings, no data, or nothing at `train.init_from`.
     """
     config = fn_args.custom_config or {}
     transform = read_settings(Transform, config, "transform")
@@ -98,14 +102,19 @@ def read_task(fn_args: Any) -> Task:
         )
         strength = found.get(STRENGTH, strength)
     check(transform, model, train, read_settings(Tune, config, "tune"))
+    constants = preprocessing.load_constants(fn_args.transform_graph_path)
+    start = None
+    if train.init_from:
+        start, constants = finetune.load(train, model, transform, constants)
     return Task(
         transform=transform,
         model=model,
         train=train,
         strength=strength,
-        constants=preprocessing.load_constants(fn_args.transform_graph_path),
+        constants=constants,
         train_files=tuple(batches.resolve(fn_args.train_files)),
         eval_files=tuple(batches.resolve(fn_args.eval_files)),
+        start=start,
     )
 
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from models import export, resnet, schedules, strategy
+from models import average, export, final, finetune, protocols, resnet, schedules, strategy
 from models import input as batches
-from models.augmentation import Constants
 from models.callbacks import Checkpoint, Curves, Follow, Guard, Run
 from models.checkpoint import Checkpoints
+from models.metrics import loss, metrics
 from models.progress import Progress
-from models.settings import Train
 from models.task import Task, read_task
 
 SUMMARY = "summary.json"
@@ -36,7 +33,7 @@ def run_fn(fn_args: Any) -> None:
 
     Writes the SavedModel to `serving_model_dir`, and history.csv, TensorBoard curves and summary.json to
     `model_run_dir`. A killed training goes on at its last checkpoint when it is run again with the same
-    settings and data; the checkpoints are removed at the end.
+    settings and data; the checkpoints are removed at the end. models.finetune says where the weights begin.
 
     Raises:
       ValueError: settings or data that cannot be trained on.
@@ -45,100 +42,120 @@ def run_fn(fn_args: Any) -> None:
     start = time.monotonic()
     config = fn_args.custom_config or {}
     task = read_task(fn_args)
-    with precision(task.train.precision):
-        done = _train(task, config.get("checkpoint_dir", ""), fn_args.model_run_dir)
+    done = learn(task, config.get("checkpoint_dir", ""), fn_args.model_run_dir)
     export.export(
-        _inference_copy(done.model, task),
+        protocols.network(done.network, task.transform, task.constants),
         fn_args.serving_model_dir,
-        task.transform,
-        _named(task.constants, config.get("names")),
+        config.get("names"),
         config.get("protocols") or ["center"],
     )
-    summary = {**_summary(task, done), "seconds": time.monotonic() - start}
     with tf.io.gfile.GFile(os.path.join(fn_args.model_run_dir, SUMMARY), "w") as file:
-        file.write(json.dumps(summary, indent=2))
+        file.write(json.dumps({**done.summary, "seconds": time.monotonic() - start}, indent=2))
     done.checkpoints.remove()
 
 
-def _named(constants: Constants, names: Sequence[str] | None) -> Constants:
-    """Constants whose labels are names for people, where there are some."""
-    if not names:
-        return constants
-    if len(names) != len(constants.labels):
+class Learned(NamedTuple):
+    """What a training ends with.
+
+    Attributes:
+      network: float32, on one device.
+      summary: figures of `network` ("val_...") and of the last epoch, and what they were reached with.
+        "images_per_second" is of the training steps, or of the evaluation where there were none.
+      checkpoints: to be removed when the network is stored.
+    """
+
+    network: keras.Model
+    summary: dict[str, Any]
+    checkpoints: Checkpoints
+
+
+def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
+    """Trains from the last checkpoint, from `task.start` or from scratch (models.finetune).
+
+    Args:
+      task: what to train.
+      checkpoint_dir: as in `run_fn`.
+      log_dir: folder for history.csv and the TensorBoard curves.
+
+    Raises:
+      ValueError, DivergedError: as `run_fn`.
+    """
+    where = strategy.make_strategy(task.train)
+    # Transform has counted the training split: ImageNet's is too long to read for its length alone.
+    totals = sum(task.constants.class_counts), batches.count(task.eval_files)
+    if not all(totals):
         raise ValueError(
-            f"There are {len(names)} label names for {len(constants.labels)} classes; give one for each."
+            f"There are {totals[0]} training and {totals[1]} evaluation examples, and both need some; "
+            "look at what ingestion reported."
         )
-    return dataclasses.replace(constants, labels=tuple(names))
+    model = compiled_model(task, where)
+    run = Run(task.train, steps_per_epoch=batches.steps_per_epoch(totals[0], task.train.batch_size))
+    checkpoints = Checkpoints(checkpoint_dir, task.fingerprint(), model)
+    position = checkpoints.restore()
+    resumed = None
+    if position:
+        run.resume(position)
+        resumed = f"epoch {run.epoch + 1} step {run.step}"
+    progress = Progress(run)
+    if resumed or checkpoints.refused:
+        progress.say(checkpoints.refused or f"continuing at {resumed}")
+    if task.start and not resumed:
+        progress.say(str(task.start))
+    guard = Guard(run, checkpoints)
+    callbacks = [Follow(run), guard, progress, Curves(run, log_dir), Checkpoint(run, checkpoints, guard)]
+    if task.train.ema:
+        callbacks.append(average.Average())
+    fit(model, task, run, callbacks, totals, progress.say)
+    if task.train.ema and run.steps_done:
+        average.take(model)
+    network = final.inference_copy(model, task)
+    replicas = where.num_replicas_in_sync
+    figures = dict(run.history[-1]) if run.history else {}
+    # The last epoch has the network's figures, unless there was none or the network changes now.
+    if task.train.bn_examples or not run.history:
+        figures |= final.finish(network, task, replicas, totals[1], progress.say)
+    summary = {**_summary(task, run, figures), "replicas": replicas, "resumed_from": resumed}
+    return Learned(network, {**summary, "parameters": network.count_params()}, checkpoints)
 
 
-@contextlib.contextmanager
-def precision(policy: str) -> Iterator[None]:
-    """Sets Keras' dtype policy until the block is left."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+def _summary(task: Task, run: Run, figures: dict[str, float]) -> dict[str, Any]:
+    return {
+        **{name: value for name, value in figures.items() if name != "epoch"},
+        "images_per_second": run.images_per_second or figures.get("images_per_second", 0.0),
+        "epochs": run.epoch,
+        "steps": run.steps_done,
+        "started_from": task.train.init_from or None,
+        "warmup_steps": run.warm_after,
+        "train_examples": sum(task.constants.class_counts),
+        "peak_learning_rate": schedules.peak(task.train),
+        "weight_decay": task.train.weight_decay,
+        "augmentation_strength": task.strength,
+    }
 
 
 def compiled_model(task: Task, where: tf.distribute.Strategy) -> keras.Model:
-    """The network with the paper's optimizer (section 3.4), ready for `fit`, on the devices of `where`."""
+    """The network with the paper's optimizer (section 3.4), ready for `fit`, on the devices of `where`.
+
+    Raises:
+      ValueError: the weights of `task.start` do not fit.
+    """
     train, classes = task.train, len(task.constants.labels)
     # Never 0: tf.data compares that seed with the epoch's, which is a tensor.
     keras.utils.set_random_seed(train.seed + 1)
-    with where.scope():
+    with strategy.precision(train.precision), where.scope():
         model = resnet.build(task.model, classes, train.weight_decay)
-        optimizer = keras.optimizers.SGD(schedules.peak(train), momentum=train.momentum)
+        if task.start:
+            finetune.copy(task.start, model)
+        finetune.freeze(model, train.frozen_stages)
+        optimizer = average.SGD(
+            schedules.peak(train), momentum=train.momentum, use_ema=train.ema > 0, ema_momentum=train.ema
+        )
         # weighted_metrics are those that leave out the filling of the last validation batch.
         # Under several replicas Keras 3.15 fails with jit_compile=True, steps_per_execution above 1 and
         # gradient accumulation: none is used.
         model.compile(optimizer, loss(train, classes), weighted_metrics=metrics(classes))
         model.optimizer.build(model.trainable_variables)
     return model
-
-
-def loss(train: Train, classes: int) -> keras.losses.Loss:
-    """Cross-entropy of integer labels [B] and logits [B, classes], smoothed by `train.label_smoothing`."""
-    if not train.label_smoothing:
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-    def smoothed(labels, logits):
-        return keras.losses.categorical_crossentropy(
-            keras.ops.one_hot(_indices(labels), classes, dtype=logits.dtype),
-            logits,
-            from_logits=True,
-            label_smoothing=train.label_smoothing,
-        )
-
-    return smoothed
-
-
-def metrics(classes: int) -> list[keras.metrics.Metric]:
-    """Means of cross-entropy (without smoothing and weight decay), top-1 and top-5 error.
-
-    Ties count against the label, and logits that are not finite are errors: a collapsed network is no
-    good one.
-    """
-
-    def error(labels, logits, k: int):
-        ops = keras.ops
-        own = ops.take_along_axis(logits, _indices(labels)[:, None], axis=1)
-        rank = ops.sum(ops.cast(logits >= own, "int32"), axis=1)
-        correct = ops.logical_and(rank <= k, ops.all(ops.isfinite(logits), axis=1))
-        return 1.0 - ops.cast(correct, "float32")
-
-    mean = keras.metrics.MeanMetricWrapper
-    return [
-        keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
-        mean(error, name="top1_error", k=1),
-        mean(error, name="top5_error", k=min(5, classes)),
-    ]
-
-
-def _indices(labels):
-    # Keras tries loss and metrics on the mean of the replicas' labels, which is a float.
-    return keras.ops.cast(keras.ops.reshape(labels, [-1]), "int32")
 
 
 def fit(
@@ -180,71 +197,14 @@ def fit(
             start_step=run.steps_done,
             examples=examples,
         )
-        model.fit(
-            stream,
-            initial_epoch=run.epoch,
-            epochs=last,
-            steps_per_epoch=run.steps_per_epoch - run.step,
-            validation_data=validation,
-            callbacks=callbacks,
-            shuffle=False,
-            verbose=0,
-        )
-
-
-class _Done(NamedTuple):
-    model: keras.Model
-    run: Run
-    checkpoints: Checkpoints
-    replicas: int
-    resumed_from: str | None
-
-
-def _train(task: Task, checkpoint_dir: str, log_dir: str) -> _Done:
-    where = strategy.make_strategy(task.train)
-    # Transform has counted the training split: ImageNet's is too long to read for its length alone.
-    totals = sum(task.constants.class_counts), batches.count(task.eval_files)
-    if not all(totals):
-        raise ValueError(
-            f"There are {totals[0]} training and {totals[1]} evaluation examples, and both need some; "
-            "look at what ingestion reported."
-        )
-    model = compiled_model(task, where)
-    run = Run(task.train, steps_per_epoch=batches.steps_per_epoch(totals[0], task.train.batch_size))
-    checkpoints = Checkpoints(checkpoint_dir, task.fingerprint(), model)
-    position = checkpoints.restore()
-    resumed = None
-    if position:
-        run.resume(position)
-        resumed = f"epoch {run.epoch + 1} step {run.step}"
-    progress = Progress(run)
-    if resumed or checkpoints.refused:
-        progress.say(checkpoints.refused or f"continuing at {resumed}")
-    guard = Guard(run, checkpoints)
-    callbacks = [Follow(run), guard, progress, Curves(run, log_dir), Checkpoint(run, checkpoints, guard)]
-    fit(model, task, run, callbacks, totals, progress.say)
-    return _Done(model, run, checkpoints, where.num_replicas_in_sync, resumed)
-
-
-def _summary(task: Task, done: _Done) -> dict[str, Any]:
-    """Figures of the last epoch, and what they were reached with."""
-    return {
-        **{name: value for name, value in done.run.history[-1].items() if name != "epoch"},
-        "epochs": done.run.epoch,
-        "steps": done.run.steps_done,
-        "images_per_second": done.run.images_per_second,
-        "replicas": done.replicas,
-        "resumed_from": done.resumed_from,
-        "parameters": done.model.count_params(),
-        "train_examples": sum(task.constants.class_counts),
-        "peak_learning_rate": schedules.peak(task.train),
-        "weight_decay": task.train.weight_decay,
-        "augmentation_strength": task.strength,
-    }
-
-
-def _inference_copy(model: keras.Model, task: Task) -> keras.Model:
-    """The trained network in float32 on one device, without what only training needs."""
-    copy = resnet.build(task.model, len(task.constants.labels))
-    copy.set_weights(model.get_weights())
-    return copy
+        with strategy.precision(train.precision):
+            model.fit(
+                stream,
+                initial_epoch=run.epoch,
+                epochs=last,
+                steps_per_epoch=run.steps_per_epoch - run.step,
+                validation_data=validation,
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+            )

@@ -24,7 +24,7 @@ from models.checkpoint import Checkpoints
 from models.progress import Progress
 from models.settings import Tune
 from models.task import LEARNING_RATE, STRENGTH, WEIGHT_DECAY, Task, read_settings, read_task
-from models.train import compiled_model, fit, precision
+from models.train import compiled_model, fit
 
 SPAN = 10.0
 STRENGTHS = (0.0, 1.5)
@@ -74,6 +74,8 @@ def proxy(task: Task, tune: Tune, values: Mapping[str, float]) -> Task:
         schedule="cosine",
         # A quarter at most: the warm-up is meant for a training of full length.
         warmup_epochs=min(task.train.warmup_epochs, tune.epochs / 4),
+        # Its memory is longer than the proxy's training.
+        ema=0.0,
         seed=tune.seed,
     )
     return dataclasses.replace(task, train=train, strength=values[STRENGTH])
@@ -151,15 +153,12 @@ class Search(keras_tuner.Tuner):
         if self._totals is None:
             totals = sum(task.constants.class_counts), batches.count(task.eval_files)
             self._totals = min(totals[0], tune.examples), min(totals[1], tune.examples)
-        with precision(task.train.precision):
-            model = compiled_model(task, strategy.make_strategy(task.train))
-            run = Run(
-                task.train, steps_per_epoch=batches.steps_per_epoch(self._totals[0], task.train.batch_size)
-            )
-            progress = Progress(run, prefix=f"trial {len(self.oracle.trials)}/{tune.trials}  ")
-            guard = Guard(run, Checkpoints("", "", model))
-            callbacks = [Follow(run), guard, progress]
-            fit(model, task, run, callbacks, self._totals, progress.say, examples=tune.examples)
+        model = compiled_model(task, strategy.make_strategy(task.train))
+        run = Run(task.train, steps_per_epoch=batches.steps_per_epoch(self._totals[0], task.train.batch_size))
+        progress = Progress(run, prefix=f"trial {len(self.oracle.trials)}/{tune.trials}  ")
+        guard = Guard(run, Checkpoints("", "", model))
+        callbacks = [Follow(run), guard, progress]
+        fit(model, task, run, callbacks, self._totals, progress.say, examples=tune.examples)
         return {name: value for name, value in run.history[-1].items() if name.startswith("val_")}
 
 

@@ -1,8 +1,9 @@
 """Views: which part of which image at which scale, and the pixels that it shows.
 
-An image is looked at through a `View`: it is resized and a square window of the result is cut out. The
-view is drawn first, from the image's shape alone; then only the part of the JPEG that the view needs is
-decoded and resampled, with the same result as resizing the whole image and cropping.
+An image is looked at through a `View`: it is resized and a window of the result is cut out, a square for all
+but the multi-scale test. The view is drawn first, from the image's shape alone; then only the part of the
+JPEG that the view needs is decoded and resampled, with the same result as resizing the whole image and
+cropping.
 
 Resampling is bilinear and antialiased, as PIL's. Pixels are RGB, 0..255.
 """
@@ -24,6 +25,8 @@ _MARGIN = 4
 _DCT = "INTEGER_ACCURATE"
 # A decoded image of so many pixels has 300 MB; ingestion has the same limit unless it is told otherwise.
 MAX_PIXELS = 100_000_000
+# Of a longer image, `whole_view` shows the middle: one of 1 x 60,000 pixels would not fit into any memory.
+MAX_ASPECT = 3
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ASPECTS = (3 / 4, 4 / 3)
 _TRIES = 10
@@ -65,6 +68,17 @@ def corner_views(shape: tf.Tensor, settings: Transform) -> list[View]:
     last = tf.cast(target - settings.size, tf.float64)
     corners = [(0, 0), (0, 1), (1, 0), (1, 1)]
     return [View(scale, last * tf.constant(corner, tf.float64)) for corner in corners]
+
+
+def whole_view(shape: tf.Tensor, shorter_side: tf.Tensor | int) -> tuple[View, tf.Tensor]:
+    """The image at a shorter side, of the longer one the middle `MAX_ASPECT` times as much at most.
+
+    Returns:
+      The view, and height and width of its window (int32 [2]).
+    """
+    scale, target = _resized(shape, shorter_side)
+    sides = tf.minimum(target, MAX_ASPECT * shorter_side)
+    return View(scale, tf.cast((target - sides) // 2, tf.float64)), sides
 
 
 def _draw_none(shape: tf.Tensor, settings: Transform, seed: tf.Tensor) -> View:
@@ -201,11 +215,21 @@ def look(encoded: tf.Tensor, draw: Draw, size: int, reduce: bool = False) -> tf.
     return tf.ensure_shape(image, [size, size, 3])
 
 
-def look_at(pixels: tf.Tensor, view: View, size: int) -> tf.Tensor:
-    """What a view of a decoded image, uint8 [height, width, 3], shows: float32 [size, size, 3]."""
-    begin, extent = _needed(view, tf.shape(pixels)[:2], size)
+def look_at(pixels: tf.Tensor, view: View, size: tf.Tensor | int) -> tf.Tensor:
+    """What a view of a decoded image shows.
+
+    Args:
+      pixels: uint8 [height, width, 3].
+      view: where the window is.
+      size: side of the window, or its height and width (int32 [2]).
+
+    Returns:
+      float32 [*size, 3].
+    """
+    sides = tf.broadcast_to(size, [2])
+    begin, extent = _needed(view, tf.shape(pixels)[:2], sides)
     window = tf.slice(pixels, [*tf.unstack(begin), 0], [*tf.unstack(extent), 3])
-    return _resample(window, begin, view, [size, size])
+    return _resample(window, begin, view, sides)
 
 
 def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
@@ -239,12 +263,12 @@ def _jpeg_window(
     return tf.case(branches, default=lambda: at(1), exclusive=True)
 
 
-def _needed(view: View, shape: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _needed(view: View, shape: tf.Tensor, size: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
     """Begin and extent (int32 [2]) of the pixels that the view's resampling kernels reach."""
     reach = tf.maximum(1 / view.scale, 1) + _MARGIN
-    sides = tf.cast(shape, tf.float64)
+    sides, last = tf.cast(shape, tf.float64), view.offset + tf.cast(size, tf.float64)
     begin = tf.clip_by_value(tf.floor(view.offset / view.scale - reach), 0, sides - 1)
-    end = tf.clip_by_value(tf.math.ceil((view.offset + size) / view.scale + reach), begin + 1, sides)
+    end = tf.clip_by_value(tf.math.ceil(last / view.scale + reach), begin + 1, sides)
     return tf.cast(begin, tf.int32), tf.cast(end - begin, tf.int32)
 
 

@@ -170,6 +170,10 @@ class Config:
             settings.check(self.transform, self.model, self.train, self.tune)
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        if self.model.ensemble and (self.train.init_from or self.tune.enabled):
+            raise ConfigError(
+                "model.ensemble: an ensemble is not trained; set train.init_from= and tune.enabled=false."
+            )
         if not self.evaluate.protocols:
             raise ConfigError("evaluate.protocols is empty: name at least one, such as center.")
         for protocol in self.evaluate.protocols:

@@ -44,6 +44,8 @@ def _trainer_summary(outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _trainer(outputs: Mapping[str, Any]) -> str:
     done = _trainer_summary(outputs)
+    if "members" in done:
+        return f"ensemble of {len(done['members'])} models, {done['parameters']:,} parameters"
     return f"validation top-1 error {done['val_top1_error']:.2%}, {done['images_per_second']:,.0f} images/s"
 
 

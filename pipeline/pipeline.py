@@ -15,6 +15,7 @@ from tfx.dsl.components.base import base_node
 import models
 from components import baseline, data_validation, evaluation
 from components.example_gen import component, source
+from models import pretrained
 from pipeline import beam
 from pipeline.config import Config, digest, to_dict
 from pipeline.paths import Paths
@@ -78,9 +79,8 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
     }
     learning = {
         "transform": to_dict(config.transform),
-        "model": to_dict(config.model),
-        "train": to_dict(config.train),
         "code": _code_hash(),
+        **_starting_points(config),
     }
     tuner = None
     if config.tune.enabled:
@@ -90,7 +90,7 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
             **inputs,
         )
     trainer = tfx.components.Trainer(
-        run_fn="models.train.run_fn",
+        run_fn="models.ensemble.run_fn" if config.model.ensemble else "models.train.run_fn",
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         custom_config={
             **learning,
@@ -99,7 +99,7 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
             "protocols": list(config.evaluate.protocols),
             # Outlives the execution id, so that a killed training continues, on other devices too;
             # models.task decides what a checkpoint fits.
-            "checkpoint_dir": paths.checkpoints,
+            "checkpoint_dir": config.train.checkpoint_dir or paths.checkpoints,
         },
         **inputs,
     )
@@ -134,6 +134,24 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
         evaluator,
         pusher,
     ]
+
+
+def _starting_points(config: Config) -> dict[str, dict]:
+    """Settings of model and training, with the exact version of every model that they start from.
+
+    A folder of pushed models gets new versions: the cache has to see which one is meant.
+
+    Raises:
+      SourceError: there is no model at such a place.
+    """
+    model, train = to_dict(config.model), to_dict(config.train)
+    try:
+        model["ensemble"] = [pretrained.resolve(path) for path in config.model.ensemble]
+        if config.train.init_from:
+            train["init_from"] = pretrained.resolve(config.train.init_from)
+    except ValueError as error:
+        raise source.SourceError(str(error)) from error
+    return {"model": model, "train": train}
 
 
 def _validation(

@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not results:
         say("no run has ended well, so there is nothing to report")
         return 1
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pipeline.study import report  # matplotlib and, for some studies, TensorFlow
 
     home = os.path.dirname(os.path.dirname(jobs[0].folder))

@@ -27,7 +27,11 @@ def main() -> int:
     status, nodes = local_runner.run(config)
     if status == 0:
         folder = os.path.dirname(os.path.abspath(sys.argv[1]))
-        _write(os.path.join(folder, RESULT), {**request, **_outcome(nodes, folder)})
+        outcome = _outcome(nodes, folder)
+        if not outcome:
+            print("Nothing was pushed, so there is nothing to study: a bound of evaluate.* was not met.")
+            return 1
+        _write(os.path.join(folder, RESULT), {**request, **outcome})
     return status
 
 
@@ -66,9 +70,12 @@ def write_request(folder: str, member: str, config: Any) -> str:
 
 
 def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """What is noted of a run; {} when nothing was pushed."""
     from components import evaluation
     from pipeline import figures
 
+    if not figures.pushed_version(nodes["Pusher"]):
+        return {}
     run = figures.uri(nodes["Trainer"], "model_run")
     with open(os.path.join(run, "summary.json")) as file:
         summary = json.load(file)

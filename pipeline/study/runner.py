@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from pipeline import presets
-from pipeline.config import Config, assign, digest, to_dict
+from pipeline.config import Config, ConfigError, assign, digest, to_dict
 from pipeline.paths import Paths
 from pipeline.study import member
 from pipeline.study.definitions import Member, Result, Study
@@ -74,6 +74,10 @@ def jobs(study: Study, settings: Sequence[str], seeds: Iterable[int], labels: Se
             folder = os.path.join(Paths(config).home, "members", f"{slug}-seed{seed}-{digest(tree)[:6]}")
             config = assign(config, [f"serve.directory={os.path.join(folder, 'model')}"])
             config.check()
+            if config.model.ensemble or not config.train.epochs:
+                raise ConfigError(
+                    "A study trains its nets: set model.ensemble= and train.epochs to 1 or more."
+                )
             made.append(Job(one, config, folder))
     return made
 

@@ -47,6 +47,7 @@ def models(tmp_path_factory):
         4: model(4, saved(folder / "4", labels=("a", "b", "c"))),
         5: model(5, saved(folder / "5", protocols=("center", "ten_crop"))),
         6: model(6, str(folder / "gone")),
+        7: model(7, saved(folder / "7", protocols=("center", "ten_crop", "multi_scale"))),
     }
 
 
@@ -78,4 +79,8 @@ def test_other_classes_or_a_model_that_is_gone_are_passed_over(models, other):
 
 def test_a_baseline_needs_the_candidates_protocols(models):
     assert resolve(models, 5, [blessing(10, 1)]) == ([], [])
-    assert resolve(models, 1, [blessing(10, 5)]) == ([5], [10])
+    assert resolve(models, 5, [blessing(10, 7)]) == ([7], [10])
+
+
+def test_a_single_protocol_is_not_compared_with_several(models):
+    assert resolve(models, 1, [blessing(10, 5)]) == ([], [])

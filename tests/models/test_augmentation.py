@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -94,8 +95,10 @@ def test_extreme_shapes_do_not_fail(shape, crop):
             augmentation.train_image(encoded, [3, 4], settings, constants()),
             augmentation.center(encoded, settings, constants()),
             augmentation.ten_crop(encoded, settings, constants())[0],
+            augmentation.whole(views.decode(encoded), 56, constants()),
         ):
-            assert image.shape == (56, 56, 3)
+            sides = sorted(image.shape[:2])
+            assert sides in ([56, 56], [56, 168]) and image.shape[2] == 3
             assert np.min(image) >= 0 and np.max(image) <= 255.01
 
 
@@ -107,6 +110,18 @@ def test_ten_crop_is_corners_centre_and_mirrors():
     np.testing.assert_allclose(
         augmentation.ten_crop(encoded, SETTINGS, constants(mean=100.0)), expected, atol=0.02
     )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_whole_image_is_resized_and_cut_to_three_to_one(shape):
+    encoded = data.jpeg(sum(shape), *shape)
+    image = augmentation.whole(views.decode(encoded), 64, constants(mean=100.0)).numpy()
+    expected = resized(encoded, 64)
+    sides = [min(side, 192) for side in expected.shape[:2]]
+    top, left = ((have - want) // 2 for have, want in zip(expected.shape[:2], sides, strict=True))
+    expected = expected[top : top + sides[0], left : left + sides[1]]
+    assert min(image.shape[:2]) == 64
+    np.testing.assert_allclose(image, expected - 100, atol=0.02)
 
 
 def test_random_crops_are_windows_of_the_resized_image():
@@ -244,6 +259,31 @@ def test_mean_is_of_pixels_or_channels():
     by_channel = augmentation.center(encoded, dataclasses.replace(SETTINGS, mean="channel"), measured)
     np.testing.assert_array_equal(by_pixel, plain - measured.pixel_mean)
     np.testing.assert_array_equal(by_channel, plain)
+
+
+def test_constants_and_settings_are_kept_in_a_file(tmp_path):
+    path = str(tmp_path / "augmentation.npz")
+    rng = np.random.default_rng(0)
+    written = augmentation.Constants(
+        pixel_mean=rng.uniform(0, 255, [56, 56, 3]).astype(np.float32),
+        channel_mean=rng.uniform(0, 255, [3]).astype(np.float32),
+        covariance=rng.uniform(0, 255, [3, 3]).astype(np.float32),
+        labels=("n01", "n\u00e4"),
+        class_counts=(3, 4),
+    )
+    settings = dataclasses.replace(SETTINGS, test_scales=(56, 70), mean="channel")
+    augmentation.write_constants(path, written, settings)
+    found, theirs = augmentation.read_constants(path)
+    assert theirs == settings
+    assert (found.labels, found.class_counts) == (written.labels, written.class_counts)
+    for name in ("pixel_mean", "channel_mean", "covariance"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(written, name))
+        assert getattr(found, name).dtype == np.float32
+    with np.load(path) as values:
+        kept = {**values, "settings": json.dumps({"sizes": 56})}
+    np.savez(path, **kept)
+    with pytest.raises(ValueError, match=r"transform\.sizes is not known here"):
+        augmentation.read_constants(path)
 
 
 def test_strength_widens_and_closes_the_ranges():

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.resnet import BN_EPSILON, BN_MOMENTUM, BatchNormalization
+from models.layers import BatchNormalization
+from models.resnet import BN_EPSILON, BN_MOMENTUM
 
 IMAGES = np.random.default_rng(0).normal(3, 2, [8, 5, 7, 6]).astype(np.float32)
 OPTIONS = {"momentum": BN_MOMENTUM, "epsilon": BN_EPSILON}

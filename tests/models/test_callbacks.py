@@ -1,5 +1,6 @@
 """The progress line and the book-keeping of a training that is continued."""
 
+import json
 import os
 import pty
 
@@ -10,6 +11,8 @@ import pytest
 from models.callbacks import Follow, Run
 from models.progress import PROGRESS_FD, Progress
 from models.settings import Train
+
+COLD = {"warm_after": None, "looked": [0, 0]}
 
 
 @pytest.fixture
@@ -67,10 +70,58 @@ def test_the_rate_and_the_speed_are_measured(fit):
 
 def test_means_of_an_interrupted_epoch_count_all_its_steps():
     run = Run(Train(epochs=2), steps_per_epoch=10)
-    run.resume({"epoch": 1, "step": 4, "metrics": {"loss": 2.0}, "history": [{"epoch": 1.0}]})
+    run.resume({"epoch": 1, "step": 4, "metrics": {"loss": 2.0}, "history": [{"epoch": 1.0}], **COLD})
     run.enter(6)
     assert run.steps_done == 20
     assert run.merged({"loss": 1.0}) == {"loss": pytest.approx((4 * 2.0 + 6 * 1.0) / 10)}
     run.leave({"loss": 1.4})
     assert run.finished
     assert run.merged({"loss": 1.0}) == {"loss": 1.0}
+
+
+class Errors:
+    """Stands where Keras' model is read: the running error of an epoch's answers."""
+
+    def __init__(self, run, wrong):
+        self.run, self.wrong = run, wrong
+
+    def get_metrics_result(self):
+        """As Keras: the mean over the steps of this process' part of the epoch, a float32."""
+        done = self.run.epoch * self.run.steps_per_epoch
+        here = self.wrong[done + self.run._inherited : done + self.run.step]
+        return {"top1_error": np.float32(np.sum(here) / (len(here) * self.run.train.batch_size))}
+
+
+def follow(run, wrong, stop, positions=None):
+    """Goes through the steps, looking before each of them as `Follow` does."""
+    model = Errors(run, wrong)
+    inherited = run._inherited
+    while run.steps_done < stop:
+        run.look(model)
+        if positions is not None:
+            positions.append((json.dumps(run.position(model)), run.learning_rate))
+        run.enter(run.step - inherited + 1)
+        if run.step == run.steps_per_epoch:
+            run.leave(run.merged({k: float(v) for k, v in model.get_metrics_result().items()}))
+            inherited = 0
+
+
+def test_the_warm_up_ends_with_the_first_window_below_the_error():
+    """Windows of 50 steps cross epochs of 30: the reference adds up the wrong answers of each."""
+    train = Train(batch_size=7, epochs=20, learning_rate=0.1, warmup_error=0.8, boundaries=())
+    rng = np.random.default_rng(3)
+    wrong = [int(rng.binomial(7, max(0.5, 1 - step / 1500))) for step in range(600)]
+    expected = next(end for end in range(50, 600, 50) if sum(wrong[end - 50 : end]) < 0.8 * 7 * 50)
+    assert 100 < expected < 550
+    run, positions = Run(train, steps_per_epoch=30), []
+    follow(run, wrong, 600, positions)
+    assert run.warm_after == expected
+    rates = [rate for _, rate in positions]
+    assert rates == pytest.approx([0.01] * expected + [0.1] * (600 - expected))
+
+    for kill in (49, 50, 51, 59, 60, 99, expected - 1, expected, expected + 1):
+        again, tail = Run(train, steps_per_epoch=30), []
+        again.resume(json.loads(positions[kill][0]))
+        follow(again, wrong, 600, tail)
+        assert again.warm_after == expected
+        assert [rate for _, rate in tail] == rates[kill:]

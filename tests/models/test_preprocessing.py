@@ -17,7 +17,7 @@ from tfx.types import standard_artifacts
 from tfx.types import standard_component_specs as keys
 from tfx.utils import proto_utils
 
-from models import preprocessing
+from models import augmentation, preprocessing
 from models.settings import Transform
 from tests import data
 from tests.models.memory import peak_rise
@@ -241,7 +241,7 @@ def test_batches_are_limited_by_bytes():
 
 def test_asset_is_one_file(analyzed):
     assets = os.path.join(analyzed[0], "transform_fn", "assets")
-    assert os.listdir(assets) == [preprocessing.ASSET]
+    assert os.listdir(assets) == [augmentation.CONSTANTS_FILE]
 
 
 def test_one_photograph_is_in_memory_at_a_time():

@@ -1,4 +1,10 @@
-"""Networks against the paper's tables, and against keras.applications with the same weights."""
+"""The networks' parts, and a whole one against keras.applications with the same weights.
+
+What they cost and how large they are is in test_networks.py.
+"""
+
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -7,79 +13,11 @@ import pytest
 from models import resnet
 from models.settings import Model
 
-# Trainable parameters, and those with BN's moving statistics, counted from the paper's Table 1 and 6.
-IMAGENET_PARAMETERS = {
-    (18, "B"): (11_689_512, 11_699_112),
-    (18, "A"): (11_515_688, 11_523_496),
-    (34, "B"): (21_797_672, 21_814_696),
-    (34, "A"): (21_623_848, 21_639_080),
-    (34, "C"): (22_716_840, 22_739_624),
-    (50, "B"): (25_557_032, 25_610_152),
-    (101, "B"): (44_549_160, 44_654_504),
-    (152, "B"): (60_192_808, 60_344_232),
-}
-CIFAR_PARAMETERS = {
-    20: (269_722, 271_098),
-    32: (464_154, 466_426),
-    44: (658_586, 661_754),
-    56: (853_018, 857_082),
-    110: (1_727_962, 1_736_058),
-    1202: (19_421_274, 19_510_906),
-}
-# Multiply-adds of convolutions and the dense layer at 224x224.
-MACS = {
-    (18, "v1"): 1_814_073_344,
-    (34, "v1"): 3_663_761_408,
-    (50, "v1"): 3_857_973_248,
-    (101, "v1"): 7_570_194_432,
-    (152, "v1"): 11_282_415_616,
-    (50, "v1.5"): 4_089_184_256,
-    (101, "v1.5"): 7_801_405_440,
-    (152, "v1.5"): 11_513_626_624,
-}
-PAPER_FLOPS = {18: 1.8e9, 34: 3.6e9, 50: 3.8e9, 101: 7.6e9, 152: 11.3e9}
-
-
-def counts(model):
-    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    return trainable, model.count_params()
-
 
 @pytest.fixture(autouse=True)
 def free_memory():
     yield
     keras.backend.clear_session()
-
-
-@pytest.mark.parametrize(("depth", "shortcut"), IMAGENET_PARAMETERS)
-def test_parameters_of_imagenet_nets(depth, shortcut):
-    assert counts(resnet.resnet(depth, shortcut=shortcut)) == IMAGENET_PARAMETERS[depth, shortcut]
-
-
-@pytest.mark.parametrize("depth", [18, 34])
-def test_a_plain_net_has_the_parameters_of_option_a(depth):
-    assert counts(resnet.resnet(depth, residual=False)) == IMAGENET_PARAMETERS[depth, "A"]
-
-
-@pytest.mark.parametrize("depth", CIFAR_PARAMETERS)
-def test_parameters_of_cifar_nets(depth):
-    model = resnet.cifar_resnet(depth)
-    assert counts(model) == CIFAR_PARAMETERS[depth]
-    weighted = [x for x in model.layers if isinstance(x, keras.layers.Conv2D | keras.layers.Dense)]
-    assert len(weighted) == depth
-
-
-def test_a_plain_cifar_net_has_as_many_parameters():
-    assert counts(resnet.cifar_resnet(20, residual=False)) == CIFAR_PARAMETERS[20]
-
-
-@pytest.mark.parametrize(("depth", "variant"), MACS)
-def test_multiply_adds(depth, variant):
-    count = resnet.macs(resnet.resnet(depth, variant=variant), 224)
-    assert count == MACS[depth, variant]
-    if variant == "v1":
-        # The paper rounds, here and there down.
-        assert abs(count - PAPER_FLOPS[depth]) < 0.07e9
 
 
 @pytest.mark.parametrize(("size", "sides"), [(224, (112, 56, 28, 14, 7)), (64, (32, 16, 8, 4, 2))])
@@ -136,6 +74,39 @@ def test_resnet50_equals_keras_applications_with_the_same_weights():
     difference, scale = np.abs(mine - peers).max(), np.abs(peers).max()
     print(f"ResNet-50: largest difference {difference:.2e} of logits up to {scale:.2f}")
     assert difference < 1e-4 * scale
+
+
+def ceil_mode_max_pooling(x):
+    """Caffe's 3x3 of stride 2 without padding, slowly; x is float [n, H, W, channels].
+
+    Its number of windows is ceil((side - 3) / 2) + 1, and the last one is cut off at the border.
+    """
+    rows, columns = (-(-(side - 3) // 2) + 1 for side in x.shape[1:3])
+    return np.stack(
+        [
+            np.stack([x[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((1, 2)) for j in range(columns)], 1)
+            for i in range(rows)
+        ],
+        1,
+    )
+
+
+@pytest.mark.parametrize("pool", ["symmetric", "caffe"])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (14, 20), (18, 24), (15, 21), (13, 16)])
+def test_the_first_pooling(pool, height, width):
+    model = resnet.resnet(18, classes=2, pool=pool)
+    start, end = model.get_layer("conv1_relu").output, model.get_layer("pool1_pool").output
+    maps = np.random.default_rng(0).random((2, height, width, 64), np.float32)
+    pooled = keras.ops.convert_to_numpy(keras.Model(start, end)(maps))
+    expected = maps
+    if pool == "symmetric":
+        # torchvision's: one on every side, never the largest, and cut off windows are dropped.
+        expected = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        expected = ceil_mode_max_pooling(expected)[:, :rows, :columns]
+    else:
+        expected = ceil_mode_max_pooling(maps)
+    np.testing.assert_array_equal(pooled, expected)
 
 
 def test_option_a_subsamples_and_appends_zeros():
@@ -216,12 +187,104 @@ def test_settings_choose_the_network():
     assert imagenet.output.shape == cifar.output.shape == (None, 5)
 
 
+def random_images(side):
+    return np.random.default_rng(0).normal(0, 60, (2, side, side, 3)).astype(np.float32)
+
+
+def test_settings_choose_the_pooling():
+    for pool, padding in (("symmetric", ((1, 1), (1, 1))), ("caffe", ((0, 1), (0, 1)))):
+        model = resnet.build(Model(depth=18, pool=pool), 2)
+        assert model.get_layer("pool1_pad").padding == padding
+
+
+@pytest.mark.parametrize(
+    "builder",
+    [
+        lambda: resnet.resnet(18, classes=4),
+        lambda: resnet.resnet(50, classes=4, residual=False),
+        lambda: resnet.cifar_resnet(14, classes=4),
+    ],
+)
+def test_parts_put_together_are_the_network(builder):
+    model = builder()
+    images = random_images(48)
+    trunk, dense = resnet.head_parts(model)
+    maps, last = resnet.feature_maps(model)(images), trunk(images)
+    assert list(maps) == (["c2", "c3", "c4"] if "cifar" in model.name else ["c2", "c3", "c4", "c5"])
+    np.testing.assert_array_equal(maps[max(maps)], last)
+    assert all(keras.ops.min(x) == 0 < keras.ops.max(x) for x in maps.values())  # after ReLU
+    np.testing.assert_allclose(dense(keras.ops.mean(last, (1, 2))), model(images), rtol=1e-4, atol=1e-4)
+    # Shared, not copied.
+    dense.bias.assign(dense.bias + 1000.0)
+    trunk.get_layer("conv1_conv").kernel.assign(trunk.get_layer("conv1_conv").kernel * 0.0)
+    assert keras.ops.min(model(images)) > 900
+    np.testing.assert_array_equal(resnet.feature_maps(model)(images)["c2"], keras.ops.zeros_like(maps["c2"]))
+
+
+def test_feature_maps_are_those_of_the_last_block_of_each_stage():
+    # 101 layers: block 23 comes after block 9, not before it as their names do.
+    with keras.StatelessScope(initialize_variables=False):
+        model = resnet.resnet(101)
+        maps = resnet.feature_maps(model)
+    assert maps.output["c4"] is model.get_layer("conv4_block23_out").output
+    assert maps.output["c2"] is model.get_layer("conv2_block3_out").output
+
+
+@pytest.mark.parametrize(
+    ("builder", "stages"), [(lambda: resnet.resnet(18), 5), (lambda: resnet.cifar_resnet(8), 4)]
+)
+def test_stage_layers_are_those_of_the_first_stages(builder, stages):
+    model = builder()
+    assert resnet.stage_layers(model, 0) == []
+    assert {layer.name for layer in resnet.stage_layers(model, 1)} >= {"conv1_conv", "conv1_bn"}
+    before: list[keras.layers.Layer] = []
+    for number in range(1, stages + 1):
+        layers = resnet.stage_layers(model, number)
+        assert layers[: len(before)] == before
+        assert {layer.name.split("_")[0] for layer in layers[len(before) :]} == {f"conv{number}"}
+        before = layers
+    weights = [layer for layer in model.layers if layer.weights]
+    assert [layer for layer in before if layer.weights] == weights[:-1]  # all but the dense layer
+
+
+def test_parts_of_another_network_are_refused():
+    inputs = keras.Input((4,))
+    other = keras.Model(inputs, keras.layers.Dense(2)(inputs), name="perceptron")
+    for part in (resnet.feature_maps, resnet.head_parts, lambda model: resnet.stage_layers(model, 1)):
+        with pytest.raises(ValueError, match="perceptron has no"):
+            part(other)
+    with pytest.raises(ValueError, match=r"from 0 to 4.*cifar_resnet8.*5"):
+        resnet.stage_layers(resnet.cifar_resnet(8), 5)
+
+
+GUARD = """
+import builtins, keras
+plain = builtins.__import__
+def guarded(name, globals=None, *rest):
+    caller = (globals or {}).get("__name__", "")
+    if name.split(".")[0] == "tensorflow" and caller.split(".")[0] == "models":
+        raise ImportError(f"{caller} imports {name}")
+    return plain(name, globals, *rest)
+builtins.__import__ = guarded
+import models.resnet, models.settings, models.network_table
+model = models.resnet.cifar_resnet(8)
+print(model(keras.ops.zeros((2, 32, 32, 3))).shape)
+"""
+
+
+def test_networks_do_not_import_tensorflow():
+    # Keras may, as its backend; where JAX is that, TensorFlow need not be installed.
+    done = subprocess.run([sys.executable, "-c", GUARD], capture_output=True, text=True)
+    assert done.returncode == 0 and "(2, 10)" in done.stdout, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: resnet.resnet(19), r"18, 34, 50, 101, 152.*19"),
         (lambda: resnet.resnet(18, shortcut="D"), "shortcut.*'D'"),
         (lambda: resnet.resnet(50, variant="v2"), "variant.*'v2'"),
+        (lambda: resnet.resnet(18, pool="valid"), "pool.*'valid'"),
         (lambda: resnet.resnet(18, classes=0), "classes.*0"),
         (lambda: resnet.resnet(18, weight_decay=-1e-4), "weight_decay"),
         (lambda: resnet.cifar_resnet(21), r"6n\+2.*21"),

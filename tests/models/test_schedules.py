@@ -81,3 +81,12 @@ def test_the_rate_scales_linearly_with_the_batch():
     assert peak(Train(batch_size=1024, learning_rate=0.1, scale_lr=True)) == pytest.approx(0.4)
     assert peak(Train(batch_size=64, learning_rate=0.1, scale_lr=True)) == pytest.approx(0.025)
     assert peak(Train(batch_size=64, learning_rate=0.1)) == 0.1
+
+
+def test_a_warm_up_by_error_is_a_tenth_until_warm_and_the_schedule_then():
+    train = Train(epochs=90, learning_rate=0.1, schedule="step", boundaries=(30, 60), warmup_error=0.8)
+    for epoch in (0, 29, 31, 61):
+        assert learning_rate(train, epoch * STEPS, STEPS) == pytest.approx(0.01)
+    for epoch, value in {0: 0.1, 29: 0.1, 31: 0.01, 61: 0.001}.items():
+        assert learning_rate(train, epoch * STEPS, STEPS, warm=True) == pytest.approx(value)
+    assert rate(Train(learning_rate=0.1), 0) == 0.1  # nothing to warm up

@@ -35,6 +35,8 @@ def test_presets_pass(preset):
         *(("model", {"depth": depth}) for depth in (18, 34, 50, 101, 152)),
         ("train", {"momentum": 0.0, "weight_decay": 0.0, "boundaries": ()}),
         ("train", {"epochs": 1, "warmup_epochs": 0.99}),
+        ("train", {"epochs": 0, "init_from": "somewhere", "frozen_stages": 5, "warmup_epochs": 5.0}),
+        ("train", {"warmup_error": 0.8, "ema": 0.9999, "bn_examples": 1}),
     ],
 )
 def test_ends_of_the_ranges_pass(section, changes):
@@ -73,6 +75,10 @@ NAN, INF = float("nan"), float("inf")
         ("train.momentum", [-0.1, 1.0, NAN]),
         ("train.weight_decay", [-1e-4, INF]),
         ("train.label_smoothing", [-0.1, 1.0]),
+        ("train.warmup_error", [-0.1, 1.0, NAN]),
+        ("train.ema", [-0.1, 1.0, NAN]),
+        ("train.bn_examples", [-1, NAN]),
+        ("train.frozen_stages", [-1, 6]),
         ("train.precision", ["float64"]),
         ("train.strategy", ["ring"]),
         ("train.cpu_devices", [-1]),
@@ -106,6 +112,17 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
             "--set train.warmup_epochs=0.",
         ),
         ("train", {"seed": -3}, "train.seed=-3: must be 0 or more."),
+        (
+            "train",
+            {"frozen_stages": 2},
+            "train.frozen_stages=2: stages can be frozen only when train.init_from names the weights that "
+            "they have.",
+        ),
+        (
+            "train",
+            {"warmup_error": 0.8, "warmup_epochs": 1.0},
+            "train.warmup_error=0.8 and train.warmup_epochs=1.0: choose one warm-up and set the other to 0.",
+        ),
         ("model", {"depth": 20}, "model.depth=20: must be one of 18, 34, 50, 101, 152."),
         (
             "model",
@@ -122,6 +139,25 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
 def test_messages(section, changes, message):
     with pytest.raises(ValueError) as error:
         checked(section, **changes)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model": Model(family="cifar", depth=20), "train": Train(init_from="there", frozen_stages=5)},
+            "train.frozen_stages=5: must be from 0 to 4, as a cifar network ends with conv4_x.",
+        ),
+        (
+            {"train": Train(init_from="there", epochs=0), "tune": Tune(enabled=True)},
+            "train.epochs=0: nothing is trained, so there is nothing to tune; set tune.enabled=false.",
+        ),
+    ],
+)
+def test_what_two_sections_exclude(changes, message):
+    with pytest.raises(ValueError) as error:
+        check(*(changes.get(name, kind()) for name, kind in SECTIONS.items()))
     assert str(error.value) == message
 
 

@@ -4,7 +4,6 @@ TensorFlow splits a CPU only before its first use, so each case is a process of 
 file is one: `python test_strategy.py step REPLICAS OUT.npz`.
 """
 
-import csv
 import dataclasses
 import json
 import os
@@ -16,8 +15,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_task
+from tiny_task import history, summary
 
-from models import strategy, train
+from models import metrics, strategy, train
 from models.settings import Train
 from models.task import read_task
 
@@ -63,14 +63,8 @@ def on_one(data, tmp_path):
     return on_one
 
 
-def summary(values):
-    with open(os.path.join(values["model_run_dir"], "summary.json")) as file:
-        return json.load(file)
-
-
 def curve(values, name):
-    with open(os.path.join(values["model_run_dir"], "history.csv")) as file:
-        return np.array([float(row[name]) for row in csv.DictReader(file)])
+    return np.array([float(row[name]) for row in history(values)])
 
 
 def test_two_replicas_follow_one(on_one, on_two):
@@ -152,7 +146,7 @@ def one_step(replicas, out):
         if "bn" in layer.name:
             layer.trainable = False
     with where.scope():
-        model.compile(optimizer="sgd", loss=train.loss(task.train, 4), weighted_metrics=train.metrics(4))
+        model.compile(optimizer="sgd", loss=metrics.loss(task.train, 4), weighted_metrics=metrics.metrics(4))
     before = [np.array(weight) for weight in model.trainable_weights]
     rng = np.random.default_rng(0)
     images = rng.normal(0, 50, [16, 16, 16, 3]).astype(np.float32)

@@ -1,6 +1,5 @@
 """Training from TFRecords to a SavedModel: resume, replicas, precision, refusals."""
 
-import csv
 import dataclasses
 import json
 import os
@@ -13,9 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_task
+from tiny_task import history, summary, weights
 
 from models import input as batches
-from models import train
+from models import metrics, train
 from models.callbacks import DivergedError
 from models.settings import Train
 from models.task import read_settings, read_task
@@ -36,21 +36,6 @@ def run(data, tmp_path):
         return values
 
     return run
-
-
-def weights(values):
-    path = os.path.join(values["serving_model_dir"], "assets.extra", "model.keras")
-    return keras.models.load_model(path, compile=False).get_weights()
-
-
-def summary(values):
-    with open(os.path.join(values["model_run_dir"], "summary.json")) as file:
-        return json.load(file)
-
-
-def history(values):
-    with open(os.path.join(values["model_run_dir"], "history.csv")) as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +199,8 @@ def test_what_a_kill_leaves_half_written_is_not_taken_for_a_checkpoint(run, data
 def test_a_blown_up_training_stops_and_says_where(run, tmp_path, monkeypatch):
     rate = property(lambda self: 0.01 if self.epoch == 0 else 1e25)
     monkeypatch.setattr(train.Run, "learning_rate", rate)
+    # Looked at after each epoch only, however slow the machine is.
+    monkeypatch.setattr("models.callbacks._GUARD_SECONDS", 1e9)
     with pytest.raises(
         DivergedError, match=r"last good checkpoint is .*ckpt-1;.*train.learning_rate"
     ) as error:
@@ -273,5 +260,5 @@ def test_label_smoothing_is_the_textbook_one():
     log_p = logits - np.log(np.exp(logits).sum())
     target = np.full(3, smoothing / 3)
     target[0] += 1 - smoothing
-    loss = train.loss(Train(label_smoothing=smoothing), classes=3)
+    loss = metrics.loss(Train(label_smoothing=smoothing), classes=3)
     np.testing.assert_allclose(np.mean(loss(labels, logits)), -(target * log_p).sum(), rtol=1e-6)

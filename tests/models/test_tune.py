@@ -7,8 +7,9 @@ import keras
 import pytest
 import tiny_task
 
-from models import train
+from models import train, tune
 from models.callbacks import DivergedError
+from models.settings import Tune
 from models.task import read_task
 from models.tune import tuner_fn
 
@@ -70,8 +71,6 @@ def test_a_search_in_which_all_trials_diverge_is_an_error(data, tmp_path, monkey
 
 
 def test_one_diverging_trial_is_left_out(data, tmp_path, monkeypatch):
-    from models import tune
-
     whole = tune.fit
     calls = []
 
@@ -88,14 +87,21 @@ def test_one_diverging_trial_is_left_out(data, tmp_path, monkeypatch):
 
 
 def test_any_other_error_ends_the_search_at_once(data, tmp_path, monkeypatch):
-    from models import tune
-
     def fit(*args, **kwargs):
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(tune, "fit", fit)
     with pytest.raises(RuntimeError, match=r"learning_rate=0.05.*the disk is gone"):
         search(arguments(data, tmp_path))
+
+
+def test_the_proxy_is_judged_by_its_weights(data, tmp_path):
+    """An average of long memory would still be near the first steps' weights."""
+    values = tiny_task.arguments(str(tmp_path), "tune", data, train__ema=0.9999, train__warmup_epochs=2.0)
+    task = read_task(tiny_task.fn_args(values))
+    found = {"learning_rate": 0.1, "weight_decay": 0.0, "augmentation_strength": 0.5}
+    train = tune.proxy(task, Tune(epochs=2), found).train
+    assert (train.ema, train.epochs, train.warmup_epochs, train.learning_rate) == (0.0, 2, 0.5, 0.1)
 
 
 @pytest.mark.parametrize("name", ["trials", "epochs", "examples"])

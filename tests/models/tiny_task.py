@@ -3,6 +3,7 @@
 Run as a script it trains on it: `python tiny_task.py ARGUMENTS.json [STEP_TO_DIE_AT]`.
 """
 
+import csv
 import io
 import json
 import os
@@ -10,11 +11,15 @@ import signal
 import sys
 import types
 
+import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from models import callbacks, train
+
 SIZE, CLASSES = 16, 4
+LABELS = ("across", "down", "falling", "rising")
 TRAIN, EVAL = 64, 22
 CONFIG = {
     "transform": {
@@ -70,16 +75,16 @@ def write_records(folder, total, seed, shards=2):
     return f"{folder}/*"
 
 
-def write_transform_graph(folder):
+def write_transform_graph(folder, mean=128, labels=LABELS):
     """The analysis of Transform, with constants that are near the data's own."""
     assets = os.path.join(folder, "transform_fn", "assets")
     os.makedirs(assets)
     np.savez(
         os.path.join(assets, "augmentation.npz"),
-        pixel_mean=np.full([SIZE, SIZE, 3], 128, np.float32),
-        channel_mean=np.full([3], 128, np.float32),
+        pixel_mean=np.full([SIZE, SIZE, 3], mean, np.float32),
+        channel_mean=np.full([3], mean, np.float32),
         covariance=np.eye(3, dtype=np.float32) * 4000,
-        labels=np.array(["across", "down", "falling", "rising"]),
+        labels=np.array(labels),
         class_counts=np.full([CLASSES], TRAIN // CLASSES),
         settings=np.array(json.dumps(CONFIG["transform"])),
     )
@@ -117,23 +122,55 @@ def fn_args(values):
     return types.SimpleNamespace(**values)
 
 
+def network(values):
+    """The exported network."""
+    path = os.path.join(values["serving_model_dir"], "assets.extra", "model.keras")
+    return keras.models.load_model(path, compile=False)
+
+
+def weights(values):
+    return network(values).get_weights()
+
+
+def summary(values):
+    with open(os.path.join(values["model_run_dir"], "summary.json")) as file:
+        return json.load(file)
+
+
+def history(values):
+    with open(os.path.join(values["model_run_dir"], "history.csv")) as file:
+        return list(csv.DictReader(file))
+
+
+class Stopped(BaseException):
+    """A training has come to the step at which it was to stop."""
+
+
+def stop_at(monkeypatch, step):
+    """Lets trainings end at the beginning of a step, as if they were killed."""
+    begin = callbacks.Follow.on_train_batch_begin
+
+    def follow(self, batch, logs=None):
+        begin(self, batch, logs)
+        if self.run.steps_done == step:
+            raise Stopped
+
+    monkeypatch.setattr(callbacks.Follow, "on_train_batch_begin", follow)
+
+
 def die_at(step):
     """kill -9 of this process at the beginning of a step."""
-    from models.callbacks import Follow
-
-    follow = Follow.on_train_batch_begin
+    follow = callbacks.Follow.on_train_batch_begin
 
     def begin(self, batch, logs=None):
         follow(self, batch, logs)
         if self.run.steps_done == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Follow.on_train_batch_begin = begin
+    callbacks.Follow.on_train_batch_begin = begin
 
 
 if __name__ == "__main__":
-    from models import train
-
     with open(sys.argv[1]) as file:
         values = json.load(file)
     if len(sys.argv) > 2:

@@ -1,0 +1,257 @@
+"""The report of a study: one page with figure, table and setting, and the same as CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import jinja2
+
+from components.example_gen import files
+from models import schedules
+from pipeline import presets
+from pipeline.config import Config, assign, to_dict
+from pipeline.study import contents
+from pipeline.study.contents import Net, Shown, mean
+from pipeline.study.definitions import Result, Study
+
+# What a recipe is; the rest of a configuration says where and on what it runs.
+_RECIPE = ("data", "transform", "model", "train")
+_NO_RECIPE = {
+    "data": {"source", "train_shards", "eval_shards", "seed", "max_bad_fraction", "max_pixels", "schema"},
+    "train": {"seed", "strategy", "cpu_devices", "tpu", "checkpoint_seconds"},
+}
+
+
+class Table(NamedTuple):
+    header: list[str]
+    rows: list[list[str]]
+
+
+def write(study: Study, results: Sequence[Result], folder: str, command: str) -> str:
+    """Writes report.html, figure.svg, results.csv and results.md, and layers.csv where layers are studied.
+
+    Each file is whole or not there. Responses and gradients are computed here, unless they lie in the
+    members' folders.
+
+    Args:
+      study: what was to be run.
+      results: what has been, in any order; some may be missing, and are named.
+      folder: to write into; made when it is not there.
+      command: the command line that gives this report.
+
+    Returns:
+      Path of report.html, which needs no other file and no network.
+    """
+    nets = contents.group(study, results)
+    shown = contents.of(study, nets) if nets else Shown("", "")
+    page = {
+        "study": study,
+        "missing": contents.missing(study, nets),
+        "shown": shown,
+        # Without the XML declaration, which is for files of their own.
+        "figure": shown.figure[max(0, shown.figure.find("<svg")) :],
+        "tables": _tables(study, nets, shown),
+        "note": _note(study, nets),
+        "facts": _facts(nets) if nets else [],
+        "differences": differences(study, nets),
+        "command": command,
+    }
+    os.makedirs(folder, exist_ok=True)
+    written = {
+        "results.csv": _csv(_runs(nets)),
+        "layers.csv": _csv(shown.layers) if shown.layers else "",
+        "figure.svg": shown.figure,
+        "results.md": _template("results.md").render(page),
+        "report.html": _template("report.html").render(page),
+    }
+    for name, text in written.items():
+        if text:
+            files.write(os.path.join(folder, name), text.encode())
+    return os.path.join(folder, "report.html")
+
+
+def differences(study: Study, nets: Sequence[Net]) -> list[str]:
+    """Settings of the recipe in which runs differ from the study's own, and of which nets."""
+    found: dict[str, list[str]] = {}
+    for net in nets:
+        own = to_dict(assign(presets.get(study.preset), [*study.settings, *net.member.settings]))
+        used = to_dict(net.results[0].config)
+        for section in _RECIPE:
+            for name, value in used[section].items():
+                if name in _NO_RECIPE.get(section, ()) or value == own[section][name]:
+                    continue
+                text = f"{section}.{name}={_plain(value)} instead of {_plain(own[section][name])}"
+                found.setdefault(text, []).append(net.label)
+    return [
+        text if len(labels) == len(nets) else f"{text} ({', '.join(labels)})"
+        for text, labels in found.items()
+    ]
+
+
+def _plain(value: object) -> str:
+    return str(value) if value not in ("", []) else "(none)"
+
+
+# The tables, a row for each net.
+
+
+def _tables(study: Study, nets: Sequence[Net], shown: Shown) -> list[Table]:
+    if not nets:
+        return []
+    return [_results(study, nets, shown), *_other_protocols(study, nets)]
+
+
+def _results(study: Study, nets: Sequence[Net], shown: Shown) -> Table:
+    """Errors under the protocol of the paper's numbers, and what the kind of study adds."""
+    columns = _names(nets)
+    columns.append(("parameters", [f"{net.results[0].parameters:,}" for net in nets]))
+    columns.append(("seeds", [str(len(net.results)) for net in nets]))
+    for place, title in enumerate(shown.header):
+        columns.append((title, [shown.cells[net.label][place] for net in nets]))
+    for key in contents.shown_errors(study):
+        columns += _errors(study, nets, study.protocol, key)
+    seconds = [statistics.fmean(result.seconds for result in net.results) for net in nets]
+    columns.append(("time for one", [_duration(one) for one in seconds]))
+    return _table(columns)
+
+
+def _other_protocols(study: Study, nets: Sequence[Net]) -> list[Table]:
+    """Errors under the other test protocols, where some were measured."""
+    measured = dict.fromkeys(name for net in nets for result in net.results for name in result.errors)
+    others = [name for name in measured if name != study.protocol]
+    columns = [
+        column
+        for name in others
+        for key in contents.shown_errors(study)
+        for column in _errors(study, nets, name, key)
+    ]
+    return [_table(_names(nets) + columns)] if columns else []
+
+
+def _names(nets: Sequence[Net]) -> list[tuple[str, list[str]]]:
+    return [("net", [net.label for net in nets])]
+
+
+def _table(columns: Sequence[tuple[str, list[str]]]) -> Table:
+    header, cells = zip(*columns, strict=True)
+    return Table(list(header), [list(row) for row in zip(*cells, strict=True)])
+
+
+def _errors(study: Study, nets: Sequence[Net], protocol: str, key: str) -> list[tuple[str, list[str]]]:
+    ours = [net.errors(protocol, key) for net in nets]
+    columns = [(f"{contents.ERRORS[key]}, {protocol}", [mean(values) for values in ours])]
+    paper = [(net.member.paper or {}).get(key) for net in nets]
+    if protocol == study.protocol and any(value is not None for value in paper):
+        columns.append(("paper", [contents.NONE if value is None else f"{value:.2f}" for value in paper]))
+        gaps = [
+            f"{statistics.fmean(values) - value:+.2f}" if values and value is not None else contents.NONE
+            for values, value in zip(ours, paper, strict=True)
+        ]
+        columns.append(("difference", gaps))
+    return columns
+
+
+def _note(study: Study, nets: Sequence[Net]) -> str:
+    seeds = {len(net.results) for net in nets}
+    parts = ["Errors in percent; the difference is in points."]
+    if max(seeds, default=0) > 1:
+        parts.append("± is the standard deviation over the seeds (divisor n-1).")
+    if 1 in seeds:
+        parts.append(
+            "One seed each: small differences may be chance (five runs of the paper's ResNet-110 have ±0.16)."
+            if seeds == {1}
+            else "Where there is one seed no deviation is known."
+        )
+    if not any(net.errors(study.protocol, "top1") for net in nets):
+        parts.append(f"{study.protocol}, the protocol of the paper's numbers, was not measured.")
+    own = _data(presets.get(study.preset))
+    if any(_data(result.config) != own for net in nets for result in net.results):
+        parts.append(f"The data are not the study's ({own}); the paper's errors are for those images alone.")
+    parts.append("Parameters count the moving statistics of batch normalisation.")
+    return " ".join(parts)
+
+
+def _facts(nets: Sequence[Net]) -> list[tuple[str, str]]:
+    """What the runs have in common, and what they do not."""
+    results = [result for net in nets for result in net.results]
+
+    def each(value: Callable[[Result], object]) -> str:
+        return "; ".join(dict.fromkeys(str(value(result)) for result in results))
+
+    return [
+        ("Preset", each(lambda r: r.config.preset)),
+        ("Data", each(lambda r: _data(r.config))),
+        ("Networks", ", ".join(net.label for net in nets)),
+        ("Epochs", each(lambda r: r.config.train.epochs)),
+        ("Iterations", each(lambda r: f"{r.config.train.epochs * r.steps_per_epoch:,}")),
+        ("Batch", each(lambda r: r.config.train.batch_size)),
+        ("Learning rate", each(_rate)),
+        ("Precision", each(lambda r: r.config.train.precision)),
+        ("Seeds", each(lambda r: r.seed)),
+        ("Code", each(lambda r: r.commit or "unknown commit")),
+        ("Training time", f"{_duration(sum(r.seconds for r in results))} for {len(results)} runs"),
+    ]
+
+
+def _data(config: Config) -> str:
+    return config.data.tfds_name if config.data.kind == "tfds" else config.data.kind
+
+
+def _rate(result: Result) -> str:
+    train = result.config.train
+    after = {
+        "step": f"divided by 10 after epoch {', '.join(f'{epoch:g}' for epoch in train.boundaries)}",
+        "plateau": "divided by 10 at plateaus",
+        "cosine": "cosine",
+    }
+    return f"{schedules.peak(train):g}, {after[train.schedule]}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+# The files.
+
+
+def _runs(nets: Sequence[Net]) -> list[list[object]]:
+    """A row for each run and protocol, errors from 0 to 1."""
+    names = "member seed protocol top1_error top5_error training_top1_error parameters epochs iterations"
+    rows: list[list[object]] = [[*names.split(), "seconds", "commit"]]
+    for result in (result for net in nets for result in net.results):
+        last = result.history[-1]["top1_error"] if result.history else math.nan
+        epochs = result.config.train.epochs
+        facts = [result.parameters, epochs, epochs * result.steps_per_epoch, result.seconds, result.commit]
+        for protocol, errors in result.errors.items():
+            rows.append([result.member, result.seed, protocol, *errors, last, *facts])
+    return rows
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV; NaN is left empty."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        ["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row] for row in rows
+    )
+    return text.getvalue()
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.study"),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name)

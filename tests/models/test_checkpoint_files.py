@@ -1,0 +1,162 @@
+"""Files of weights: every format gives the same tensors, and none can run or crash anything."""
+
+import json
+import os
+
+import h5py
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch_reference
+import torch_writer
+
+from models import checkpoint_files
+
+SMALL = torch_reference.state((1, 1, 1), shortcut="A", head="linear")
+
+
+def saved(folder, state, name="net.pth", **options):
+    path = os.path.join(folder, name)
+    torch_writer.save(path, state, **options)
+    return path
+
+
+def same(path, wanted):
+    found = checkpoint_files.read(path)
+    assert list(found) == list(wanted) if not path.endswith("safetensors") else found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], value, err_msg=f"{path} {name}")
+
+
+def test_every_file_format_gives_the_same_tensors(tmp_path):
+    whole = {"epoch": 3, "best": 0.5, "state_dict": {f"module.{k}": v for k, v in SMALL.items()}}
+    whole["state_dict"]["module.bn1.num_batches_tracked"] = np.array(7)
+    np.savez(tmp_path / "net.npz", **SMALL)
+    safetensors.numpy.save_file(SMALL, tmp_path / "net.safetensors")
+    # A kernel as the transpose of another memory layout, and vectors as parts of one storage.
+    views = dict(SMALL)
+    views["conv1.weight"] = np.ascontiguousarray(SMALL["conv1.weight"].transpose(2, 3, 1, 0)).transpose(
+        3, 2, 0, 1
+    )
+    both = np.concatenate([SMALL["bn1.weight"], SMALL["bn1.bias"]])
+    views["bn1.weight"], views["bn1.bias"] = both[:16], both[16:]
+    paths = [
+        saved(tmp_path, SMALL),
+        saved(tmp_path, SMALL, "old.th", legacy=True),
+        saved(tmp_path, whole, "whole.pth.tar"),
+        saved(tmp_path, views, "views.pt"),
+        saved(tmp_path, views, "views_old.pt", legacy=True),
+        saved(tmp_path, {k: v.astype(np.float64) for k, v in SMALL.items()}, "double.bin"),
+        str(tmp_path / "net.npz"),
+        str(tmp_path / "net.safetensors"),
+    ]
+    for path in paths:
+        same(path, SMALL)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=["float16", "bfloat16"])
+def test_half_precision_is_widened(tmp_path, dtype):
+    half = {name: value.astype(dtype) for name, value in SMALL.items()}
+    wanted = {name: value.astype(np.float32) for name, value in half.items()}
+    paths = [saved(tmp_path, half), saved(tmp_path, half, "old.pth", legacy=True)]
+    paths.append(write_safetensors(tmp_path / "half.safetensors", half))
+    for path in paths:
+        same(path, wanted)
+
+
+def test_keras_2_files_have_their_variables_by_layer(tmp_path):
+    kernel, gamma = np.ones([3, 3, 2, 4], np.float32), np.arange(4, dtype=np.float32)
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        file.attrs["layer_names"] = [b"input_1", b"conv1_conv", b"conv1_bn"]
+        file.create_group("input_1").attrs["weight_names"] = []
+        for layer, name, value in (("conv1_conv", "kernel", kernel), ("conv1_bn", "gamma", gamma)):
+            group = file.create_group(layer)
+            group[f"{layer}/{name}:0"] = value
+            group.attrs["weight_names"] = [f"{layer}/{name}:0".encode()]
+    same(str(tmp_path / "net.h5"), {"conv1_conv/kernel": kernel, "conv1_bn/gamma": gamma})
+
+
+def write_safetensors(path, tensors):
+    """By the format's description: the length of a JSON header, the header, the data."""
+    kinds = {"float16": "F16", "bfloat16": "BF16"}
+    header, data = {}, b""
+    for name, value in tensors.items():
+        place = [len(data), len(data) + value.nbytes]
+        header[name] = {"dtype": kinds[value.dtype.name], "shape": value.shape, "data_offsets": place}
+        data += value.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return str(path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    ("module", "function"), [("os", "system"), ("posix", "system"), ("builtins", "eval"), ("torch", "load")]
+)
+def test_a_checkpoint_cannot_run_anything(tmp_path, legacy, module, function):
+    mark = tmp_path / "ran"
+    call = torch_writer.name(module, function)
+    text = f"touch {mark}" if "system" in function else f"open({str(mark)!r}, 'w')"
+    code = torch_writer.Raw(call + b"(X" + len(text).to_bytes(4, "little") + text.encode() + b"tR")
+    path = saved(tmp_path, {**SMALL, "extra": code}, legacy=legacy)
+    with pytest.raises(ValueError, match=rf"net.pth contains {module}.{function}, .* alone\.$") as error:
+        checkpoint_files.read(path)
+    assert not mark.exists() and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_damaged_files_are_refused(tmp_path, legacy):
+    path = saved(tmp_path, SMALL, legacy=legacy)
+    with open(path, "rb") as file:
+        contents = file.read()
+    for length in (0, 10, len(contents) // 2, len(contents) - 5):
+        with open(path, "wb") as file:
+            file.write(contents[:length])
+        with pytest.raises(ValueError, match=r"net\.pth (is|ends|cannot)"):
+            checkpoint_files.read(path)
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides"),
+    [
+        (0, (2, 3), (3, 1)),
+        (4, (1,), (1,)),
+        (-1, (2,), (1,)),
+        (1, (2,), (-1,)),
+        (0, (2, 2), (1, 3)),
+        (2, (-1,), (1,)),
+    ],
+)
+def test_a_tensor_beyond_its_storage_is_refused(tmp_path, offset, shape, strides):
+    view = torch_writer.Writer(False).tensor("FloatStorage", "0", 4, offset, shape, strides)
+    with pytest.raises(ValueError, match="reaches beyond its storage"):
+        checkpoint_files.read(saved(tmp_path, {"whole": np.zeros(4, np.float32), "part": view}))
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "message"),
+    [
+        ("net.onnx", b"", r"files of weights end in \.npz, \.safetensors, \.h5"),
+        ("net.npz", b"nothing", r"cannot be read as \.npz"),
+        ("net.h5", b"nothing", r"cannot be read as \.h5"),
+        ("net.safetensors", b"nothing", r"cannot be read as \.safetensors"),
+        ("net.pth", b"nothing", r"net\.pth is no PyTorch checkpoint"),
+    ],
+)
+def test_files_of_another_kind_are_refused(tmp_path, name, contents, message):
+    (tmp_path / name).write_bytes(contents)
+    with pytest.raises(ValueError, match=message):
+        checkpoint_files.read(str(tmp_path / name))
+    with pytest.raises(ValueError, match=r"none\.npz does not exist"):
+        checkpoint_files.read(str(tmp_path / "none.npz"))
+
+
+def test_archives_of_other_things_are_refused(tmp_path):
+    np.savez(tmp_path / "objects.npz", a=np.array([{}]))
+    with pytest.raises(ValueError, match=r"objects\.npz cannot be read .*allow_pickle"):
+        checkpoint_files.read(str(tmp_path / "objects.npz"))
+    np.savez(tmp_path / "text.npz", a=np.array(["a"]))
+    with pytest.raises(ValueError, match=r"text\.npz cannot be read .*float"):
+        checkpoint_files.read(str(tmp_path / "text.npz"))
