@@ -28,9 +28,10 @@ lint: $(STAMP)  ## ruff and mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: $(STAMP)  ## measure ingestion and Transform's memory (minutes)
+bench: $(STAMP)  ## measure ingestion, Transform's memory and evaluation (minutes)
 	$(PY) -m benchmarks.ingestion
 	$(PY) benchmarks/transform_memory.py
+	$(PY) -m benchmarks.evaluation
 
 # Locks hold hashes and no addresses; overrides.txt is explained in BUILD.md.
 COMPILE = .uv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \

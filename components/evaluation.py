@@ -67,8 +67,7 @@ def eval_config(
 
 
 def _metric(protocol: str, k: int, max_error: float | None, max_increase: float | None) -> str:
-    name = "SparseCategoricalAccuracy" if k == 1 else "SparseTopKCategoricalAccuracy"
-    settings: dict[str, Any] = {"name": f"{protocol}_top{k}"} | ({"k": k} if k > 1 else {})
+    settings = json.dumps({"name": f"{protocol}_top{k}", "k": k})
     bounds = ""
     if max_error is not None:
         bounds += f"value_threshold {{ lower_bound {{ value: {1 - max_error!r} }} }} "
@@ -79,7 +78,8 @@ def _metric(protocol: str, k: int, max_error: float | None, max_increase: float 
         )
     if bounds:
         bounds = f"per_slice_thresholds {{ slicing_specs {{}} threshold {{ {bounds} }} }}"
-    return f'metrics {{ class_name: "{name}" config: {json.dumps(json.dumps(settings))} {bounds} }}'
+    place = 'class_name: "TopKAccuracy" module: "components.metrics"'
+    return f"metrics {{ {place} config: {json.dumps(settings)} {bounds} }}"
 
 
 @dataclasses.dataclass(frozen=True)

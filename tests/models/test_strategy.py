@@ -80,6 +80,9 @@ def test_two_replicas_follow_one(on_one, on_two):
     print("training cross-entropy by epoch:", curves)
     np.testing.assert_allclose(curves["two"], curves["one"], atol=0.15 * curves["one"][0])
     assert curves["two"][-1] < 0.7 * curves["two"][0]
+    # 22 images in batches of 16 on two replicas: each counted once, as on the one device of the summary.
+    for name in ("val_top1_error", "val_top5_error", "val_cross_entropy"):
+        np.testing.assert_allclose(curve(two, name)[-1], summary(two)[name], rtol=1e-3)
 
 
 def test_a_step_of_two_replicas_is_that_of_one(tmp_path):

@@ -1,0 +1,136 @@
+"""Errors and verdicts of a real TFMA run on scores that are known, against counting by hand."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+
+from components import evaluation
+
+CLASSES, EXAMPLES = 12, 57
+LABELS = np.random.default_rng(0).integers(0, CLASSES, EXAMPLES)
+
+
+def scores(seed, right):
+    """[EXAMPLES, CLASSES]; a part `right` of the labels has the highest score."""
+    rng = np.random.default_rng(seed)
+    values = rng.random([EXAMPLES, CLASSES]).astype(np.float32)
+    values[np.arange(EXAMPLES), LABELS] += rng.random(EXAMPLES) < right
+    return values
+
+
+def counted(values, k):
+    """Error by sorting; where scores are equal, the label comes last."""
+    wrong = 0
+    for row, label in zip(values, LABELS, strict=True):
+        order = sorted(range(CLASSES), key=lambda c: (-row[c], c == label))
+        wrong += not np.isfinite(row).all() or label not in order[:k]
+    return wrong / EXAMPLES
+
+
+def analysed(folder, candidate, baseline=None, **bounds):
+    """Folder of the evaluation of a model that answers with given scores, {protocol: values}."""
+    bounds = {"max_top1_error": 0.5, "max_top5_error": 0.5, "max_top1_increase": 0.0, **bounds}
+    config = evaluation.eval_config(list(candidate), next(iter(candidate)), CLASSES, **bounds)
+    config.model_specs[0].name = tfma.CANDIDATE_KEY
+    if baseline:
+        config.model_specs.add().CopyFrom(config.model_specs[0])
+        config.model_specs[1].name, config.model_specs[1].is_baseline = tfma.BASELINE_KEY, True
+    data = folder / "data"
+    with tf.io.TFRecordWriter(str(data)) as writer:
+        for row, label in enumerate(LABELS):
+            number = {"row": [row], evaluation.LABEL: [label]}
+            feature = {
+                name: tf.train.Feature(int64_list=tf.train.Int64List(value=value))
+                for name, value in number.items()
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    models = []
+    for name, values in ((tfma.CANDIDATE_KEY, candidate), (tfma.BASELINE_KEY, baseline)):
+        if values:
+            path = saved(str(folder / name), values)
+            models.append(
+                tfma.default_eval_shared_model(
+                    path, model_name=name, eval_config=config, rubber_stamp=not baseline
+                )
+            )
+    tfma.run_model_analysis(
+        models if baseline else models[0],
+        config,
+        data_location=str(data),
+        output_path=str(folder / "out"),
+    )
+    return str(folder / "out")
+
+
+def saved(path, values):
+    module = tf.Module()
+    row = {"row": tf.io.FixedLenFeature([], tf.int64)}
+    module.evaluate = tf.function(
+        lambda examples: {
+            name: tf.gather(tf.constant(table), tf.io.parse_example(examples, row)["row"])
+            for name, table in values.items()
+        },
+        input_signature=[tf.TensorSpec([None], tf.string, "examples")],
+    )
+    tf.saved_model.save(module, path, {"evaluate": module.evaluate})
+    return path
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    values = {"center": scores(1, 0.6), "ten_crop": scores(2, 0.8)}
+    return values, analysed(tmp_path_factory.mktemp("two"), values)
+
+
+def test_errors_are_those_counted_by_hand(two):
+    values, folder = two
+    found = evaluation.errors(folder)
+    assert sorted(found) == ["center", "ten_crop"]
+    for name, errors in found.items():
+        assert errors.top1 == pytest.approx(counted(values[name], 1))
+        assert errors.top5 == pytest.approx(counted(values[name], 5))
+    assert evaluation.example_count(folder) == EXAMPLES
+
+
+def test_errors_of_each_class_add_up(two):
+    values, folder = two
+    for name in values:
+        by_class = evaluation.per_class(folder, name)
+        numbers = np.bincount(LABELS, minlength=CLASSES)
+        assert sorted(by_class) == sorted(set(LABELS))
+        total = sum(error * numbers[label] for label, error in by_class.items())
+        assert total / EXAMPLES == pytest.approx(counted(values[name], 1))
+
+
+def test_a_single_protocol_with_ties_and_scores_that_are_no_numbers(tmp_path):
+    values = scores(3, 1.0)
+    values[:10] = 0.25  # says nothing: all wrong
+    values[10:15, 3] = np.nan
+    values[15:20, 3] = np.inf
+    folder = analysed(tmp_path, {"center": values})
+    found = evaluation.errors(folder)["center"]
+    assert found.top1 == pytest.approx(20 / EXAMPLES) == pytest.approx(counted(values, 1))
+    assert found.top5 == pytest.approx(20 / EXAMPLES) == pytest.approx(counted(values, 5))
+    assert evaluation.verdict(folder) == (True, [])
+
+
+def test_a_bound_that_is_missed_is_said_so(tmp_path):
+    folder = analysed(tmp_path, {"center": scores(1, 0.6)}, max_top1_error=0.1, max_top5_error=0.9)
+    blessed, [reason] = evaluation.verdict(folder)
+    assert not blessed
+    error = counted(scores(1, 0.6), 1)
+    assert reason == f"center top-1 error is {error:.2%}, the bound is 10.00% (evaluate.max_top1_error)"
+
+
+def test_a_model_that_is_worse_than_the_baseline_is_said_so(tmp_path):
+    new, old = scores(1, 0.6), scores(2, 0.8)
+    both = {"center": new, "ten_crop": new}, {"center": old, "ten_crop": old}
+    folder = analysed(tmp_path, *both)
+    blessed, [reason] = evaluation.verdict(folder)
+    assert not blessed
+    assert reason.startswith(
+        f"center top-1 error is {counted(new, 1):.2%}, the blessed model has {counted(old, 1):.2%}"
+    )
+    assert evaluation.errors(folder, "baseline")["ten_crop"].top1 == pytest.approx(counted(old, 1))
+    assert evaluation.errors(folder)["ten_crop"].top1 == pytest.approx(counted(new, 1))
