@@ -26,7 +26,7 @@ from models.settings import Model
 
 CHUNK = 400  # steps between two tests; divides the paper's 32k, 48k and 64k
 PAD = 4
-WARM_UP_FROM = 110  # layers
+WARM_UP_DEPTH = 110  # layers
 
 
 def read(source: str, splits: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -173,7 +173,7 @@ def train(data: str, model: Model, steps: int, seed: int, out: str, batch: int =
         metrics=["accuracy"],
     )
     batches = Batches(images, labels, mean, batch, chunk, seed)
-    recipe = Recipe(out, steps, chunk, batch, model.depth >= WARM_UP_FROM)
+    recipe = Recipe(out, steps, chunk, batch, model.depth == WARM_UP_DEPTH)
     network.fit(
         batches,
         epochs=steps // chunk,

@@ -39,14 +39,13 @@ def eval_config(
       classes: number of classes; with five or fewer, top-5 is not measured.
       max_top1_error: 0..1.
       max_top5_error: 0..1.
-      max_top1_increase: 0..1, over the error of the baseline model.
+      max_top1_increase: 0..1, over the error of the baseline model; 1 compares with none.
       per_class: whether to slice by label.
     """
+    increase = max_top1_increase if max_top1_increase < 1 else None
     specs = []
     for name in protocols:
-        bounds = (
-            {1: (max_top1_error, max_top1_increase), 5: (max_top5_error, None)} if name == protocol else {}
-        )
+        bounds = {1: (max_top1_error, increase), 5: (max_top5_error, None)} if name == protocol else {}
         metrics = "".join(
             _metric(name, k, *bounds.get(k, (None, None))) for k in (1, 5) if k == 1 or classes > 5
         )

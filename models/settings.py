@@ -216,7 +216,8 @@ def _check_train(train: Train) -> None:
     _choice("train.strategy", train.strategy, STRATEGIES)
     for name in ("batch_size", "patience", "shuffle_buffer"):
         _at_least(f"train.{name}", getattr(train, name), 1)
-    _at_least("train.epochs", train.epochs, 0 if train.init_from else 1)
+    rule = "must be 1 or more, or 0 to evaluate what train.init_from names"
+    _need(train.epochs >= (0 if train.init_from else 1), "train.epochs", train.epochs, rule)
     for name in ("weight_decay", "seed", "cpu_devices", "warmup_epochs", "bn_examples"):
         _at_least(f"train.{name}", getattr(train, name), 0)
     for name in ("learning_rate", "checkpoint_seconds"):

@@ -86,7 +86,7 @@ class Evaluate:
     # Highest top-1 and top-5 error, 0..1, of a model that may be pushed.
     max_top1_error: float = 0.9
     max_top5_error: float = 0.9
-    # A candidate may be worse than the latest blessed model by this much top-1.
+    # A candidate may be worse than the latest blessed model by this much top-1; 1 compares with none.
     max_top1_increase: float = 0.0
     # Metrics for every class as well.
     per_class: bool = True
@@ -180,10 +180,10 @@ class Config:
             _one_of("evaluate.protocols", protocol, settings.PROTOCOLS)
         _one_of("evaluate.protocol", self.evaluate.protocol, self.evaluate.protocols)
         for name in ("max_top1_error", "max_top5_error"):
-            if not 0 < getattr(self.evaluate, name) < 1:
+            if not 0 < getattr(self.evaluate, name) <= 1:
                 raise ConfigError(
-                    f"evaluate.{name}={getattr(self.evaluate, name)}: must be between 0 and 1; "
-                    "without a bound no model can be blessed."
+                    f"evaluate.{name}={getattr(self.evaluate, name)}: must be above 0 and at most 1, which "
+                    "lets every model pass."
                 )
         if self.beam.workers < 1:
             raise ConfigError(f"beam.workers={self.beam.workers}: must be 1 or more.")

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from google.protobuf import text_format
@@ -114,7 +115,8 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
         examples=examples.outputs["examples"],
         example_splits=["eval"],
         model=model,
-        baseline_model=resolver.outputs["model"],
+        # Where nothing is asked of the comparison, the old model is not evaluated again.
+        baseline_model=resolver.outputs["model"] if config.evaluate.max_top1_increase < 1 else None,
         eval_config=evaluation.eval_config(classes=len(classes), **dataclasses.asdict(config.evaluate)),
     )
     pusher = tfx.components.Pusher(
@@ -136,7 +138,7 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
     ]
 
 
-def _starting_points(config: Config) -> dict[str, dict]:
+def _starting_points(config: Config) -> dict[str, Any]:
     """Settings of model and training, with the exact version of every model that they start from.
 
     A folder of pushed models gets new versions: the cache has to see which one is meant.
@@ -151,7 +153,10 @@ def _starting_points(config: Config) -> dict[str, dict]:
             train["init_from"] = pretrained.resolve(config.train.init_from)
     except ValueError as error:
         raise source.SourceError(str(error)) from error
-    return {"model": model, "train": train}
+    start = train["init_from"]
+    file = os.stat(start) if start and os.path.isfile(start) else None
+    # Files are replaced under the same name.
+    return {"model": model, "train": train, "start": [file.st_size, file.st_mtime_ns] if file else []}
 
 
 def _validation(

@@ -167,8 +167,8 @@ def _keras_file(result: Result) -> str:
     path = os.path.join(result.model, "assets.extra", KERAS_FILE)
     if not os.path.isfile(path):
         raise ValueError(
-            f"{result.member}, seed {result.seed}: there is no {path}; run the member again with a bound "
-            "(evaluate.max_top1_error) that its model meets, so that it is pushed."
+            f"{result.member}, seed {result.seed}: there is no {path}; delete "
+            f"{os.path.join(result.folder, 'result.json')} and run the study again."
         )
     return path
 

@@ -51,7 +51,7 @@ def read(folder: str) -> Result | None:
         steps_per_epoch=found["steps_per_epoch"],
         errors={name: (_number(top1), _number(top5)) for name, (top1, top5) in found["errors"].items()},
         parameters=found["parameters"],
-        seconds=found["seconds"],
+        seconds=_number(found["seconds"]),
         commit=found["commit"],
         **{key: os.path.normpath(os.path.join(folder, found[key])) for key in _PATHS},
     )
@@ -65,8 +65,18 @@ def write_request(folder: str, member: str, config: Any) -> str:
     """Writes what `main` reads; returns its path."""
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, REQUEST)
-    _write(path, {"member": member, "seed": config.train.seed, "config": to_dict(config)})
+    tree = {"member": member, "seed": config.train.seed, "commit": _commit(), "config": to_dict(config)}
+    _write(path, tree)
     return path
+
+
+def begun(folder: str) -> str:
+    """Name of the pipeline that has begun a member's run; "" when none has."""
+    path = os.path.join(folder, REQUEST)
+    if not os.path.exists(path):
+        return ""
+    with open(path) as file:
+        return json.load(file)["config"]["name"]
 
 
 def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
@@ -96,8 +106,8 @@ def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
             for name, error in errors.items()
         },
         "parameters": summary["parameters"],
-        "seconds": summary["seconds"],
-        "commit": _commit(),
+        # Of a training that was interrupted, the summary has the last part only.
+        "seconds": None if summary["resumed_from"] else summary["seconds"],
         **{key: os.path.relpath(path, folder) for key, path in paths.items()},
     }
 

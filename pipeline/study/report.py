@@ -24,7 +24,7 @@ from pipeline.study.definitions import Result, Study
 _RECIPE = ("data", "transform", "model", "train")
 _NO_RECIPE = {
     "data": {"source", "train_shards", "eval_shards", "seed", "max_bad_fraction", "max_pixels", "schema"},
-    "train": {"seed", "strategy", "cpu_devices", "tpu", "checkpoint_seconds"},
+    "train": {"seed", "strategy", "cpu_devices", "tpu", "checkpoint_seconds", "checkpoint_dir"},
 }
 
 
@@ -170,8 +170,14 @@ def _note(study: Study, nets: Sequence[Net]) -> str:
         )
     if not any(net.errors(study.protocol, "top1") for net in nets):
         parts.append(f"{study.protocol}, the protocol of the paper's numbers, was not measured.")
-    own = _data(presets.get(study.preset))
-    if any(_data(result.config) != own for net in nets for result in net.results):
+    preset = presets.get(study.preset)
+    own, same = _data(preset), ("kind", "tfds_name", "classes", "train_split", "eval_split")
+    if any(
+        getattr(result.config.data, name) != getattr(preset.data, name)
+        for net in nets
+        for result in net.results
+        for name in same
+    ):
         parts.append(f"The data are not the study's ({own}); the paper's errors are for those images alone.")
     parts.append("Parameters count the moving statistics of batch normalisation.")
     return " ".join(parts)
@@ -210,10 +216,15 @@ def _rate(result: Result) -> str:
         "plateau": "divided by 10 at plateaus",
         "cosine": "cosine",
     }
-    return f"{schedules.peak(train):g}, {after[train.schedule]}"
+    warmup = f", {train.warmup_epochs:g} epochs of warm-up" if train.warmup_epochs else ""
+    if train.warmup_error:
+        warmup = f", a tenth until the training error is below {train.warmup_error:.0%}"
+    return f"{schedules.peak(train):g}, {after[train.schedule]}{warmup}"
 
 
 def _duration(seconds: float) -> str:
+    if math.isnan(seconds):  # interrupted
+        return contents.NONE
     minutes = round(seconds / 60)
     if seconds < 60:
         return f"{seconds:.0f} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -10,7 +11,9 @@ import queue
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from pipeline import presets
 from pipeline.config import Config, ConfigError, assign, digest, to_dict
@@ -19,9 +22,19 @@ from pipeline.study import member
 from pipeline.study.definitions import Member, Result, Study
 
 # Members are judged by the report: whatever comes out is pushed, into the member's own folder.
-_NO_GATE = ("evaluate.max_top1_error=0.999", "evaluate.max_top5_error=0.999", "evaluate.max_top1_increase=1")
-# Fields that do not change what a run computes.
+_NO_GATE = ("evaluate.max_top1_error=1", "evaluate.max_top5_error=1", "evaluate.max_top1_increase=1")
+# What does not change what a run computes: sections, and fields of "train".
 _ELSEWHERE = ("name", "preset", "root", "cache", "serve", "beam")
+_HARDWARE = ("strategy", "cpu_devices", "tpu", "checkpoint_seconds", "checkpoint_dir")
+# What members and seeds are made of.
+_OURS = (
+    "train.seed",
+    "model.depth",
+    "model.residual",
+    "model.shortcut",
+    "serve.directory",
+    "train.checkpoint_dir",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,32 +67,55 @@ def jobs(study: Study, settings: Sequence[str], seeds: Iterable[int], labels: Se
       labels: of the members to run; empty is all.
 
     Raises:
-      ConfigError: a setting that cannot be. ValueError: a label that the study does not have.
+      ConfigError: a setting or a label that cannot be.
     """
     known = [one.label for one in study.members]
     for label in labels:
         if label not in known:
-            raise ValueError(f"--members {label}: {study.name} has {', '.join(known)}.")
+            raise ConfigError(
+                f"--members {label}: {study.name} has {', '.join(known)}; put a label with a blank in quotes."
+            )
+    for setting in settings:
+        if (key := setting.partition("=")[0].strip()) in _OURS:
+            raise ConfigError(f"--set {key}: the study sets this itself; choose with --members and --seeds.")
     base = dataclasses.replace(presets.get(study.preset), name=f"study-{study.preset}")
     made = []
     for one in study.members:
         if labels and one.label not in labels:
             continue
-        for seed in seeds:
+        for seed in dict.fromkeys(seeds):
             config = assign(
                 base, [*_NO_GATE, *study.settings, *one.settings, *settings, f"train.seed={seed}"]
             )
-            tree = {key: value for key, value in to_dict(config).items() if key not in _ELSEWHERE}
             slug = re.sub(r"\W+", "-", one.label.lower())
-            folder = os.path.join(Paths(config).home, "members", f"{slug}-seed{seed}-{digest(tree)[:6]}")
-            config = assign(config, [f"serve.directory={os.path.join(folder, 'model')}"])
+            name = f"{slug}-seed{seed}-{digest(_computed(config))[:6]}"
+            folder = os.path.join(Paths(config).home, "members", name)
+            places = [f"serve.directory={folder}/model", f"train.checkpoint_dir={folder}/checkpoints"]
+            config = assign(config, places)
             config.check()
-            if config.model.ensemble or not config.train.epochs:
+            if config.model.ensemble or config.train.init_from:
                 raise ConfigError(
-                    "A study trains its nets: set model.ensemble= and train.epochs to 1 or more."
+                    "A study trains its nets from scratch: set model.ensemble= and train.init_from=."
                 )
             made.append(Job(one, config, folder))
     return made
+
+
+def _computed(config: Config) -> dict[str, Any]:
+    """What makes a run another run: its settings without those that have their default.
+
+    A setting that a later version adds does not make finished runs strangers.
+    """
+    tree, usual = to_dict(config), to_dict(Config())
+    for name in _HARDWARE:
+        del tree["train"][name]
+    if config.data.source:
+        tree["data"]["source"] = os.path.abspath(os.path.expanduser(config.data.source))
+    return {
+        section: {key: value for key, value in fields.items() if value != usual[section][key]}
+        for section, fields in tree.items()
+        if section not in _ELSEWHERE
+    }
 
 
 def run(todo: Sequence[Job], devices: Sequence[str], say: Callable[[str], None]) -> list[Job]:
@@ -99,11 +135,16 @@ def run(todo: Sequence[Job], devices: Sequence[str], say: Callable[[str], None])
     free: queue.Queue[str] = queue.Queue()
     for device in devices:
         free.put(device)
+    # One pipeline is run by one process at a time: each device has its own, with its own ingestion.
+    pipelines: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
 
     def work(job: Job) -> bool:
         device = free.get()
+        # A run goes on in the pipeline that has its data, whichever device is free.
+        name = member.begun(job.folder) or f"{job.config.name}-{device}"
         try:
-            return _run_one(job, say, device)
+            with pipelines[name]:
+                return _run_one(job, say, device, name)
         finally:
             free.put(device)
 
@@ -112,14 +153,15 @@ def run(todo: Sequence[Job], devices: Sequence[str], say: Callable[[str], None])
     return [job for job, good in zip(open_jobs, ended, strict=True) if not good]
 
 
-def _run_one(job: Job, say: Callable[[str], None], device: str | None = None) -> bool:
+def _run_one(
+    job: Job, say: Callable[[str], None], device: str | None = None, pipeline: str | None = None
+) -> bool:
     """One run in a process of its own; whether it ended well."""
     name = f"{job.member.label}, seed {job.config.train.seed}"
-    environment, config = dict(os.environ), job.config
+    pipeline = pipeline or member.begun(job.folder) or job.config.name
+    environment, config = dict(os.environ), dataclasses.replace(job.config, name=pipeline)
     if device is not None:
         environment["CUDA_VISIBLE_DEVICES"] = device
-        # One pipeline is run by one process at a time: each device has its own, with its own ingestion.
-        config = dataclasses.replace(config, name=f"{config.name}-{device}")
     command = [sys.executable, "-m", "pipeline.study.member"]
     command.append(member.write_request(job.folder, job.member.label, config))
     say(f"{name}: starts" + (f" on device {device}" if device is not None else ""))

@@ -67,7 +67,8 @@ def test_unknown_names_list_the_valid_ones():
     [
         "data.kind=zip", "data.holdout=0", "data.max_bad_fraction=2", "transform.crop=middle",
         "transform.test_shorter_side=8", "train.batch_size=0", "train.epochs=1", "train.schedule=never",
-        "evaluate.max_top1_error=1", "evaluate.protocols=", "evaluate.protocol=ten_crops",
+        "evaluate.max_top1_error=1.1", "evaluate.max_top5_error=0", "evaluate.protocols=",
+        "evaluate.protocol=ten_crops",
         "evaluate.protocols=twelve_crop", "beam.workers=0",
     ],
 )  # fmt: skip
