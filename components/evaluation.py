@@ -18,6 +18,8 @@ import tensorflow_model_analysis as tfma
 from google.protobuf import text_format
 from tensorflow_model_analysis.proto import config_pb2
 
+from components import metrics
+
 LABEL = "image/class/label"
 _CLASS_SLICE = f'slicing_specs {{ feature_keys: "{LABEL}" }}'
 
@@ -46,12 +48,12 @@ def eval_config(
     specs = []
     for name in protocols:
         bounds = {1: (max_top1_error, increase), 5: (max_top5_error, None)} if name == protocol else {}
-        metrics = "".join(
+        measured = "".join(
             _metric(name, k, *bounds.get(k, (None, None))) for k in (1, 5) if k == 1 or classes > 5
         )
         # TFMA unwraps the dictionary of a model with one output, which then has no name.
         output = f'output_names: "{name}"' if len(protocols) > 1 else ""
-        specs.append(f"metrics_specs {{ {output} {metrics} }}")
+        specs.append(f"metrics_specs {{ {output} {measured} }}")
     return text_format.Parse(
         f"""
         model_specs {{ signature_name: "evaluate" label_key: "{LABEL}" }}
@@ -66,7 +68,7 @@ def eval_config(
 
 
 def _metric(protocol: str, k: int, max_error: float | None, max_increase: float | None) -> str:
-    settings = json.dumps({"name": f"{protocol}_top{k}", "k": k})
+    settings = json.dumps({"name": f"{protocol}_top{k}", "k": k, "version": metrics.VERSION})
     bounds = ""
     if max_error is not None:
         bounds += f"value_threshold {{ lower_bound {{ value: {1 - max_error!r} }} }} "

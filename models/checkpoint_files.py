@@ -49,7 +49,7 @@ def read(path: str) -> dict[str, np.ndarray]:
     except torch_files.Refused as error:
         raise ValueError(f"{path} {error}.") from error
     # What the libraries say to damaged bytes, or to contents that are no numbers.
-    except (OSError, ValueError, TypeError, LookupError, RuntimeError, *_LIBRARIES) as error:
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, *_LIBRARIES) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{path} cannot be read as {suffix} ({reason}); get it again.") from error
     if not found:

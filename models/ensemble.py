@@ -63,6 +63,8 @@ def load(folder: str, labels: tuple[str, ...]) -> Network:
     Raises:
       ValueError: the folder holds no single network, or one with other classes.
     """
+    if not tf.io.gfile.isdir(folder):
+        raise ValueError(f"{folder} is no pushed model; make one of it with python -m models.import_weights.")
     found = pretrained.load(folder, Model())
     if found.constants is None or found.transform is None:
         raise ValueError(

@@ -45,6 +45,8 @@ KERAS_FILE = "model.keras"
 ENSEMBLE_FILE = "ensemble.json"
 WARMUP_FILE = "tf_serving_warmup_requests"
 
+# Most pixels of one request to `features`, whose answer has up to 30 numbers for each.
+MAX_FEATURE_PIXELS = 2**21
 _EXAMPLE = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
 _Signature = tuple[str, Callable[[tf.Tensor], dict[str, tf.Tensor]], tf.TensorSpec]
 
@@ -68,7 +70,7 @@ def export(
       names: of the classes, for people, in label order; None or none are the class names of the data.
       protocols: names of models.protocols.PROTOCOLS, the outputs of `evaluate`.
       sub_batch: most images that are in the network at a time, whatever batch comes in (except into
-        `features`, whose answer is much larger than the images).
+        `features`, which refuses more than MAX_FEATURE_PIXELS).
       members: where the networks of an ensemble came from, for the record.
 
     Raises:
@@ -177,7 +179,11 @@ def _features(network: Network) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     backbone = resnet.feature_maps(network.model)
 
     def features(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = augmentation.subtract_channel_mean(images, network.constants)
+        pixels = tf.reduce_prod(tf.cast(tf.shape(images)[:3], tf.int64))
+        message = f"features takes at most {MAX_FEATURE_PIXELS:,} pixels a request; send less. Pixels:"
+        few = tf.debugging.Assert(pixels <= MAX_FEATURE_PIXELS, [message, pixels])
+        with tf.control_dependencies([few]):
+            images = augmentation.subtract_channel_mean(images, network.constants)
         rows = tf.shape(images)[0]
         # Some of TensorFlow's fused kernels fail on an empty batch: an image is appended to one.
         images = tf.pad(images, [[0, tf.cast(rows == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])

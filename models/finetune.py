@@ -8,7 +8,8 @@ In this order:
   3. Random numbers.
 
 A network keeps the mean that it was trained with: the mean image, when that was what it saw and the size of
-the images is the same, else the mean colour. Covariance, labels and counts are always the data's.
+the images is the same (`transform.mean` must say so), else the mean colour. Covariance, labels and counts are
+always the data's.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def load(train: Train, model: Model, transform: Transform, constants: Constants)
             "its head has to be trained; set train.epochs to 1 or more."
         )
     _check_kind(train.init_from, found.settings, model)
+    _check_mean(train.init_from, found.transform, transform)
     weights = {layer.name: layer.get_weights() for layer in found.model.layers if layer.weights}
     return Start(train.init_from, weights, head, found.digest), _with_mean(constants, found, transform)
 
@@ -128,6 +130,13 @@ def _check_kind(source: str, found: Model, model: Model) -> None:
 def _said(value: object) -> str:
     """A setting as it is written."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_mean(source: str, theirs: Transform | None, ours: Transform) -> None:
+    if theirs and theirs.size == ours.size and (theirs.mean, ours.mean) == ("pixel", "channel"):
+        raise ValueError(
+            f"train.init_from={source} was trained with the mean image subtracted; set transform.mean=pixel."
+        )
 
 
 def _with_mean(constants: Constants, found: pretrained.Pretrained, transform: Transform) -> Constants:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from models import checkpoint_files, export, protocols, published, resnet
 from models.augmentation import Constants
@@ -63,6 +64,8 @@ def load(
 
 
 def _load(path: str, wanted: Mapping[str, object], mean: Sequence[float], std: Sequence[float]) -> Imported:
+    if min(std) <= 0:
+        raise ValueError(f"--std {' '.join(map(str, std))}: all three must be above 0.")
     tensors = checkpoint_files.read(path)
     try:
         layout = published.recognise(tensors)
@@ -173,7 +176,10 @@ def push(
         raise ValueError("The weights have no last layer to serve; fine-tune them with train.init_from.")
     labels = labels or [f"{number:0{len(str(classes - 1))}}" for number in range(classes)]
     network = protocols.network(found.model, transform, constants(found.channel_mean, labels, transform.size))
-    path = os.path.join(folder, str(int(time.time())))
+    version = int(time.time())
+    while tf.io.gfile.exists(os.path.join(folder, str(version))):
+        version += 1
+    path = os.path.join(folder, str(version))
     export.export(network, path, names, PROTOCOLS)
     return path
 
@@ -197,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = _load(parsed.checkpoint, wanted, parsed.mean, parsed.std)
         view = crops(found.settings, parsed.size, parsed.test_shorter_side)
         version = push(found, parsed.out, labels, view, names)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, tf.errors.OpError) as error:
         print(error, file=sys.stderr)
         return 1
     mean = ", ".join(f"{value:.3f}" for value in found.channel_mean)

@@ -9,7 +9,9 @@ import dataclasses
 import hashlib
 import os
 import re
+import sys
 import types
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 from models.settings import Model, Transform
@@ -114,7 +116,11 @@ def _pushed(path: str) -> Pretrained:
         raise ValueError(f"{model} does not exist; give the folder of a model that this project pushed.")
     if not files.exists(constants):  # pushed by version 0.1
         return _described(_network(model), None, None)
-    return _described(_network(model), *augmentation.read_constants(constants))
+    try:
+        measured = augmentation.read_constants(constants)
+    except (zipfile.BadZipFile, LookupError, EOFError) as error:
+        raise ValueError(f"{constants} is damaged; push the model again.") from error
+    return _described(_network(model), *measured)
 
 
 def _network(path: str) -> keras.Model:
@@ -122,6 +128,8 @@ def _network(path: str) -> keras.Model:
 
     from models import layers  # noqa: F401  registers them
 
+    # A frame an operation, as in models.resnet: 1202 layers have 4,200.
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 15_000))
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras lets through whatever damaged contents lead to

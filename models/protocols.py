@@ -110,7 +110,7 @@ def predict(
     networks = as_members(networks)
 
     def mean(protocol: Protocol, encoded: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean([protocol.scores(network, encoded) for network in networks], axis=0)
+        return in_turn(lambda network: protocol.scores(network, encoded), networks)
 
     results = {}
     for name in names:
@@ -119,6 +119,15 @@ def predict(
         score = functools.partial(mean, protocol)
         results[name] = in_parts(score, encoded, rows, len(networks[0].constants.labels))
     return results
+
+
+def in_turn(score: Callable[[Network], tf.Tensor], networks: Sequence[Network]) -> tf.Tensor:
+    """Mean of the networks' scores; one of them computes at a time."""
+    done: list[tf.Tensor] = []
+    for network in networks:
+        with tf.control_dependencies(done[-1:]):
+            done.append(score(network))
+    return tf.reduce_mean(done, axis=0)
 
 
 def as_members(networks: Network | Sequence[Network]) -> tuple[Network, ...]:

@@ -29,7 +29,7 @@ def make_strategy(train: Train) -> tf.distribute.Strategy:
       RuntimeError: `cpu_devices` asked for after TensorFlow has started, or no such TPU.
     """
     if train.cpu_devices > 0:
-        _split_cpu(train.cpu_devices)
+        split_cpu(train.cpu_devices)
     strategy = _choose(train)
     _check(train, strategy)
     _LOG.info("Training on %d replica(s).", strategy.num_replicas_in_sync)
@@ -68,7 +68,8 @@ def _check(train: Train, strategy: tf.distribute.Strategy) -> None:
         )
 
 
-def _split_cpu(count: int) -> None:
+def split_cpu(count: int) -> None:
+    """Makes so many logical devices of the CPU; raises RuntimeError when TensorFlow has started."""
     physical = tf.config.list_physical_devices("CPU")[0]
     present = tf.config.get_logical_device_configuration(physical)
     if present is not None and len(present) == count:

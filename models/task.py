@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from models import augmentation, finetune, preprocessing
+from models import augmentation, finetune, preprocessing, strategy
 from models import input as batches
 from models.augmentation import Constants
 from models.settings import Model, Train, Transform, Tune, check
@@ -105,6 +105,9 @@ def read_task(fn_args: Any) -> Task:
     constants = preprocessing.load_constants(fn_args.transform_graph_path)
     start = None
     if train.init_from:
+        if train.cpu_devices:
+            # Before the first variable: later it is too late.
+            strategy.split_cpu(train.cpu_devices)
         start, constants = finetune.load(train, model, transform, constants)
     return Task(
         transform=transform,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import io
+import math
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -60,6 +61,9 @@ def read(path: str) -> Any:
 
 def _read_zip(archive: zipfile.ZipFile) -> Any:
     names = set(archive.namelist())
+    # PyTorch compresses nothing: what is small stays small.
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise Refused("is compressed, which no checkpoint of PyTorch is; unpack and save it again")
     root = next((name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")), None)
     if root is None:
         raise Refused("is a zip archive without the data.pkl of a PyTorch checkpoint")
@@ -120,8 +124,9 @@ class _Unpickler(pickle.Unpickler):
         found = {
             "collections.OrderedDict": collections.OrderedDict,
             "torch.Size": tuple,
-            "torch._utils._rebuild_tensor_v2": _tensor,
-            "torch._utils._rebuild_parameter": _parameter,
+            # New ones each time: a pickle may set attributes of what it is given.
+            "torch._utils._rebuild_tensor_v2": lambda *args: _tensor(*args),
+            "torch._utils._rebuild_parameter": lambda *args: _parameter(*args),
         }.get(f"{module}.{name}")
         if found is None and module == "torch" and name in _DTYPES:
             found = _Type(name)
@@ -142,7 +147,9 @@ class _Unpickler(pickle.Unpickler):
 def _tensor(storage: np.ndarray, offset: int, shape: tuple, strides: tuple, *_: Any) -> np.ndarray:
     """A view of `storage`, flat; offset and strides are in elements."""
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
-    if min(offset, *shape, *strides, 0) < 0 or (0 not in shape and last >= len(storage)):
+    beyond = 0 not in shape and last >= len(storage)
+    # A stride of 0 would make much out of little.
+    if min(offset, *shape, *strides, 0) < 0 or beyond or math.prod(shape) > len(storage):
         raise Refused(f"has a tensor of shape {tuple(shape)} that reaches beyond its storage")
     steps = [stride * storage.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)

@@ -111,8 +111,10 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
     network = final.inference_copy(model, task)
     replicas = where.num_replicas_in_sync
     figures = dict(run.history[-1]) if run.history else {}
-    # The last epoch has the network's figures, unless there was none or the network changes now.
-    if task.train.bn_examples or not run.history:
+    # The last epoch has the network's figures, unless there was none or the network changes now: it is
+    # exported in float32, with the mean of the replicas' statistics.
+    changes = task.train.bn_examples or task.train.precision != "float32" or replicas > 1
+    if changes or not run.history:
         figures |= final.finish(network, task, replicas, totals[1], progress.say)
     summary = {**_summary(task, run, figures), "replicas": replicas, "resumed_from": resumed}
     return Learned(network, {**summary, "parameters": network.count_params()}, checkpoints)
@@ -121,7 +123,8 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
 def _summary(task: Task, run: Run, figures: dict[str, float]) -> dict[str, Any]:
     return {
         **{name: value for name, value in figures.items() if name != "epoch"},
-        "images_per_second": run.images_per_second or figures.get("images_per_second", 0.0),
+        # Of the evaluation where nothing was trained; 0 when an earlier process took all steps.
+        "images_per_second": run.images_per_second if run.epoch else figures["images_per_second"],
         "epochs": run.epoch,
         "steps": run.steps_done,
         "started_from": task.train.init_from or None,

@@ -74,6 +74,8 @@ def proxy(task: Task, tune: Tune, values: Mapping[str, float]) -> Task:
         schedule="cosine",
         # A quarter at most: the warm-up is meant for a training of full length.
         warmup_epochs=min(task.train.warmup_epochs, tune.epochs / 4),
+        # It may not end within so few steps.
+        warmup_error=0.0,
         # Its memory is longer than the proxy's training.
         ema=0.0,
         seed=tune.seed,

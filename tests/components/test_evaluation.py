@@ -115,6 +115,21 @@ def test_a_single_protocol_with_ties_and_scores_that_are_no_numbers(tmp_path):
     assert evaluation.verdict(folder) == (True, [])
 
 
+def test_a_single_protocol_against_a_baseline(tmp_path):
+    new, old = scores(1, 0.6), scores(2, 0.8)
+    folder = analysed(tmp_path, {"center": new}, {"center": old})
+    assert evaluation.errors(folder)["center"].top1 == pytest.approx(counted(new, 1))
+    assert evaluation.errors(folder, "baseline")["center"].top1 == pytest.approx(counted(old, 1))
+    assert not evaluation.verdict(folder)[0]
+
+
+def test_a_model_that_is_never_right_passes_where_nothing_is_asked(tmp_path):
+    nothing = {"max_top1_error": 1.0, "max_top5_error": 1.0, "max_top1_increase": 1.0}
+    folder = analysed(tmp_path, {"center": np.zeros_like(scores(1, 0.6))}, **nothing)
+    assert evaluation.verdict(folder) == (True, [])
+    assert evaluation.errors(folder)["center"].top5 == 1
+
+
 def test_a_bound_that_is_missed_is_said_so(tmp_path):
     folder = analysed(tmp_path, {"center": scores(1, 0.6)}, max_top1_error=0.1, max_top5_error=0.9)
     blessed, [reason] = evaluation.verdict(folder)

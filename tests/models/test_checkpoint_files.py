@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 
 import h5py
 import ml_dtypes
@@ -127,12 +128,26 @@ def test_damaged_files_are_refused(tmp_path, legacy):
         (1, (2,), (-1,)),
         (0, (2, 2), (1, 3)),
         (2, (-1,), (1,)),
+        (0, (2**30,), (0,)),
     ],
 )
 def test_a_tensor_beyond_its_storage_is_refused(tmp_path, offset, shape, strides):
     view = torch_writer.Writer(False).tensor("FloatStorage", "0", 4, offset, shape, strides)
     with pytest.raises(ValueError, match="reaches beyond its storage"):
         checkpoint_files.read(saved(tmp_path, {"whole": np.zeros(4, np.float32), "part": view}))
+
+
+def test_a_compressed_checkpoint_is_refused(tmp_path):
+    """PyTorch writes none, and a small one could fill the memory."""
+    path = saved(tmp_path, SMALL)
+    with (
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(tmp_path / "new.pth", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(ValueError, match=r"new\.pth is compressed"):
+        checkpoint_files.read(str(tmp_path / "new.pth"))
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,11 @@ def test_features_are_the_last_maps_of_the_stages(model, served, shape):
         np.testing.assert_allclose(value, expected[name], atol=1e-4)
 
 
+def test_features_of_too_many_pixels_are_refused(served):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="features takes at most 2,097,152 pixels"):
+        served("features", np.zeros([3, 1000, 700, 3]))
+
+
 def test_empty_batches_are_answered(served):
     for name in ("serving_default", "evaluate", "top_k", "classify"):
         for value in served(name, np.array([], object)).values():

@@ -175,6 +175,7 @@ def test_a_killed_fine_tuning_goes_on_at_its_own_checkpoint(arguments, tmp_path,
         ({"model__shortcut": "B"}, "it has no layer conv3_block1_0_conv"),
         ({"model__residual": False}, "model.residual=true, and the configuration has false"),
         ({"model__family": "imagenet", "model__depth": 18}, r"model\.family=cifar|conv1_conv"),
+        ({"transform__mean": "channel"}, r"the mean image subtracted; set transform\.mean=pixel"),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused(arguments, changes, message):
