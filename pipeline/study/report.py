@@ -216,10 +216,10 @@ def _rate(result: Result) -> str:
         "plateau": "divided by 10 at plateaus",
         "cosine": "cosine",
     }
-    warmup = f", {train.warmup_epochs:g} epochs of warm-up" if train.warmup_epochs else ""
+    warmup = f"warmed up until epoch {train.warmup_epochs:g}, " if train.warmup_epochs else ""
     if train.warmup_error:
-        warmup = f", a tenth until the training error is below {train.warmup_error:.0%}"
-    return f"{schedules.peak(train):g}, {after[train.schedule]}{warmup}"
+        warmup = f"a tenth until the training error is below {train.warmup_error:.0%}, "
+    return f"{schedules.peak(train):g}, {warmup}{after[train.schedule]}"
 
 
 def _duration(seconds: float) -> str:
