@@ -43,7 +43,8 @@ def take(model: keras.Model) -> None:
     optimizer = model.optimizer
     # Under mixed_float16 Keras wraps the optimizer. There is no public name for the averages.
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if not int(inner.iterations):  # float16 has left out every step, and the averages are zeros
+    # float16 may have left out every step; the averages are zeros then.
+    if not keras.ops.convert_to_numpy(inner.iterations):
         return
     _assign(model, _values(inner._model_variables_moving_average))
 
