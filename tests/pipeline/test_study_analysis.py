@@ -213,5 +213,8 @@ def test_the_report_has_the_figures_of_every_layer(result, kind, tmp_path):
 
 def test_a_member_without_a_model_is_named(result):
     gone = dataclasses.replace(result, model=os.path.join(result.folder, "none"))
-    with pytest.raises(ValueError, match=r"ResNet-8, seed 3: there is no .*model\.keras; delete .*result\.json and run the study again"):
+    with pytest.raises(
+        ValueError,
+        match=r"ResNet-8, seed 3: there is no .*model\.keras; delete .*result\.json and run the study again",
+    ):
         analysis.responses(gone, 16)
