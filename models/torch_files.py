@@ -90,7 +90,7 @@ def _read_legacy(file: io.BufferedReader) -> Any:
 
     try:
         magic = _Unpickler(file, storage).load()
-    except Exception:
+    except Exception:  # whatever the first bytes of another kind of file lead to; said below
         magic = None
     if magic != _MAGIC:
         raise Refused("is no PyTorch checkpoint")

@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(text: str) -> None:
         console.print(f"[bold]{study.name}[/]  {escape(text)}", soft_wrap=True)
 
-    command = shlex.join(["python", "-m", "pipeline.study", *arguments])
+    # The report says what makes the runs.
+    making = [argument for argument in arguments if argument != "--report-only"]
+    command = shlex.join(["python", "-m", "pipeline.study", *making])
     try:
         failed = [] if args.report_only else runner.run(jobs, args.devices, say)
         return _report(study, jobs, command, say) or (1 if failed else 0)
