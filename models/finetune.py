@@ -68,8 +68,7 @@ def load(train: Train, model: Model, transform: Transform, constants: Constants)
             f"train.epochs=0: the classes of train.init_from={train.init_from} are not those of the data, so "
             "its head has to be trained; set train.epochs to 1 or more."
         )
-    _check_kind(train.init_from, found.settings, model)
-    _check_mean(train.init_from, found.transform, transform)
+    check(train.init_from, found, model, transform)
     weights = {layer.name: layer.get_weights() for layer in found.model.layers if layer.weights}
     return Start(train.init_from, weights, head, found.digest), _with_mean(constants, found, transform)
 
@@ -110,21 +109,17 @@ def _same_classes(found: pretrained.Pretrained, constants: Constants) -> bool:
     return found.model.output_shape[-1] == len(constants.labels)
 
 
-def _check_kind(source: str, found: Model, model: Model) -> None:
-    """Raises ValueError for what the shapes of the weights do not tell."""
-    names = ["family", "residual"]
-    if model.family == "imagenet":
-        names.append("pool")
-        # 18 and 34 have no bottleneck, whose stride the variant places.
-        if model.depth >= resnet.BOTTLENECK_FROM:
-            names.append("variant")
-    for name in names:
-        theirs, ours = getattr(found, name), getattr(model, name)
-        if theirs != ours:
+def check(source: str, found: pretrained.Pretrained, model: Model, transform: Transform) -> None:
+    """Raises ValueError when the network from `source` cannot start the training of `model`."""
+    theirs, ours = found.settings.network, model.network
+    for name in ours:
+        if theirs.get(name) != ours[name]:
+            said = _said(getattr(found.settings, name))
             raise ValueError(
-                f"train.init_from={source} is a network with model.{name}={_said(theirs)}, and the "
-                f"configuration has {_said(ours)}; set model.{name}={_said(theirs)}."
+                f"train.init_from={source} is a network with model.{name}={said}, and the configuration has "
+                f"{_said(ours[name])}; set model.{name}={said}."
             )
+    _check_mean(source, found.transform, transform)
 
 
 def _said(value: object) -> str:

@@ -101,14 +101,7 @@ def constants(channel_mean: np.ndarray, labels: Sequence[str] = (), size: int = 
 
 def _check(found: Model, wanted: Mapping[str, object]) -> None:
     """Raises ValueError when the file is not what is asked for."""
-    names = ["family", "depth", "residual", "shortcut"]
-    if found.family == "imagenet":
-        names.append("pool")
-        # 18 and 34 have no bottleneck, whose stride the variant places.
-        if found.depth >= resnet.BOTTLENECK_FROM:
-            names.append("variant")
-    for name in names:
-        value = getattr(found, name)
+    for name, value in found.network.items():
         if wanted.get(name, value) != value:
             said, asked = (json.dumps(setting).strip('"') for setting in (value, wanted[name]))
             raise ValueError(

@@ -14,10 +14,9 @@ import os
 import sys
 from collections.abc import Iterator
 
-from models.settings import BLOCKS, Model
+from models.settings import BLOCKS, BOTTLENECK_FROM, Model
 
 _FILTERS = {"imagenet": (64, 128, 256, 512), "cifar": (16, 32, 64)}
-_BOTTLENECK_FROM = 50
 CLASSES = {"imagenet": 1000, "cifar": 10}
 SIZES = {"imagenet": 224, "cifar": 32}
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
@@ -58,7 +57,7 @@ class Counts:
 def nets() -> Iterator[Model]:
     """Every network of the tables; v1.5 only where it is another network than v1."""
     for depth in BLOCKS:
-        for variant in ("v1", "v1.5") if depth >= _BOTTLENECK_FROM else ("v1",):
+        for variant in ("v1", "v1.5") if depth >= BOTTLENECK_FROM else ("v1",):
             yield Model(depth=depth, residual=False, shortcut="A", variant=variant)
             for shortcut in "ABC":
                 yield Model(depth=depth, shortcut=shortcut, variant=variant)
@@ -91,7 +90,7 @@ def convolutions(model: Model) -> Iterator[Convolution]:
     for stage, (width, number) in enumerate(zip(filters, blocks, strict=True)):
         for block in range(number):
             before, side = side, side // 2 if stage and not block else side
-            if imagenet and model.depth >= _BOTTLENECK_FROM:
+            if imagenet and model.depth >= BOTTLENECK_FROM:
                 outputs = 4 * width
                 yield Convolution(1, inputs, width, side if model.variant == "v1" else before)
                 yield Convolution(3, width, width, side)
@@ -119,7 +118,7 @@ def _imagenet() -> Iterator[list[str]]:
     yield [*_COLUMNS, "multiply-adds v1", "v1.5", "paper"]
     yield ["---", *["---:"] * 6]
     for depth in BLOCKS:
-        deep = depth >= _BOTTLENECK_FROM
+        deep = depth >= BOTTLENECK_FROM
         for shortcut in "ABC":
             net = Model(depth=depth, shortcut=shortcut)
             other = count(dataclasses.replace(net, variant="v1.5")).multiply_adds

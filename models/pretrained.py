@@ -64,15 +64,23 @@ def resolve(path: str) -> str:
         raise ValueError(f"{path} does not exist; give a pushed model's folder, a .keras file or weights.")
     if files.exists(os.path.join(path, _SAVED_MODEL)):
         return path
-    names = [name.strip("/") for name in files.listdir(path)]
-    names = [name for name in names if name.isdecimal()]
-    versions = [name for name in names if files.exists(os.path.join(path, name, _SAVED_MODEL))]
-    if not versions:
+    found = versions(path)
+    if not found:
         raise ValueError(
             f"{path} holds no pushed model; give the folder of one, whose versions (such as {path}/1) have a "
             f"{_SAVED_MODEL}."
         )
-    return os.path.join(path, max(versions, key=int))
+    return found[0]
+
+
+def versions(path: str) -> list[str]:
+    """Folders of the whole versions in a folder of pushed models, newest first; none where it is missing."""
+    files = _files(path)
+    if not files.isdir(path):
+        return []
+    names = [name.strip("/") for name in files.listdir(path)]
+    whole = [n for n in names if n.isdecimal() and files.exists(os.path.join(path, n, _SAVED_MODEL))]
+    return [os.path.join(path, name) for name in sorted(whole, key=int, reverse=True)]
 
 
 def load(path: str, model: Model) -> Pretrained:

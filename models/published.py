@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.resnet import BN_EPSILON, BOTTLENECK_FROM, CIFAR_FILTERS
-from models.settings import BLOCKS, Model
+from models.resnet import BN_EPSILON, CIFAR_FILTERS
+from models.settings import BLOCKS, BOTTLENECK_FROM, Model
 
 # Of torchvision: RGB in 0..1.
 TORCH_MEAN, TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -23,11 +23,10 @@ from collections.abc import Callable
 import keras
 
 from models.layers import BatchNormalization, ZeroPadShortcut
-from models.settings import BLOCKS, POOLS, SHORTCUTS, VARIANTS, Model
+from models.settings import BLOCKS, BOTTLENECK_FROM, POOLS, SHORTCUTS, VARIANTS, Model
 
 FILTERS = (64, 128, 256, 512)
 CIFAR_FILTERS = (16, 32, 64)
-BOTTLENECK_FROM = 50
 EXPANSION = 4
 BN_MOMENTUM = 0.9
 BN_EPSILON = 1e-5

@@ -20,6 +20,8 @@ BLOCKS: dict[int, tuple[int, int, int, int]] = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+# Depth of the first of them with bottleneck blocks.
+BOTTLENECK_FROM = 50
 FAMILIES = ("imagenet", "cifar")
 SHORTCUTS = ("A", "B", "C")
 VARIANTS = ("v1", "v1.5")
@@ -89,6 +91,15 @@ class Model:
     # (probabilities averaged), and the other fields are not used.
     ensemble: tuple[str, ...] = ()
 
+    @property
+    def network(self) -> dict[str, object]:
+        """The fields that make this network another than others, with their values."""
+        names = ["family", "depth", "residual", *(["shortcut"] if self.residual else [])]
+        if self.family == "imagenet":
+            # Without bottlenecks there is no stride that the variant could place.
+            names += ["pool", *(["variant"] if self.depth >= BOTTLENECK_FROM else [])]
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclasses.dataclass(frozen=True)
 class Train:
@@ -123,6 +134,9 @@ class Train:
     # Weights to start from: a pushed model (its folder or one version), a .keras file, or published
     # weights (.pth, .safetensors, .npz, .h5; models.import_weights). "" starts from scratch.
     init_from: str = ""
+    # Start from the newest pushed model of the same network; `init_from` (or random numbers) only while
+    # there is none. Training on the same data starts from the same model again.
+    warm_start: bool = False
     # Stages that stay as they are in `init_from`: 1 is conv1, 2 is conv1 and conv2_x, and so on.
     frozen_stages: int = 0
     # "float32", "mixed_bfloat16" or "mixed_float16".

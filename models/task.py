@@ -101,6 +101,10 @@ def read_task(fn_args: Any) -> Task:
             weight_decay=found.get(WEIGHT_DECAY, train.weight_decay),
         )
         strength = found.get(STRENGTH, strength)
+    base = getattr(fn_args, "base_model", None)
+    # Without a pushed model there is an empty folder.
+    if train.warm_start and base and tf.io.gfile.exists(os.path.join(base, "saved_model.pb")):
+        train = dataclasses.replace(train, init_from=base)
     check(transform, model, train, read_settings(Tune, config, "tune"))
     constants = preprocessing.load_constants(fn_args.transform_graph_path)
     start = None

@@ -171,8 +171,8 @@ def test_a_killed_fine_tuning_goes_on_at_its_own_checkpoint(arguments, tmp_path,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model__depth": 14}, "it has no layer conv2_block2_1_conv"),
-        ({"model__shortcut": "B"}, "it has no layer conv3_block1_0_conv"),
+        ({"model__depth": 14}, "model.depth=8, and the configuration has 14; set model.depth=8"),
+        ({"model__shortcut": "B"}, "model.shortcut=A, and the configuration has B; set model.shortcut=A"),
         ({"model__residual": False}, "model.residual=true, and the configuration has false"),
         ({"model__family": "imagenet", "model__depth": 18}, r"model\.family=cifar|conv1_conv"),
         ({"transform__mean": "channel"}, r"the mean image subtracted; set transform\.mean=pixel"),
