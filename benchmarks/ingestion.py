@@ -57,7 +57,7 @@ def copy_sequentially(config: dict, folder: str) -> tuple[int, int]:
     count = size = 0
     with tf.io.TFRecordWriter(os.path.join(folder, "copy")) as writer:
         for split in ("train", "eval") if where.eval else ("train",):
-            table = index.build(where, split, getattr(where, split))
+            table = index.build(where, split)
             streams = {path: files.open_read(path) for path in table["path"].unique().to_pylist()}
             for batch in table.to_batches(1000):
                 for row in batch.to_pylist():
@@ -124,7 +124,7 @@ def main() -> None:
         config = to_dict(Data(kind=options.kind, source=root))
         where = source.layout(config)
         start = time.perf_counter()
-        table = index.build(where, "train", where.train)
+        table = index.build(where, "train")
         seconds = time.perf_counter() - start
         row = len(shards.to_bytes(table)) / table.num_rows
         print(f"index: {table.num_rows / seconds:,.0f} images/s, {row:.0f} bytes an image")

@@ -7,22 +7,29 @@ for what a schema cannot say: a class without any example, an empty split.
 
 from __future__ import annotations
 
+import itertools
+import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
-from tfx import v1 as tfx
+from tfx import types
 from tfx.components.example_validator import executor as example_validator
-from tfx.dsl.components.base import executor_spec
-from tfx.types import artifact_utils, standard_component_specs
-from tfx.utils import io_utils
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
+from tfx.utils import io_utils, json_utils
+
+from components import drift
+from components.example_gen.shards import SOURCE_FORMAT, SPAN
 
 SPLITS = ("train", "eval")
 _SYNSET = "image/class/synset"
+_LIMITS, _ACCEPTED = "limits", "accepted"
 _CURATED = os.path.join(os.path.dirname(__file__), "image_schema.pbtxt")
 
 
@@ -43,15 +50,21 @@ def curated_schema(classes: Sequence[str]) -> schema_pb2.Schema:
     return schema
 
 
-def stats_options(classes: int, schema: schema_pb2.Schema | None = None) -> tfdv.StatsOptions:
+def stats_options(
+    classes: int, schema: schema_pb2.Schema | None = None, spans: bool = False
+) -> tfdv.StatsOptions:
     """Statistics that keep a bucket for every class and leave image bytes alone.
 
     Args:
       classes: number of classes.
       schema: only where no schema channel goes into StatisticsGen.
+      spans: measures every span by itself as well.
     """
     return tfdv.StatsOptions(
-        schema=schema, num_rank_histogram_buckets=max(1000, classes + 1), num_top_values=20
+        schema=schema,
+        num_rank_histogram_buckets=max(1000, classes + 1),
+        num_top_values=20,
+        slicing_config=drift.slicing() if spans else None,
     )
 
 
@@ -65,11 +78,21 @@ def bytes_schema() -> schema_pb2.Schema:
 class ImageExampleValidatorExecutor(example_validator.Executor):
     """Runs ExampleValidator and raises when it found something."""
 
+    def _Validate(self, inputs: Any, outputs: Any) -> anomalies_pb2.Anomalies:
+        """See the base class; what ExampleGen adds for spans is fine, whoever wrote the schema."""
+        schema = inputs[standard_component_specs.SCHEMA_KEY]
+        present = {feature.name for feature in schema.feature}
+        growing = drift.by_span(inputs[standard_component_specs.STATISTICS_KEY])
+        for name, kind in ((SPAN, schema_pb2.INT), (SOURCE_FORMAT, schema_pb2.BYTES)):
+            if growing and name not in present:
+                schema.feature.add(name=name, type=kind, lifecycle_stage=schema_pb2.DEBUG_ONLY)
+        return super()._Validate(inputs, outputs)
+
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> Any:
         """See the base class.
 
         Raises:
-          DataError: the anomalies, one sentence each.
+          DataError: the anomalies, one sentence each; or how the newest span differs.
         """
         output = super().Do(input_dict, output_dict, exec_properties)
         statistics = artifact_utils.get_single_instance(input_dict[standard_component_specs.STATISTICS_KEY])
@@ -80,8 +103,9 @@ class ImageExampleValidatorExecutor(example_validator.Executor):
         )
         present = artifact_utils.decode_split_names(statistics.split_names)
         found = [f"split {s!r} is missing" for s in SPLITS if s not in present]
+        splits = {}
         for split in present:
-            stats = tfdv.load_stats_binary(
+            stats = splits[split] = tfdv.load_stats_binary(
                 os.path.join(artifact_utils.get_split_uri([statistics], split), "FeatureStats.pb")
             )
             uri = artifact_utils.get_split_uri(output_dict[standard_component_specs.ANOMALIES_KEY], split)
@@ -92,7 +116,59 @@ class ImageExampleValidatorExecutor(example_validator.Executor):
             found += [f"split {split!r}: {text}" for text in describe(anomalies, stats, schema)]
         if found:
             raise DataError("The data does not fit the schema: " + "; ".join(found) + ".")
+        if exec_properties.get(_LIMITS):
+            folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.ANOMALIES_KEY])
+            limits = json.loads(exec_properties[_LIMITS])
+            check_spans(splits["train"], splits["eval"], limits, exec_properties[_ACCEPTED], folder)
         return output
+
+
+def check_spans(
+    train: drift.Statistics,
+    evaluation: drift.Statistics,
+    limits: Mapping[str, float],
+    accepted: str,
+    report: str,
+) -> None:
+    """Lets the newest span pass, and keeps its statistics for the next, unless it differs too much.
+
+    A refused span can still be in the window of the next run, so every span after the last that has
+    passed is compared with the one before it.
+
+    Args:
+      train, evaluation: sliced statistics of the two splits.
+      limits: of `drift.limits`.
+      accepted: folder of the statistics of spans that have passed.
+      report: folder for what was measured.
+
+    Raises:
+      DataError: a span differs from the one before it, or the splits of the newest, by more than a limit.
+    """
+    spans, evaluated = drift.by_span(train), drift.by_span(evaluation)
+    newest = max(spans)
+    if newest not in evaluated:
+        raise DataError(f"Span {newest} has no evaluation image that can be used: look into its quarantine.")
+    passed = drift.newest_before(accepted, newest)
+    chain = [passed[0], *(n for n in spans if n > passed[0])] if passed else list(spans)[-2:]
+    known = {**dict([passed] if passed else []), **spans}
+    drifts: dict[str, drift.Distance] = {}
+    found: list[str] = []
+    for previous, span in itertools.pairwise(chain):
+        drifts, exceeded = drift.drift(known[span], known[previous], limits)
+        found += [f"span {span} differs from span {previous} in {text}" for text in exceeded]
+    if not drifts:
+        logging.warning("No span before span %d is known: there is nothing to compare it with.", newest)
+    skews, exceeded = drift.skew(spans[newest], evaluated[newest], limits)
+    found += [f"the train and eval splits of span {newest} differ in {text}" for text in exceeded]
+    drift.write_report(report, newest, chain[-2] if drifts else None, drifts, skews)
+    if found:
+        raise DataError(
+            "The data has changed: "
+            + "; ".join(found)
+            + ": look at the new images, or raise the limit if the change is meant."
+        )
+    for span, statistics in spans.items():
+        drift.accept(accepted, span, statistics)
 
 
 def describe(
@@ -101,7 +177,7 @@ def describe(
     schema: schema_pb2.Schema,
 ) -> list[str]:
     """One sentence an anomaly of one split: TFDV's, then classes that vanished."""
-    dataset = statistics.datasets[0]
+    dataset = drift.overall(statistics)
     if not dataset.num_examples:
         return ["has no examples"]
     found = [f"{name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items())]
@@ -135,7 +211,44 @@ def _name(feature: statistics_pb2.FeatureNameStatistics) -> str:
     return feature.name or "/".join(feature.path.step)
 
 
-class ImageExampleValidator(tfx.components.ExampleValidator):
-    """ExampleValidator that stops the run on anomalies."""
+class ImageExampleValidatorSpec(component_spec.ComponentSpec):
+    """TFX's, with the limits of drift (JSON) and the folder of the spans that have passed."""
 
+    PARAMETERS = {
+        **standard_component_specs.ExampleValidatorSpec.PARAMETERS,
+        _LIMITS: component_spec.ExecutionParameter(type=str, optional=True),
+        _ACCEPTED: component_spec.ExecutionParameter(type=str, optional=True),
+    }
+    INPUTS = standard_component_specs.ExampleValidatorSpec.INPUTS
+    OUTPUTS = standard_component_specs.ExampleValidatorSpec.OUTPUTS
+
+
+class ImageExampleValidator(base_component.BaseComponent):
+    """ExampleValidator that stops the run on anomalies, drift and skew.
+
+    Args:
+      statistics: channel; with `stats_options(spans=True)` for a source that grows.
+      schema: channel.
+      limits: of `drift.limits`, for a source that grows.
+      accepted: folder that outlives the runs, for the statistics of the spans that have passed.
+    """
+
+    SPEC_CLASS = ImageExampleValidatorSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ImageExampleValidatorExecutor)
+
+    def __init__(
+        self,
+        statistics: types.BaseChannel,
+        schema: types.BaseChannel,
+        limits: Mapping[str, float] | None = None,
+        accepted: str = "",
+    ) -> None:
+        growing = {_LIMITS: json.dumps(limits, sort_keys=True), _ACCEPTED: accepted} if limits else {}
+        spec = ImageExampleValidatorSpec(
+            statistics=statistics,
+            schema=schema,
+            exclude_splits=json_utils.dumps([]),
+            anomalies=types.Channel(type=standard_artifacts.ExampleAnomalies),
+            **growing,
+        )
+        super().__init__(spec=spec)

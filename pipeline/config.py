@@ -8,16 +8,20 @@ are errors that say what would be right. No TensorFlow import here.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import hashlib
 import json
+import math
 import os
+import re
 import typing
 from collections.abc import Iterable
 from typing import Any
 
 from models import settings
 from models.settings import Model, Train, Transform, Tune
+from pipeline import graph
 
 __all__ = [
     "Beam",
@@ -25,13 +29,17 @@ __all__ = [
     "ConfigError",
     "Data",
     "Evaluate",
+    "Kubeflow",
+    "Metadata",
     "Model",
+    "Schedule",
     "Serve",
     "Train",
     "Transform",
     "Tune",
     "assign",
     "from_dict",
+    "read",
     "to_dict",
 ]
 
@@ -74,6 +82,17 @@ class Data:
     # "curated" imports our schema with the classes of the source; "infer" lets
     # SchemaGen make one; anything else is the path of a schema.pbtxt.
     schema: str = "curated"
+    # A source that grows: with {SPAN} in `source` (such as /data/flowers/span-{SPAN}) the newest `spans`
+    # spans are one data set, a rolling window.
+    spans: int = 1
+    # Most that the newest span may differ from the one before it: of labels and formats the largest
+    # difference of a value's share (L-infinity), of heights and widths the Jensen-Shannon divergence,
+    # 0..1 both; 1 asks nothing.
+    max_label_drift: float = 0.3
+    max_size_drift: float = 0.4
+    max_format_drift: float = 0.3
+    # The same between the newest span's train and eval splits, for all three.
+    max_skew: float = 0.6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +124,80 @@ class Serve:
 
 @dataclasses.dataclass(frozen=True)
 class Beam:
-    """How the heavy steps run."""
+    """How and where the heavy steps run: ingestion, statistics, Transform, evaluation (docs/beam.md)."""
 
-    # Arguments of every Beam job. FnApiRunner is in-process and downloads nothing.
-    args: tuple[str, ...] = ("--runner=FnApiRunner",)
-    # Worker processes on this machine; 1 stays in process.
+    # "direct" (this machine), "flink", "spark" or "dataflow".
+    runner: str = "direct"
+    # direct: worker processes, 1 stays in this one; flink: parallelism; dataflow: most machines.
     workers: int = 1
+    # Flink's HOST:PORT or [local]; Spark's spark://HOST:PORT or local[N].
+    master: str = ""
+    # Release of the Flink cluster; Beam has a job server for 1.19, 1.20, 2.0, 2.1 and 2.2.
+    flink_version: str = "1.20"
+    # Beam's job server (Flink, Spark): its jar, or HOST:PORT of one that runs; "" lets Beam download it.
+    job_server: str = ""
+    # Who runs Python for Flink and Spark: loopback (this process, for a cluster on this machine),
+    # external:HOST:PORT (a pool of workers beside each task manager), process:COMMAND or docker:IMAGE.
+    environment: str = "loopback"
+    # Asks Flink to start the failed part of a job again this often, so many seconds later; a cluster may
+    # hold to its own restart-strategy (docs/beam.md).
+    retries: int = 3
+    retry_seconds: float = 5.0
+    # Local folders are the same ones on every machine of the cluster.
+    shared_paths: bool = False
+    # Dataflow; `temp_location` is gs://BUCKET/FOLDER, `image` the one of our Dockerfile.
+    project: str = ""
+    region: str = ""
+    temp_location: str = ""
+    image: str = ""
+    # Further arguments of every Beam job.
+    args: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """The store of ML Metadata: what ran, on what, with what result."""
+
+    # "sqlite" (a file below `root`), "mysql" or "postgresql" (a server that several machines share).
+    kind: str = "sqlite"
+    host: str = "127.0.0.1"
+    # 0 is the usual one: 3306, 5432.
+    port: int = 0
+    database: str = "resnet_tfx"
+    user: str = "resnet_tfx"
+    # Environment variable that holds the password: no file of ours ever does.
+    password_env: str = "RESNET_TFX_METADATA_PASSWORD"
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When Airflow and Kubeflow start a run, and how they try again."""
+
+    # Minute, hour, day of month, month, day of week, in UTC: Sundays at 03:00.
+    cron: str = "0 3 * * 0"
+    # First day on which a run may start (Airflow).
+    start: str = "2026-01-01"
+    # A failed step is tried again this often, so many minutes later.
+    retries: int = 2
+    retry_minutes: float = 5.0
+    # A step that takes longer is stopped and counts as failed; 0 waits for ever.
+    timeout_hours: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Kubeflow:
+    """Kubeflow Pipelines v2: where it is and what a step may use."""
+
+    # Address of the API, such as http://localhost:8080.
+    host: str = ""
+    namespace: str = "kubeflow"
+    experiment: str = "resnet-tfx"
+    # The image of our Dockerfile, as the cluster pulls it.
+    image: str = ""
+    # What single steps need, such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every other step.
+    resources: tuple[str, ...] = ("* cpu=2 memory=8G",)
+    # Label of the nodes' accelerators, which gpu= asks for.
+    accelerator: str = "nvidia.com/gpu"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +208,12 @@ class Config:
     preset: str = "digits"
     # Everything a run writes, except what `serve.directory` names.
     root: str = "runs"
+    # Pipeline root: the artifacts, on any file system that TensorFlow reads (gs://BUCKET/FOLDER); "" is
+    # <root>/<name>/artifacts.
+    artifacts: str = ""
     cache: bool = True
+    # Components that run although nothing has changed.
+    no_cache: tuple[str, ...] = ()
     data: Data = Data()
     transform: Transform = Transform()
     model: Model = Model()
@@ -130,6 +222,9 @@ class Config:
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
     beam: Beam = Beam()
+    metadata: Metadata = Metadata()
+    schedule: Schedule = Schedule()
+    kubeflow: Kubeflow = Kubeflow()
 
     def check(self) -> None:
         """Finds what cannot run before anything heavy starts.
@@ -144,7 +239,7 @@ class Config:
         if "://" in self.root:
             raise ConfigError(
                 f"root={self.root}: must be a folder of this machine, for its metadata and logs; "
-                "models can go elsewhere with --set serve.directory=gs://BUCKET/FOLDER."
+                "what is heavy can go elsewhere with --set artifacts=gs://BUCKET/FOLDER."
             )
         if self.data.kind not in ("digits", "tfds") and not self.data.source:
             raise ConfigError(
@@ -164,15 +259,23 @@ class Config:
                 f"data.max_pixels={self.data.max_pixels}: must be from 1 to 100000000, the most that "
                 "evaluation and serving take."
             )
+        if self.data.spans < 1:
+            raise ConfigError(f"data.spans={self.data.spans}: must be 1 or more.")
+        for name in ("max_label_drift", "max_size_drift", "max_format_drift", "max_skew"):
+            if not 0 < getattr(self.data, name) <= 1:
+                raise ConfigError(
+                    f"data.{name}={getattr(self.data, name)}: must be above 0 and at most 1 (asks nothing)."
+                )
         if not 0 < self.data.holdout < 1:
             raise ConfigError(f"data.holdout={self.data.holdout}: must be between 0 and 1.")
         try:
             settings.check(self.transform, self.model, self.train, self.tune)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        if self.model.ensemble and (self.train.init_from or self.tune.enabled):
+        if self.model.ensemble and (self.train.init_from or self.train.warm_start or self.tune.enabled):
             raise ConfigError(
-                "model.ensemble: an ensemble is not trained; set train.init_from= and tune.enabled=false."
+                "model.ensemble: an ensemble is not trained; set train.init_from=, train.warm_start=false "
+                "and tune.enabled=false."
             )
         if not self.evaluate.protocols:
             raise ConfigError("evaluate.protocols is empty: name at least one, such as center.")
@@ -185,8 +288,43 @@ class Config:
                     f"evaluate.{name}={getattr(self.evaluate, name)}: must be above 0 and at most 1, which "
                     "lets every model pass."
                 )
-        if self.beam.workers < 1:
-            raise ConfigError(f"beam.workers={self.beam.workers}: must be 1 or more.")
+        _check_metadata(self.metadata)
+        _check_schedule(self.schedule)
+        unknown = set(self.no_cache) - set(graph.nodes(self))
+        if unknown:
+            raise ConfigError(
+                f"no_cache={', '.join(sorted(unknown))}: must name nodes of this pipeline: "
+                f"{', '.join(graph.nodes(self))}."
+            )
+        from pipeline import beam  # it imports this module
+
+        beam.check(self)
+
+
+def _check_metadata(metadata: Metadata) -> None:
+    _one_of("metadata.kind", metadata.kind, ("sqlite", "mysql", "postgresql"))
+    if not 0 <= metadata.port <= 65535:
+        raise ConfigError(f"metadata.port={metadata.port}: must be from 1 to 65535, or 0 for the usual one.")
+    if metadata.kind == "sqlite":
+        return
+    for name in ("host", "database", "user"):
+        if not getattr(metadata, name):
+            raise ConfigError(f"metadata.{name} is empty: {metadata.kind} needs it.")
+
+
+def _check_schedule(schedule: Schedule) -> None:
+    if not re.fullmatch(r"[\d*/,\-]+( [\dA-Za-z*/,\-]+){4}", schedule.cron):
+        raise ConfigError(
+            f"schedule.cron={schedule.cron!r}: must have five fields (minute, hour, day of month, month, "
+            "day of week), such as '0 3 * * 0'."
+        )
+    try:
+        datetime.date.fromisoformat(schedule.start)
+    except ValueError:
+        raise ConfigError(f"schedule.start={schedule.start}: must be a day such as 2026-01-31.") from None
+    for name in ("retries", "retry_minutes", "timeout_hours"):
+        if not 0 <= getattr(schedule, name) < math.inf:
+            raise ConfigError(f"schedule.{name}={getattr(schedule, name)}: must be 0 or more.")
 
 
 def _one_of(name: str, value: str, valid: Iterable[str]) -> None:
@@ -202,6 +340,19 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(tree: dict[str, Any]) -> Config:
     """The configuration that `to_dict` was made from."""
     return _build(Config, tree, "")
+
+
+def read(path: str) -> Config:
+    """The configuration in a JSON file, as `--print-config` prints it; not checked yet.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    try:
+        with open(path) as file:
+            return from_dict(json.load(file))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as a configuration: {error}") from error
 
 
 def digest(*parts: Any) -> str:
@@ -249,6 +400,9 @@ def _unknown(name: str, key: str, valid: Iterable[str]) -> str:
     return f"--set {key}: there is no {name}.{hint} Valid here: {', '.join(valid)}."
 
 
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
 def _parse(kind: Any, text: str, key: str) -> Any:
     if kind is str:
         return text
@@ -263,8 +417,7 @@ def _parse(kind: Any, text: str, key: str) -> Any:
             ]
         return kind(text.replace("_", ""))
     except (KeyError, ValueError):
-        names = {bool: "true or false", int: "a whole number", float: "a number"}
-        raise ConfigError(f"--set {key}={text}: must be {names.get(kind, kind)}.") from None
+        raise ConfigError(f"--set {key}={text}: must be {_NAMES[kind]}.") from None
 
 
 def _build(kind: Any, tree: dict[str, Any], where: str) -> Any:
@@ -273,10 +426,17 @@ def _build(kind: Any, tree: dict[str, Any], where: str) -> Any:
     for name, value in tree.items():
         if name not in hints:
             raise ConfigError(_unknown(name, f"{where}{name}", hints))
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            value = _build(hint, value, f"{where}{name}.")
-        elif typing.get_origin(hint) is tuple:
-            value = tuple(value)
-        values[name] = value
+        values[name] = _value(hints[name], value, f"{where}{name}")
     return kind(**values)
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _build(hint, value, f"{key}.")
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_value(typing.get_args(hint)[0], item, key) for item in value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{key}={json.dumps(value)}: must be {_NAMES.get(hint, 'a list or a section')}.")
+    return value

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 from tfx.types import artifact_utils
 
-from components import evaluation
+from components import drift, evaluation
 from components.example_gen import summary
 from models import preprocessing
 
@@ -28,6 +28,10 @@ def uri(outputs: Mapping[str, Any], key: str) -> str:
 
 def _example_gen(outputs: Mapping[str, Any]) -> str:
     return summary.describe(summary.read_summary(uri(outputs, "examples")))
+
+
+def _validator(outputs: Mapping[str, Any]) -> str:
+    return "; ".join(filter(None, ("no anomalies", drift.describe(uri(outputs, "anomalies")))))
 
 
 def _transform(outputs: Mapping[str, Any]) -> str:
@@ -69,18 +73,29 @@ def _pusher(outputs: Mapping[str, Any]) -> str:
     return f"version {os.path.basename(version)}" if version else "nothing pushed: the model is not blessed"
 
 
+def _version(outputs: Mapping[str, Any]) -> str:
+    """The pushed version that a node has found, or ""."""
+    [artifact] = outputs["model"]
+    return os.path.basename(artifact.get_string_custom_property("version"))
+
+
 def _baseline(outputs: Mapping[str, Any]) -> str:
-    return (
-        "compared with the latest blessed model"
-        if outputs.get("model")
-        else "no other blessed model of these classes and protocols"
-    )
+    version = _version(outputs)
+    if not version:
+        return "no other pushed model of these classes and protocols"
+    return f"compared with pushed version {version}"
+
+
+def _warm_start(outputs: Mapping[str, Any]) -> str:
+    version = _version(outputs)
+    return f"from pushed version {version}" if version else "no pushed model of this network yet"
 
 
 _FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ExampleGen": _example_gen,
-    "ExampleValidator": lambda outputs: "no anomalies",
+    "ExampleValidator": _validator,
     "Transform": _transform,
+    "WarmStart": _warm_start,
     "Trainer": _trainer,
     "Baseline": _baseline,
     "Evaluator": _evaluator,

@@ -1,21 +1,25 @@
-"""LocalDagRunner with a progress view."""
+"""Running the nodes of the graph one by one, with TFX's portable launcher."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from apache_beam.io import filesystems
+from ml_metadata.proto import metadata_store_pb2
 from tfx import types
-from tfx import v1 as tfx
-from tfx.dsl.compiler import constants
-from tfx.orchestration import metadata
+from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import execution_lib
 
+from models import pretrained
 from pipeline import figures
-from pipeline.config import Config
+from pipeline import metadata as store
+from pipeline.config import Config, ConfigError
+from pipeline.paths import Paths
 from pipeline.pipeline import create_pipeline
 from pipeline.progress import View
 
@@ -23,77 +27,115 @@ from pipeline.progress import View
 Outputs = dict[str, list[types.Artifact]]
 
 
-def build(config: Config) -> tfx.dsl.Pipeline:
-    """The pipeline, in a process that is set up for it."""
+def prepare(config: Config) -> None:
+    """Sets this process up for the nodes of a run.
+
+    Raises:
+      ConfigError: a place that TensorFlow or Beam cannot reach with what is installed.
+    """
+    paths = Paths(config)
+    _check_reach("artifacts", paths.artifacts, filesystems.FileSystems.get_filesystem)
+    for name, path in (("artifacts", paths.artifacts), ("serve.directory", paths.serving)):
+        _check_reach(name, path, tf.io.gfile.exists)
     if config.train.cpu_devices > 0:
         # Before any component starts TensorFlow: later it cannot be changed.
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * config.train.cpu_devices
         )
-    return create_pipeline(config)
 
 
-class ProgressRunner(tfx.orchestration.LocalDagRunner):
-    """Runs node after node and shows each; partial runs are left to upstream's runner.
+def _check_reach(name: str, path: str, look: Callable[[str], Any]) -> None:
+    if "://" not in path:
+        return
+    try:
+        look(path)
+    except (ValueError, tf.errors.OpError) as error:
+        reason = " ".join((getattr(error, "message", "") or str(error)).split()).rstrip(". ")
+        raise ConfigError(f"{name}={path} cannot be reached from this machine: {reason}.") from error
+
+
+def compiled(config: Config, run_id: str = "") -> Any:
+    """The graph of one run as TFX's intermediate representation.
 
     Args:
+      config: checked.
+      run_id: names the run in ML Metadata; "" takes the time.
+    """
+    ir = compiler.Compiler().compile(create_pipeline(config))
+    runtime_parameter_utils.substitute_runtime_parameter(
+        ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id or datetime.datetime.now().isoformat()}
+    )
+    return ir
+
+
+def node_ids(ir: Any) -> list[str]:
+    """Nodes of the graph in an order that can be executed."""
+    return [item.pipeline_node.node_info.id for item in ir.nodes]
+
+
+class Nodes:
+    """Runs the nodes of one compiled graph and shows each.
+
+    Args:
+      ir: of `compiled`.
+      config: that it was compiled from.
       view: where to show it.
-      serving: folder of the pushed versions.
+
+    Attributes:
+      outputs: of the nodes that have run, by node id.
+      current: id of the node that runs.
     """
 
-    def __init__(self, view: View, serving: str) -> None:
-        super().__init__()
-        self._view = view
-        self._serving = serving
-        self.nodes: dict[str, Outputs] = {}
+    def __init__(self, ir: Any, config: Config, view: View) -> None:
+        self._ir, self._config, self._view = ir, config, view
+        store.check(config)
+        self._connection = store.connection(config)
+        self._deployment = runner_utils.extract_local_deployment_config(ir)
+        self._nodes = {item.pipeline_node.node_info.id: item.pipeline_node for item in ir.nodes}
+        self.outputs: dict[str, Outputs] = {}
         self.current = ""
 
-    def run_with_ir(self, pipeline: Any, run_options: Any = None, **kwargs: Any) -> None:
-        """See the base class, whose loop this is, with a line a node."""
-        if run_options:
-            super().run_with_ir(pipeline, run_options)
-            return
-        runtime_parameter_utils.substitute_runtime_parameter(
-            pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: datetime.datetime.now().isoformat()}
-        )
-        deployment = runner_utils.extract_local_deployment_config(pipeline)
-        connection = getattr(
-            deployment.metadata_connection_config,
-            deployment.metadata_connection_config.WhichOneof("connection_config"),
-        )
-        for item in pipeline.nodes:
-            node = item.pipeline_node
-            self.current = node.node_info.id
-            if self.current == "Pusher" and not tf.io.gfile.exists(self._serving):
-                # The cache does not look whether what it pushed is still there.
-                node.execution_options.caching_options.enable_cache = False
-            component = launcher.Launcher(
-                pipeline_node=node,
-                mlmd_connection=metadata.Metadata(connection),
-                pipeline_info=pipeline.pipeline_info,
-                pipeline_runtime_spec=pipeline.runtime_spec,
-                executor_spec=runner_utils.extract_executor_spec(deployment, self.current),
-                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, self.current),
-            )
-            self._launch(component, connection)
+    def run_all(self) -> None:
+        """Every node in order; raises what a node raises."""
+        for name in self._nodes:
+            self.run(name)
 
-    def _launch(self, component: Any, connection: Any) -> None:
-        name = self.current
+    def run(self, name: str) -> str:
+        """One node, from the cache where nothing has changed; returns "done", "cached" or "skipped"."""
+        self.current = name
         with self._view.component(name, talks=name in ("Trainer", "Tuner")) as outcome:
-            info = component.launch()
-            if info is None or info.execution_id is None:
+            info = self._launcher(name).launch()
+            cached, outputs = (
+                _result(self._connection, info.execution_id) if info and info.execution_id else (False, {})
+            )
+            if not outputs:
                 outcome.state, outcome.figure = "skipped", "its inputs are missing"
-                return
-            cached, outputs = _result(connection, info.execution_id)
-            self.nodes[name] = outputs
+                return outcome.state
+            self.outputs[name] = outputs
             outcome.state = "cached" if cached else "done"
-            outcome.figure = figures.of(name, self.nodes)
+            outcome.figure = figures.of(name, self.outputs)
+            return outcome.state
+
+    def _launcher(self, name: str) -> launcher.Launcher:
+        node = self._nodes[name]
+        # The cache does not look whether what it pushed is still there.
+        gone = name == "Pusher" and not pretrained.versions(Paths(self._config).serving)
+        if gone or name in self._config.no_cache:
+            node.execution_options.caching_options.enable_cache = False
+        return launcher.Launcher(
+            pipeline_node=node,
+            mlmd_connection=store.Store(self._connection),
+            pipeline_info=self._ir.pipeline_info,
+            pipeline_runtime_spec=self._ir.runtime_spec,
+            executor_spec=runner_utils.extract_executor_spec(self._deployment, name),
+            custom_driver_spec=runner_utils.extract_custom_driver_spec(self._deployment, name),
+        )
 
 
-def _result(connection: Any, execution_id: int) -> tuple[bool, Outputs]:
+def _result(connection: metadata_store_pb2.ConnectionConfig, execution_id: int) -> tuple[bool, Outputs]:
     """Whether an execution came from the cache, and its outputs as MLMD has them."""
-    with metadata.Metadata(connection) as handle:
+    with store.Store(connection) as handle:
         [execution] = handle.store.get_executions_by_id([execution_id])
         cached = execution.last_known_state == execution.CACHED
         return cached, execution_lib.get_output_artifacts(handle, execution_id)

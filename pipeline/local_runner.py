@@ -1,4 +1,4 @@
-"""Runs the pipeline on this machine, with TFX's LocalDagRunner.
+"""Runs the pipeline on this machine, node after node in one process.
 
 tfx run create --pipeline_path=pipeline/local_runner.py [--preset=NAME] [--set section.field=value ...]
 python -m pipeline.local_runner ...
@@ -27,8 +27,8 @@ from rich.markup import escape
 
 from components.example_gen import source
 from components.example_gen.errors import SourceError
-from pipeline import presets
-from pipeline.config import Config, ConfigError, assign, to_dict
+from pipeline import options
+from pipeline.config import Config, ConfigError, to_dict
 from pipeline.paths import Paths
 from pipeline.progress import View, reason
 
@@ -43,22 +43,12 @@ def parse(argv: Sequence[str] | None = None) -> Config:
       ConfigError: unknown preset, name or value.
     """
     parser = argparse.ArgumentParser(prog="local_runner", description="Runs the pipeline on this machine.")
-    parser.add_argument(
-        "--preset", default="digits", metavar="NAME", help="start from: " + ", ".join(presets.PRESETS)
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.FIELD=VALUE",
-        help="change one setting; repeatable",
-    )
+    options.add(parser)
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and stop"
     )
     args = parser.parse_args(argv)
-    config = assign(presets.get(args.preset), args.set)
-    config.check()
+    config = options.resolve(args)
     if args.print_config:
         print(json.dumps(to_dict(config), indent=2))
         parser.exit()
@@ -67,7 +57,7 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the pipeline; returns the exit status (1: a component failed, 2: the configuration is wrong)."""
-    _environment()
+    environment()
     try:
         config = parse(argv)
     except ConfigError as error:
@@ -78,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
     """Runs a checked configuration; returns the exit status of `main` and the outputs of every node."""
-    _environment()
+    environment()
     paths = Paths(config)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     view = View(os.path.join(paths.logs, f"{stamp}-{os.getpid()}.log"))
@@ -86,8 +76,8 @@ def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
     nodes: dict[str, Outputs] = {}
     view.line(f"[bold]ResNet-TFX[/]  preset {config.preset}, pipeline {config.name}")
     try:
-        with _locked(paths.lock), view.redirected():
-            _store(config, view.log.removesuffix(".log") + ".config.json")
+        with locked(paths.lock), view.redirected():
+            store(config, view.log.removesuffix(".log") + ".config.json")
             status = _run(config, paths, view, nodes)
     except KeyboardInterrupt:
         view.line("\nInterrupted. Run the same command again to continue.")
@@ -112,24 +102,25 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
     # TFX takes seconds to import: only now, when configuration and source are known to be right.
     from pipeline import local_dag, summary
 
-    runner = local_dag.ProgressRunner(view, paths.serving)
+    runner = None
     try:
-        runner.run(local_dag.build(config))
-        if runner.nodes:
-            summary.show(view, config, paths, runner.nodes)
-        nodes.update(runner.nodes)
-    except SourceError as error:
+        local_dag.prepare(config)
+        runner = local_dag.Nodes(local_dag.compiled(config), config, view)
+        runner.run_all()
+        summary.show(view, config, paths, runner.outputs)
+        nodes.update(runner.outputs)
+    except (SourceError, ConfigError) as error:
         view.line(f"[red]{escape(reason(error))}[/]")
         return 2
     except Exception as error:
         logging.exception("The run stopped.")
-        where = f"{runner.current} failed" if runner.current else "The run could not start"
+        where = f"{runner.current} failed" if runner and runner.current else "The run could not start"
         view.line(f"\n[red]{where}:[/] {escape(reason(error))}")
         return 1
     return 0
 
 
-def _store(config: Config, path: str) -> None:
+def store(config: Config, path: str) -> None:
     """Keeps the resolved configuration beside the log of the run."""
     with open(f"{path}.tmp", "w") as file:
         json.dump(to_dict(config), file, indent=2)
@@ -137,7 +128,7 @@ def _store(config: Config, path: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
+def locked(path: str) -> Iterator[None]:
     """One run at a time a pipeline; the lock goes with the process."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w") as file:
@@ -151,7 +142,7 @@ def _locked(path: str) -> Iterator[None]:
         yield
 
 
-def _environment() -> None:
+def environment() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Beam's workers and the training share a GPU: none takes all of its memory at once.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

@@ -14,10 +14,10 @@ from tfx import v1 as tfx
 from tfx.dsl.components.base import base_node
 
 import models
-from components import baseline, data_validation, evaluation
+from components import baseline, data_validation, drift, evaluation, pusher
 from components.example_gen import component, source
 from models import pretrained
-from pipeline import beam
+from pipeline import beam, metadata
 from pipeline.config import Config, digest, to_dict
 from pipeline.paths import Paths
 
@@ -41,16 +41,15 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
         pipeline_root=paths.artifacts,
         components=_components(config, paths, data, classes),
         enable_cache=config.cache,
-        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-            paths.metadata
-        ),
+        # Whoever runs a node puts the password in (pipeline.metadata).
+        metadata_connection_config=metadata.connection(config, secret=False),
         beam_pipeline_args=beam.arguments(config.beam),
     )
 
 
 def _components(config: Config, paths: Paths, data: dict, classes: list[str]) -> list[base_node.BaseNode]:
     examples = component.example_gen(data).with_id("ExampleGen")
-    validation = _validation(config, paths, examples.outputs["examples"], classes)
+    validation = _validation(config, paths, data, examples.outputs["examples"], classes)
     schema = validation[0] if config.data.schema != "infer" else validation[1]
     # Pixels are never materialised unless the scale stage is on: training
     # reads ExampleGen's bytes and draws its crops from the TransformGraph.
@@ -83,6 +82,15 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
         "code": _code_hash(),
         **_starting_points(config),
     }
+    warm_start = None
+    if config.train.warm_start:
+        warm_start = baseline.WarmStart(
+            transform_graph=transform.outputs["transform_graph"],
+            serving=paths.serving,
+            network=to_dict(config.model),
+            transform=to_dict(config.transform),
+        )
+        inputs["base_model"] = warm_start.outputs["model"]
     tuner = None
     if config.tune.enabled:
         tuner = tfx.components.Tuner(
@@ -105,21 +113,16 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
         **inputs,
     )
     model = trainer.outputs["model"]
-    resolver = tfx.dsl.Resolver(
-        strategy_class=baseline.LatestComparableModel,
-        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
-        candidate=model,
-    ).with_id("Baseline")
-    evaluator = tfx.components.Evaluator(
+    compared = baseline.Baseline(candidate=model, serving=paths.serving)
+    evaluator = baseline.Evaluator(
         examples=examples.outputs["examples"],
         example_splits=["eval"],
         model=model,
         # Where nothing is asked of the comparison, the old model is not evaluated again.
-        baseline_model=resolver.outputs["model"] if config.evaluate.max_top1_increase < 1 else None,
+        baseline_model=compared.outputs["model"] if config.evaluate.max_top1_increase < 1 else None,
         eval_config=evaluation.eval_config(classes=len(classes), **dataclasses.asdict(config.evaluate)),
     )
-    pusher = tfx.components.Pusher(
+    push = pusher.Pusher(
         model=model,
         model_blessing=evaluator.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
@@ -130,11 +133,12 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
         examples,
         *validation,
         transform,
+        *([warm_start] if warm_start else []),
         *([tuner] if tuner else []),
         trainer,
-        resolver,
+        compared,
         evaluator,
-        pusher,
+        push,
     ]
 
 
@@ -160,13 +164,16 @@ def _starting_points(config: Config) -> dict[str, Any]:
 
 
 def _validation(
-    config: Config, paths: Paths, examples: tfx.dsl.Channel, classes: list[str]
+    config: Config, paths: Paths, data: dict, examples: tfx.dsl.Channel, classes: list[str]
 ) -> list[base_node.BaseNode]:
     """Schema, statistics and the gate; the node that makes the schema comes first if it can."""
+    growing = source.has_spans(data)
     if config.data.schema == "infer":
         statistics = tfx.components.StatisticsGen(
             examples=examples,
-            stats_options=data_validation.stats_options(len(classes), data_validation.bytes_schema()),
+            stats_options=data_validation.stats_options(
+                len(classes), data_validation.bytes_schema(), spans=growing
+            ),
         )
         schema = tfx.components.SchemaGen(
             statistics=statistics.outputs["statistics"], infer_feature_shape=True
@@ -178,11 +185,14 @@ def _validation(
         statistics = tfx.components.StatisticsGen(
             examples=examples,
             schema=schema.outputs["schema"],
-            stats_options=data_validation.stats_options(len(classes)),
+            stats_options=data_validation.stats_options(len(classes), spans=growing),
         )
         nodes = [schema, statistics]
     gate = data_validation.ImageExampleValidator(
-        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+        statistics=statistics.outputs["statistics"],
+        schema=schema.outputs["schema"],
+        limits=drift.limits(data) if growing else None,
+        accepted=os.path.join(paths.spans, source.key(data)) if growing else "",
     ).with_id("ExampleValidator")
     return [*nodes, gate]
 

@@ -11,17 +11,16 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from google.protobuf import any_pb2, wrappers_pb2
 from tfx.components.example_gen import base_example_gen_executor, component, utils
 from tfx.dsl.components.base import executor_spec
-from tfx.proto import example_gen_pb2
+from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
-from components.example_gen import driver, files, holdout, index, shards, source, summary
+from components.example_gen import driver, files, holdout, index, layouts, properties, shards, source, summary
 
-# Fields of pipeline.config.Data that change what is written; the layout stands for `source`, which
-# can be spelled in several ways.
+# Fields of pipeline.config.Data that change what is written; the layout, or its one spelling, stands
+# for `source`.
 _FIELDS = (
     "kind", "tfds_name", "train_split", "eval_split", "holdout", "train_shards",
     "eval_shards", "seed", "max_bad_fraction", "max_pixels",
@@ -48,7 +47,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
-        run = _Run(exec_properties)
+        run = _Run(properties.resolved(exec_properties))
         artifact.split_names = artifact_utils.encode_split_names(run.output_splits())
         # Beside the artifacts: it outlives a failed or killed execution, whose artifact is removed.
         staging = os.path.join(os.path.dirname(os.path.dirname(artifact.uri)), "staging")
@@ -69,6 +68,8 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
             artifact.set_int_custom_property(f"{split}_examples", figures["examples"])
             artifact.set_int_custom_property(f"{split}_quarantined", figures["quarantined"])
         artifact.set_int_custom_property("seed", run.data["seed"])
+        if report["spans"]:
+            artifact.set_int_custom_property(utils.SPAN_PROPERTY_NAME, report["span"])
         artifact.set_string_custom_property(
             utils.PAYLOAD_FORMAT_PROPERTY_NAME,
             example_gen_pb2.PayloadFormat.Name(example_gen_pb2.FORMAT_TF_EXAMPLE),
@@ -91,27 +92,25 @@ def example_gen(data: dict[str, Any]) -> ImageExampleGen:
     Raises:
       SourceError: a part of the source is missing.
     """
-    where = source.layout(data)
-    splits = [example_gen_pb2.Input.Split(name="train", pattern=where.train)]
-    output = example_gen_pb2.Output()
-    if where.eval:
-        splits.append(example_gen_pb2.Input.Split(name="eval", pattern=where.eval))
+    newest = source.parts(data)[-1]
+    base, patterns = source.patterns(data, newest)
+    splits = [example_gen_pb2.Input.Split(name=name, pattern=pattern) for name, pattern in patterns.items()]
+    settings: dict[str, Any] = {"data": {name: data[name] for name in _FIELDS}, "code": _code_hash()}
+    if newest.span:
+        # What the spans are is looked up when the component runs.
+        settings["data"]["source"] = layouts.one_spelling(data["source"])
     else:
-        output = holdout.output(data["holdout"])
-    settings = {
-        "data": {name: data[name] for name in _FIELDS},
-        "layout": dataclasses.asdict(where),
+        kit = newest.where.devkit
+        settings["layout"] = dataclasses.asdict(newest.where)
         # TFX's fingerprint covers the split patterns alone.
-        "devkit": hashlib.sha256(files.read(where.devkit)).hexdigest() if where.devkit else "",
-        "code": _code_hash(),
-    }
-    custom = example_gen_pb2.CustomConfig(custom_config=any_pb2.Any())
-    custom.custom_config.Pack(wrappers_pb2.StringValue(value=json.dumps(settings, sort_keys=True)))
+        settings["devkit"] = hashlib.sha256(files.read(kit)).hexdigest() if kit else ""
+    rolling = range_config_pb2.RollingRange(num_spans=data["spans"])
     return ImageExampleGen(
-        input_base=where.base,
+        input_base=base,
         input_config=example_gen_pb2.Input(splits=splits),
-        output_config=output,
-        custom_config=custom,
+        output_config=example_gen_pb2.Output() if "eval" in patterns else holdout.output(data["holdout"]),
+        custom_config=properties.pack(settings),
+        range_config=range_config_pb2.RangeConfig(rolling_range=rolling) if newest.span else None,
         # TFX knows gzip only; its readers go by the suffix and read plain TFRecords as well.
         output_file_format=example_gen_pb2.FILE_FORMAT_UNSPECIFIED,
     )
@@ -126,23 +125,17 @@ def _code_hash() -> str:
 
 
 class _Run:
-    """The execution properties, read: TFX's driver has put the span into the patterns."""
+    """The execution properties, as the driver leaves them, read."""
 
     def __init__(self, exec_properties: dict[str, Any]) -> None:
         self._properties = exec_properties
         self._input, self._output = example_gen_pb2.Input(), example_gen_pb2.Output()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.INPUT_CONFIG_KEY], self._input)
         proto_utils.json_to_proto(exec_properties[standard_component_specs.OUTPUT_CONFIG_KEY], self._output)
-        custom, text = example_gen_pb2.CustomConfig(), wrappers_pb2.StringValue()
-        proto_utils.json_to_proto(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], custom)
-        custom.custom_config.Unpack(text)
-        settings = json.loads(text.value)
-        self.data: dict[str, Any] = settings["data"]
-        patterns = {split.name: split.pattern for split in self._input.splits}
-        self.where = source.Layout(
-            **{**settings["layout"], "train": patterns["train"], "eval": patterns.get("eval", "")}
-        )
-        self._settings = settings
+        self._settings = properties.unpack(exec_properties)
+        self.data: dict[str, Any] = self._settings["data"]
+        self.parts = properties.parts(exec_properties)
+        self.classes = source.classes_of(self.parts)
 
     def output_splits(self) -> list[str]:
         return utils.generate_output_split_names(self._input, self._output)
@@ -159,21 +152,31 @@ class _Run:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def tables(self) -> dict[str, pa.Table]:
-        """The index of every output split."""
-        tables = {s.name: index.build(self.where, s.name, s.pattern) for s in self._input.splits}
+        """The index of every output split, over all spans."""
+        found = [self._tables(part) for part in self.parts]
+        return {
+            name: pa.concat_tables(tables[name] for tables in found).unify_dictionaries().combine_chunks()
+            for name in self.output_splits()
+        }
+
+    def _tables(self, part: source.Part) -> dict[str, pa.Table]:
+        number = part.span.number if part.span else None
+        splits = [split.name for split in self._input.splits]
+        tables = {name: index.build(part.where, name, self.classes, number) for name in splits}
         config = self._output.split_config
         if not config.splits:
             return tables
         table = tables["train"]
-        tfds = self.where.kind == "tfds"
-        labels = index.record_labels(table, self.where.base) if tfds else table["label"].to_numpy()
+        tfds = part.where.kind == "tfds"
+        labels = index.record_labels(table, part.where.base) if tfds else table["label"].to_numpy()
+        # Each span by itself: its images stay on their side as others come and go.
         held = holdout.assign(table["name"].to_pylist(), labels, config)
         result = {s.name: table.filter(pa.array(held == i)) for i, s in enumerate(config.splits)}
-        for name, part in result.items():
-            if not part.num_rows:
+        for name, rows in result.items():
+            if not rows.num_rows:
                 raise source.SourceError(
-                    f"No image falls into the {name} split: data.holdout={self.data['holdout']} is too "
-                    f"extreme for {table.num_rows} images."
+                    f"No image of {part.where.base} falls into the {name} split: "
+                    f"data.holdout={self.data['holdout']} is too extreme for {table.num_rows} images."
                 )
         return result
 
@@ -181,17 +184,20 @@ class _Run:
         return {name: self.data.get(f"{name}_shards", 0) for name in self.output_splits()}
 
     def reading(self) -> shards.Reading:
-        base = self.where.base if self.where.kind == "tfds" else ""
-        return shards.Reading(self.data["max_pixels"], source.classes_of(self.where), base)
+        [*_, (_, where)] = self.parts
+        base = where.base if where.kind == "tfds" else ""
+        return shards.Reading(self.data["max_pixels"], self.classes, base)
 
     def summary(self) -> dict[str, Any]:
+        [*_, (newest, where)] = self.parts
         return {
-            "kind": self.where.kind,
-            "source": self.where.base,
+            "kind": where.kind,
+            "source": self.data["source"] if newest else where.base,
             "span": self._properties.get(utils.SPAN_PROPERTY_NAME, 0),
+            "spans": [span.number for span, _ in self.parts if span],
             "seed": self.data["seed"],
-            "classes": list(source.classes_of(self.where)),
-            "labels": list(source.labels_of(self.where)),
+            "classes": list(self.classes),
+            "labels": list(source.labels_of(self.parts)),
         }
 
 

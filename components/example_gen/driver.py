@@ -1,16 +1,13 @@
-"""TFX's driver for files whose names TensorFlow cannot return."""
+"""TFX's driver for several spans, and for files whose names TensorFlow cannot return."""
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import os
 from typing import Any
 
 from tfx.components.example_gen import driver, input_processor
 
-from components.example_gen import files
-from components.example_gen.errors import SourceError
+from components.example_gen import properties
 
 
 class _Processor(input_processor.FileBasedInputProcessor):
@@ -25,26 +22,28 @@ class _Processor(input_processor.FileBasedInputProcessor):
         try:
             return super().resolve_span_and_version()
         except UnicodeDecodeError:
-            self._own = self._fingerprint_of_all()
+            paths = [os.path.join(self._input_base_uri, split.pattern) for split in self._splits]
+            self._own = "".join(map(properties.own_fingerprint, paths))
             return 0, None
 
     def get_input_fingerprint(self, span: int, version: int | None) -> str | None:
         return self._own or super().get_input_fingerprint(span, version)
 
-    def _fingerprint_of_all(self) -> str:
-        digest = hashlib.sha256()
-        for split in self._splits:
-            pattern = os.path.join(self._input_base_uri, split.pattern)
-            if "{" in split.pattern or files.is_remote(pattern):
-                raise SourceError(f"A file of {pattern} has a name that is not UTF-8: rename it.")
-            for path in sorted(glob.glob(pattern)):
-                stat = os.stat(path)
-                digest.update(os.fsencode(f"{path} {stat.st_size} {int(stat.st_mtime)}\n"))
-        return digest.hexdigest()
-
 
 class Driver(driver.FileBasedDriver):
-    """FileBasedDriver that goes on where a file name is not UTF-8."""
+    """FileBasedDriver that goes on where a file name is not UTF-8, and takes several spans for one input."""
+
+    def resolve_exec_properties(
+        self, exec_properties: dict[str, Any], pipeline_info: Any, component_info: Any
+    ) -> dict[str, Any]:
+        """See the base class.
+
+        Raises:
+          SourceError: a span is missing or not whole.
+        """
+        if properties.has_spans(exec_properties):
+            return properties.resolve(exec_properties)
+        return super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
 
     def get_input_processor(
         self, splits: Any, range_config: Any = None, input_base_uri: str | None = None

@@ -34,7 +34,10 @@ class BadImage(ValueError):
 
 
 class Image(NamedTuple):
-    """`encoded` is a JPEG of `height` x `width` pixels and 1 (grey) or 3 (RGB) `channels`."""
+    """`encoded` is a JPEG of `height` x `width` pixels and 1 (grey) or 3 (RGB) `channels`.
+
+    `source_format`: what it was, such as PNG.
+    """
 
     encoded: bytes
     format: str
@@ -42,6 +45,7 @@ class Image(NamedTuple):
     width: int
     channels: int
     converted: bool
+    source_format: str
 
 
 def named_like_image(name: str) -> bool:
@@ -86,9 +90,11 @@ def _normalize(data: bytes, max_pixels: int) -> Image:
     if _passes(picture, data):
         channels = 1 if picture.mode == "L" else 3
         _check_entropy(picture)
-        return Image(data, FORMAT, height, width, channels, False)
+        return Image(data, FORMAT, height, width, channels, False, FORMAT)
     channels = 1 if picture.mode in _GREY else 3
-    return Image(_convert(picture), FORMAT, height, width, channels, True)
+    # MPO: a JPEG with further pictures behind the first.
+    source_format = FORMAT if picture.format == "MPO" else str(picture.format)
+    return Image(_convert(picture), FORMAT, height, width, channels, True, source_format)
 
 
 def _passes(picture: Pil.Image, data: bytes) -> bool:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import itertools
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from components.example_gen import devkit, files, images, source, tar_index, tfds_source
+from components.example_gen import devkit, files, images, layouts, tar_index, tfds_source
 from components.example_gen.errors import SourceError
 
 # path: archive or file that holds the bytes; size -1: all of that file.
 # label: -1 where there is a reason, -2 where the record itself says.
 # reason: why the file cannot be used, as far as its name tells; "" for all others.
+# span: null in a source without spans.
 SCHEMA = pa.schema(
     [
         ("path", pa.dictionary(pa.int32(), pa.string())),
@@ -30,6 +31,7 @@ SCHEMA = pa.schema(
         ("label", pa.int32()),
         ("synset", pa.dictionary(pa.int32(), pa.string())),
         ("reason", pa.dictionary(pa.int32(), pa.string())),
+        ("span", pa.int32()),
     ]
 )
 WHOLE_FILE = -1
@@ -42,8 +44,14 @@ _File = tuple[str, int, int, str]
 _Group = tuple[str, str, list[_File]]
 
 
-def build(where: source.Layout, split: str, pattern: str) -> pa.Table:
-    """Indexes `pattern` as TFX's driver resolved it, for the input split `train` or `eval`.
+def build(
+    where: layouts.Layout, split: str, classes: Sequence[str] = (), span: int | None = None
+) -> pa.Table:
+    """Indexes the input split `train` or `eval` of a source, or of one span of it.
+
+    Args:
+      classes: of all spans, in the order of the labels; () are those of this layout.
+      span: the number of the span.
 
     Returns:
       A table of SCHEMA, in the order of the source.
@@ -54,15 +62,15 @@ def build(where: source.Layout, split: str, pattern: str) -> pa.Table:
     if where.kind == "tfds":
         groups = _tfds(where, where.train_name if split == "train" else where.eval_name)
     else:
-        paths = source.matching(where.base, pattern)
+        paths = layouts.matching(where.base, where.train if split == "train" else where.eval)
         if where.kind == "folder":
             groups = _folders(paths, where.train_name if split == "train" else where.eval_name)
         else:
             groups = _ilsvrc_train(paths) if split == "train" else _ilsvrc_eval(paths, where.devkit)
-    label = {name: number for number, name in enumerate(source.classes_of(where))}
-    table = _table(groups, label, IN_RECORD if where.kind == "tfds" else UNKNOWN_CLASS)
+    label = {name: number for number, name in enumerate(classes or layouts.classes_of(where))}
+    table = _table(groups, label, IN_RECORD if where.kind == "tfds" else UNKNOWN_CLASS, span)
     if not table.num_rows:
-        raise SourceError(f"{os.path.join(where.base, pattern)} holds no images.")
+        raise SourceError(f"{os.path.join(where.base, getattr(where, split))} holds no images.")
     return table
 
 
@@ -78,12 +86,13 @@ def record_labels(table: pa.Table, base: str) -> np.ndarray:
     return np.array(found, np.int64)
 
 
-def _table(groups: Iterable[_Group], labels: dict[str, int], unknown: int) -> pa.Table:
+def _table(groups: Iterable[_Group], labels: dict[str, int], unknown: int, span: int | None) -> pa.Table:
     batches = []
     for path, synset, found in groups:
         label = labels.get(synset, unknown)
         absent = f"its class {files.printable(synset)} is not in the training split" if synset else ""
         rows = [_row(path, synset, file, label, absent if label == UNKNOWN_CLASS else "") for file in found]
+        rows = [(*row, span) for row in rows]
         columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
         arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
         batches.append(pa.record_batch(arrays, schema=SCHEMA))
@@ -102,7 +111,7 @@ def _row(path: str, synset: str, file: _File, label: int, absent: str) -> tuple[
 def _ilsvrc_train(paths: list[str]) -> Iterator[_Group]:
     for path in paths:
         loose = [m for m in tar_index.members(path) if images.named_like_image(m.name)]
-        yield path, "", [(m.name, m.offset, m.size, source.LOOSE) for m in loose]
+        yield path, "", [(m.name, m.offset, m.size, layouts.LOOSE) for m in loose]
         for wnid, found in tar_index.members_of_classes(path, tar_index.class_tars(path)):
             yield path, wnid, [(os.path.basename(m.name), *m[1:]) for m in found]
 
@@ -120,26 +129,26 @@ def _ilsvrc_eval(paths: list[str], kit_path: str) -> Iterator[_Group]:
 
 def _folders(paths: list[str], split: str) -> Iterator[_Group]:
     for path in paths:
-        yield from _tar_of_folders(path, split) if source.is_tar(path) else _class_folders(path)
+        yield from _tar_of_folders(path, split) if layouts.is_tar(path) else _class_folders(path)
 
 
 def _class_folders(path: str) -> Iterator[_Group]:
     classes, loose = files.entries(path)
-    misplaced = [(name, source.LOOSE) for name in loose]
+    misplaced = [(name, layouts.LOOSE) for name in loose]
     for name in classes:
         below, found = files.entries(os.path.join(path, name))
         for folder in below:
             deep = sorted(files.walk(os.path.join(path, name, folder)))
-            misplaced += [(os.path.relpath(file, path), source.DEEP) for file in deep]
+            misplaced += [(os.path.relpath(file, path), layouts.DEEP) for file in deep]
         yield path, name, [(f"{name}/{file}", 0, WHOLE_FILE, "") for file in found]
     yield path, "", [(n, 0, WHOLE_FILE, why) for n, why in misplaced if images.named_like_image(n)]
 
 
 def _tar_of_folders(path: str, split: str) -> Iterator[_Group]:
-    depth = source.tar_folders(path).depth
+    depth = layouts.tar_folders(path).depth
     by_class: dict[str, list[_File]] = {}
     for member in tar_index.members(path):
-        folder, name, misplaced = source.place(member.name, depth)
+        folder, name, misplaced = layouts.place(member.name, depth)
         if (split and folder != split) or (misplaced and not images.named_like_image(member.name)):
             continue
         file = os.path.normpath(member.name) if misplaced else f"{name}/{os.path.basename(member.name)}"
@@ -148,7 +157,7 @@ def _tar_of_folders(path: str, split: str) -> Iterator[_Group]:
         yield path, name, sorted(by_class[name])
 
 
-def _tfds(where: source.Layout, split: str) -> Iterator[_Group]:
+def _tfds(where: layouts.Layout, split: str) -> Iterator[_Group]:
     for path, found in tfds_source.records(where.base, split):
         # Most data sets name no files: the place in the data set is the name until the record is read.
         start = os.path.basename(path)

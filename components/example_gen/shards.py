@@ -23,6 +23,8 @@ import tensorflow as tf
 from components.example_gen import files, images, index, tfds_source
 from components.example_gen.errors import SourceError
 
+# The span of an image and the format of its file; only in examples of a source that has spans.
+SPAN, SOURCE_FORMAT = "image/span", "image/source_format"
 _SHARD_BYTES = 128 * 2**20
 # Small data still gives every worker, and the training's parallel readers, something to do.
 _SMALL_SHARDS, _SMALL_ROWS = 8, 256
@@ -161,7 +163,8 @@ def write_shard(job: Job, reading: Reading) -> None:
 
 def _quarantined(row: dict[str, Any], reason: images.BadImage) -> dict[str, Any]:
     place = {} if row["size"] == index.WHOLE_FILE else {"offset": row["offset"], "size": row["size"]}
-    return {"name": row["name"], "source": row["path"], "reason": str(reason), **place}
+    span = {} if row["span"] is None else {"span": row["span"]}
+    return {"name": row["name"], "source": row["path"], "reason": str(reason), **place, **span}
 
 
 def convert(
@@ -195,7 +198,7 @@ def _example(row: dict[str, Any], reading: Reading, streams: dict[str, BinaryIO]
         synset = fields.classes[label]
         label = reading.classes.index(synset)
     image = images.normalize(data, reading.max_pixels)
-    return _serialize(image, name, label, synset), image.converted
+    return _serialize(image, name, label, synset, row["span"]), image.converted
 
 
 def _read(row: dict[str, Any], limit: int, streams: dict[str, BinaryIO]) -> bytes:
@@ -215,7 +218,7 @@ def _read(row: dict[str, Any], limit: int, streams: dict[str, BinaryIO]) -> byte
     return data
 
 
-def _serialize(image: images.Image, name: str, label: int, synset: str) -> bytes:
+def _serialize(image: images.Image, name: str, label: int, synset: str, span: int | None) -> bytes:
     values: dict[str, bytes | int] = {
         "image/encoded": image.encoded,
         "image/format": image.format.encode(),
@@ -225,6 +228,7 @@ def _serialize(image: images.Image, name: str, label: int, synset: str) -> bytes
         "image/channels": image.channels,
         "image/class/label": label,
         "image/class/synset": synset.encode(),
+        **({} if span is None else {SPAN: span, SOURCE_FORMAT: image.source_format.encode()}),
     }
     feature = {
         key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))

@@ -1,288 +1,176 @@
-"""What the source holds, looked at quickly and before anything heavy starts.
+"""The source of a run: all that lies there, or the newest spans of it as one data set.
 
 No TFX here, and TensorFlow only for remote paths and TFDS.
 """
 
 from __future__ import annotations
 
-import collections
-import dataclasses
-import functools
+import hashlib
+import json
 import os
-import re
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from components.example_gen import devkit, files, tar_index, tfds_source
+from components.example_gen import layouts, marks
 from components.example_gen.errors import SourceError
+from components.example_gen.layouts import HOLDOUT, Layout, layout
 
-__all__ = ["HOLDOUT", "Layout", "SourceError", "check", "classes", "labels", "layout"]
+__all__ = ["Layout", "Part", "SourceError", "check", "classes", "labels", "layout", "parts", "spans"]
 
-# Value of data.eval_split that takes a part of train although there is an evaluation split.
-HOLDOUT = "holdout"
-_ILSVRC_TRAIN = "ILSVRC2012_img_train.tar"
-_ILSVRC_EVAL = "ILSVRC2012_img_val.tar"
-_ILSVRC_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
-_FOLDER_EVAL = ("val", "validation", "valid", "eval", "test")
-# Why an image that lies in the wrong place is not used.
-LOOSE = "lies in no class folder"
-DEEP = "lies deeper than <split>/<class>/<file>: move it up"
-_SPEC = re.compile(r"\{(SPAN|VERSION|YYYY|MM|DD)(?::\d+)?\}")
+_PATHS = ("source", "train_split", "eval_split")
+_SPLITS = _PATHS[1:]
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """A source as TFX sees it: patterns below a base folder.
+class Part(NamedTuple):
+    """A span and where it lies; `span` is None for a source without spans, which is a single part."""
 
-    `train` and `eval` may have TFX's {SPAN}, {VERSION} and date marks; `eval` is
-    "" when a part of `train` is held out. `train_name` and `eval_name` are the
-    splits' names inside a TFDS data set or a tar that holds all splits.
-    """
-
-    kind: str
-    base: str
-    train: str
-    eval: str
-    devkit: str = ""
-    train_name: str = ""
-    eval_name: str = ""
+    span: marks.Span | None
+    where: Layout
 
 
-def layout(data: dict[str, Any]) -> Layout:
-    """Finds the parts of the source.
+def has_spans(data: dict[str, Any]) -> bool:
+    """Whether the source, or a split of it, has TFX's marks."""
+    return any(marks.marked(data[name]) for name in _PATHS)
+
+
+def parts(data: dict[str, Any], chosen: Sequence[marks.Span] = ()) -> tuple[Part, ...]:
+    """The newest `data.spans` spans that are there, the oldest first.
 
     Args:
       data: the fields of `pipeline.config.Data`.
+      chosen: spans that were found before; () looks for them.
 
     Raises:
-      SourceError: something is missing; the message names it and where it is expected.
+      SourceError: there is no span, or one of them lacks a part that others have.
     """
-    kinds = {"ilsvrc": _ilsvrc, "folder": _folder, "tfds": _tfds}
-    kind = data["kind"]
-    if kind not in kinds:
-        raise SourceError(f"data.kind must be one of {', '.join(kinds)}. Received: {kind}.")
-    if not data["source"] and kind != "tfds":
-        raise SourceError(f"data.source must name the folder that holds the data (data.kind={kind}).")
-    return kinds[kind]({**data, "source": _one_spelling(data["source"] or tfds_source.default_dir())})
-
-
-def _one_spelling(path: str) -> str:
-    """The same text for every way to write a path: another one would miss the cache."""
-    path = path.rstrip("/") if files.is_remote(path) else os.path.abspath(os.path.expanduser(path))
-    if files.printable(path) != path:
-        raise SourceError(f"data.source={files.printable(path)} is not UTF-8: rename the folder.")
-    if set("[]*?\\") & set(path):
+    if not has_spans(data):
+        if data["spans"] > 1:
+            raise SourceError(
+                f"data.spans={data['spans']} needs a source that grows, such as "
+                "data.source=/data/flowers/span-{SPAN}."
+            )
+        return (Part(None, layout(data)),)
+    if data["kind"] not in ("ilsvrc", "folder"):
         raise SourceError(
-            f"data.source={path} has one of the characters [ ] * ? \\, which TFX takes for a pattern: "
-            "rename the folder or link to it."
+            f"data.kind={data['kind']} has no spans: take the marks out of its paths, or use class folders."
         )
-    return path
+    data = {**data, "source": layouts.one_spelling(data["source"])}
+    if chosen:
+        return tuple(Part(span, _layout(data, span)) for span in chosen)
+    found = marks.find(_patterns(data))
+    if not found:
+        raise SourceError(f"There is no span {' or '.join(_patterns(data))}: put the first one there.")
+    newest = found[-data["spans"] :]
+    result = tuple(Part(span, _layout(data, span)) for span in newest)
+    _check_alike([*_before(data, found[: -data["spans"]]), *result])
+    return result
+
+
+def _patterns(data: dict[str, Any]) -> list[str]:
+    """Paths with marks; each of them has every span."""
+    splits = [data[name] for name in _SPLITS if data[name] not in ("", HOLDOUT)]
+    if marks.marked(data["source"]):
+        if any(marks.marked(name) for name in splits):
+            raise SourceError("data.source has the marks of a span: take those of the splits out.")
+        return [data["source"]]
+    if data["eval_split"] != HOLDOUT and not all(map(marks.marked, (data[n] for n in _SPLITS))):
+        raise SourceError(
+            "data.train_split and data.eval_split must both have the marks of a span, or data.eval_split "
+            "must be holdout."
+        )
+    return [os.path.join(data["source"], name) for name in splits]
+
+
+def _layout(data: dict[str, Any], span: marks.Span) -> Layout:
+    filled = {**data, **{name: span.fill(data[name]) for name in _PATHS}}
+    try:
+        return layout(filled, kit_folder=marks.folder(data["source"]))
+    except SourceError as error:
+        raise SourceError(
+            f"Span {span.number} is not whole: {error} A span is copied under another name and renamed."
+        ) from error
+
+
+def _before(data: dict[str, Any], older: Sequence[marks.Span]) -> list[Part]:
+    """The span before the window, if it can be read: it shows what a whole span has."""
+    try:
+        return [Part(span, _layout(data, span)) for span in older[-1:]]
+    except SourceError:
+        return []  # it is not asked for
+
+
+def _check_alike(found: Sequence[Part]) -> None:
+    whole = [part for part in found if part.where.eval]
+    for part in found:
+        if whole and not part.where.eval:
+            assert part.span and whole[-1].span
+            raise SourceError(
+                f"Span {part.span.number} ({part.where.base}) lacks "
+                f"{whole[-1].where.eval.removesuffix('/*/*')}, which span {whole[-1].span.number} has: copy "
+                "it, or set data.eval_split=holdout, which takes a part of every span's train."
+            )
+
+
+def spans(data: dict[str, Any]) -> list[int]:
+    """Numbers of the spans that a run takes, the oldest first; none for a source without spans."""
+    return [part.span.number for part in parts(data) if part.span]
+
+
+def key(data: dict[str, Any]) -> str:
+    """A name for a source that grows, the same for every state of it."""
+    place = [data["kind"], layouts.one_spelling(data["source"]), *(data[name] for name in _SPLITS)]
+    return hashlib.sha256(json.dumps(place).encode()).hexdigest()[:12]
 
 
 def check(data: dict[str, Any]) -> None:
     """Raises SourceError when the source cannot be ingested, for example when a file is missing."""
-    where = layout(data)
-    names = classes_of(where)
+    found = parts(data)
+    names = classes_of(found)
     if len(names) < 2:
-        raise SourceError(f"{where.base} has {len(names)} class; at least 2 are needed.")
+        raise SourceError(f"{found[-1].where.base} has {len(names)} class; at least 2 are needed.")
 
 
 def classes(data: dict[str, Any]) -> list[str]:
     """Identifiers of the classes (ILSVRC: wnids), sorted; the position is the label.
 
     Raises:
-      SourceError: as `layout`, or an archive is damaged.
+      SourceError: as `parts`, or an archive is damaged.
     """
-    return list(classes_of(layout(data)))
+    return list(classes_of(parts(data)))
 
 
 def labels(data: dict[str, Any]) -> list[str]:
     """Names for people, in the order of `classes`: ILSVRC's words, else the identifiers."""
-    return list(labels_of(layout(data)))
+    return list(labels_of(parts(data)))
 
 
-@functools.lru_cache(maxsize=8)
-def classes_of(where: Layout) -> tuple[str, ...]:
-    """`classes` of a layout; looked up once a process."""
-    if where.kind == "tfds":
-        return tfds_source.class_names(where.base)
-    paths = matching(where.base, where.train)
-    if where.kind == "ilsvrc":
-        return tuple(sorted({wnid for path in paths for wnid in tar_index.class_tars(path)}))
-    names = sorted({name for path in paths for name in _folder_classes(path, where.train_name)})
-    for name in names:
-        if files.printable(name) != name:
-            raise SourceError(
-                f"The class folder {files.printable(name)} of {paths[0]} is not UTF-8: rename it."
-            )
-    return tuple(names)
+def classes_of(found: Iterable[Part]) -> tuple[str, ...]:
+    """The classes of all parts, sorted; the position is the label."""
+    return tuple(sorted({name for part in found for name in layouts.classes_of(part.where)}))
 
 
-@functools.lru_cache(maxsize=8)
-def labels_of(where: Layout) -> tuple[str, ...]:
-    """`labels` of a layout; looked up once a process."""
-    names = classes_of(where)
-    if not where.devkit:
-        return names
-    words = devkit.load(where.devkit).words
-    unknown = [name for name in names if name not in words]
-    if unknown:
-        raise SourceError(
-            f"The development kit {where.devkit} has no class {', '.join(unknown[:3])} of the training "
-            "archive: they belong to different data sets."
-        )
-    return tuple(words[name] for name in names)
+def labels_of(found: Sequence[Part]) -> tuple[str, ...]:
+    """Names for people, in the order of `classes_of`; a newer span's name wins."""
+    names: dict[str, str] = {}
+    for part in found:
+        names |= zip(layouts.classes_of(part.where), layouts.labels_of(part.where), strict=True)
+    return tuple(names[name] for name in classes_of(found))
 
 
-def matching(base: str, pattern: str) -> list[str]:
-    """Archives or split folders of a TFX pattern, of the latest span when it has marks.
+def patterns(data: dict[str, Any], part: Part) -> tuple[str, dict[str, str]]:
+    """The source as TFX writes it down: a base folder, and the patterns of the splits below it.
 
-    Raises:
-      SourceError: there is none.
+    With spans the patterns have the marks, and the base is the folder before the first of them.
     """
-    pattern = pattern.removesuffix("/*/*")
-    found = files.glob(os.path.join(base, _SPEC.sub("*", pattern)))
-    if not found:
-        raise SourceError(f"{os.path.join(base, pattern)} is missing: put it there or change data.source.")
-    if not _SPEC.search(pattern):
-        return found
-    spans = {path: _span(os.path.join(base, pattern), path) for path in found}
-    return [path for path in found if spans[path] == max(spans.values())]
-
-
-def _span(pattern: str, path: str) -> list[int]:
-    """Values of the pattern's marks in a path that matches it, the most significant first."""
-    plain = re.escape(_SPEC.sub(r"<\1>", pattern)).replace(r"\*", "[^/]*")
-    match = re.fullmatch(re.sub(r"<(\w+)>", r"(?P<\1>\\d+)", plain), path)
-    values = match.groupdict() if match else {}
-    return [int(values[name]) for name in ("SPAN", "YYYY", "MM", "DD", "VERSION") if name in values]
-
-
-def is_tar(path: str) -> bool:
-    """True for names of uncompressed tar archives."""
-    return path.endswith(".tar")
-
-
-def _ilsvrc(data: dict[str, Any]) -> Layout:
-    base = data["source"]
-    train, kit = data["train_split"] or _ILSVRC_TRAIN, os.path.join(base, _ILSVRC_DEVKIT)
-    held_out = data["eval_split"] == HOLDOUT
-    evaluation = "" if held_out else data["eval_split"] or _ILSVRC_EVAL
-    missing = [p for p in (train, evaluation) if p and not files.glob(os.path.join(base, _SPEC.sub("*", p)))]
-    missing += [] if files.is_file(kit) else [_ILSVRC_DEVKIT]
-    if missing:
-        advice = " or set data.eval_split=holdout" if missing == [evaluation] else ""
-        raise SourceError(
-            f"{base} lacks {', '.join(missing)}: put the archives there as image-net.org hands them out, "
-            f"not unpacked{advice}."
-        )
-    return Layout("ilsvrc", base, train, evaluation, devkit=kit)
-
-
-def _folder(data: dict[str, Any]) -> Layout:
-    base = data["source"]
-    if base.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
-        raise SourceError(f"{base} is compressed and cannot be read from the middle: gunzip it first.")
-    if is_tar(base):
-        return _one_tar(data, base)
-    if not files.is_dir(base):
-        raise SourceError(f"data.source={base} is not a folder: it must hold train/<class>/<image>.")
-    train = _split_pattern(base, data["train_split"] or "train")
-    if not train:
-        raise SourceError(
-            f"{base} has no {data['train_split'] or 'train'}/ folder and no such .tar: images must lie in "
-            "train/<class>/<image>; data.train_split names another folder."
-        )
-    if data["eval_split"] == HOLDOUT:
-        return Layout("folder", base, train, "")
-    wanted = (data["eval_split"],) if data["eval_split"] else _FOLDER_EVAL
-    patterns = [p for p in (_split_pattern(base, name) for name in wanted) if p]
-    if data["eval_split"] and not patterns:
-        raise SourceError(f"{base} has no {data['eval_split']}/ folder and no such .tar (data.eval_split).")
-    return Layout("folder", base, train, patterns[0] if patterns else "")
-
-
-def _split_pattern(base: str, name: str) -> str:
-    """The pattern of a split by name: of its folder or of its tar; "" when there is neither."""
-    for path in (name, f"{name}.tar"):
-        for found in files.glob(os.path.join(base, _SPEC.sub("*", path))):
-            if files.is_dir(found):
-                return f"{path}/*/*"
-            if is_tar(found):
-                return path
-    return ""
-
-
-def _one_tar(data: dict[str, Any], path: str) -> Layout:
-    """A tar that holds split/class/image, or class/image: then a part is held out."""
-    if not files.is_file(path):
-        raise SourceError(f"data.source={path} does not exist.")
-    splits = list(tar_folders(path).classes)
-    train = data["train_split"] or ("" if splits == [""] else "train")
-    wanted = [data["eval_split"]] if data["eval_split"] not in ("", HOLDOUT) else _FOLDER_EVAL
-    found = [] if data["eval_split"] == HOLDOUT else [name for name in wanted if name in splits]
-    if train not in splits or (data["eval_split"] not in ("", HOLDOUT) and not found):
-        raise SourceError(
-            f"{path} has the splits {', '.join(filter(None, splits)) or 'none'}: images must lie in "
-            f"train/<class>/<image>; data.train_split and data.eval_split name others."
-        )
-    base, name = os.path.split(path)
-    return Layout("folder", base, name, name if found else "", "", train, found[0] if found else "")
-
-
-class TarFolders(NamedTuple):
-    """`depth`: folders above an image; `classes`: of each split, "" where the tar has no such level."""
-
-    depth: int
-    classes: dict[str, set[str]]
-
-
-@functools.lru_cache(maxsize=8)
-def tar_folders(path: str) -> TarFolders:
-    """The class folders of a tar: they lie at the depth that most files have (of equals: the upper)."""
-    found = collections.Counter(os.path.dirname(member.name) for member in tar_index.members(path))
-    depths: collections.Counter[int] = collections.Counter()
-    for folder, number in found.items():
-        depths[len(_parts(folder))] += number
-    depth = min(depths, key=lambda d: (-depths[d], d), default=0)
-    classes: dict[str, set[str]] = {}
-    for folder in found:
-        split, name, misplaced = place(f"{folder}/", depth)
-        if not misplaced and name:
-            classes.setdefault(split, set()).add(name)
-    return TarFolders(depth, classes)
-
-
-def place(name: str, depth: int) -> tuple[str, str, str]:
-    """The split ("" where there is no such level), the class, and what is wrong with a path in a tar.
-
-    Args:
-      depth: of `tar_folders`.
-    """
-    parts = _parts(os.path.dirname(name))
-    split = parts[depth - 2] if 2 <= depth <= len(parts) + 1 else ""
-    if len(parts) == depth and parts:
-        return split, parts[-1], ""
-    return split, "", DEEP if len(parts) > depth else LOOSE
-
-
-def _parts(folder: str) -> list[str]:
-    return [part for part in folder.split("/") if part not in ("", ".")]
-
-
-def _folder_classes(path: str, split: str) -> list[str]:
-    if not is_tar(path):
-        found = files.entries(path)[0]
-    elif split:
-        found = sorted(tar_folders(path).classes[split])
-    else:
-        found = sorted(set().union(*tar_folders(path).classes.values()))
-    if not found:
-        raise SourceError(f"{path} has no class folders: images must lie in <class>/<image>.")
-    return found
-
-
-def _tfds(data: dict[str, Any]) -> Layout:
-    base = tfds_source.find(data["tfds_name"], data["source"])
-    train, evaluation = tfds_source.split_names(base, data["train_split"], data["eval_split"], HOLDOUT)
-    # Both patterns are all files of the data set: a slice such as train[:90%] is no pattern.
-    return Layout("tfds", base, "*", "?*" if evaluation else "", "", train, evaluation)
+    where = part.where
+    found = {name: pattern for name in ("train", "eval") if (pattern := getattr(where, name))}
+    if part.span is None:
+        return where.base, found
+    top = layouts.one_spelling(data["source"])
+    if not marks.marked(top):
+        splits = {"train": data["train_split"], "eval": data["eval_split"]}
+        return top, {n: splits[n] + p.removeprefix(part.span.fill(splits[n])) for n, p in found.items()}
+    base = marks.folder(top)
+    full = {name: os.path.join(where.base, pattern) for name, pattern in found.items()}
+    tail = {name: path.removeprefix(part.span.fill(top)) for name, path in full.items()}
+    return base, {name: os.path.relpath(top, base) + tail[name] for name in found}

@@ -17,7 +17,7 @@ _SHOWN = 3
 
 
 def quarantine_path(folder: str, split: str) -> str:
-    """The split's quarantine: one JSON object a line (name, source, reason, offset and size in a tar)."""
+    """The split's quarantine: a JSON object a line (name, source, reason, offset, size, span)."""
     return os.path.join(folder, f"quarantine-{split}.jsonl")
 
 
@@ -70,8 +70,9 @@ def write_summary(folder: str, content: dict[str, Any]) -> None:
 def read_summary(uri: str) -> dict[str, Any]:
     """The summary in an Examples artifact of ImageExampleGen.
 
-    Keys: `kind`, `source`, `span`, `seed`, `classes` (identifiers), `labels` (names for people) and
-    `splits`: name -> examples, quarantined, converted, bytes (of the records), shards.
+    Keys: `kind`, `source`, `span` (the newest), `spans` (all; none in a source without), `seed`,
+    `classes` (identifiers), `labels` (names for people) and `splits`: name -> examples, quarantined,
+    converted, bytes (of the records), shards.
 
     Raises:
       FileNotFoundError: the artifact is not one of ours.
@@ -88,4 +89,7 @@ def describe(summary: dict[str, Any]) -> str:
     parts = [f"{figures['examples']:,} {name}" for name, figures in splits.items()]
     parts.append(f"{sum(f['quarantined'] for f in splits.values()):,} quarantined")
     parts.append(f"{sum(f['bytes'] for f in splits.values()) / 1e6:,.0f} MB")
+    spans = summary["spans"]
+    if spans:
+        parts.append(f"span {spans[0]}" if len(spans) == 1 else f"spans {', '.join(map(str, spans))}")
     return ", ".join(parts)

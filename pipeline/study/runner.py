@@ -23,8 +23,20 @@ from pipeline.study.definitions import Member, Result, Study
 
 # Members are judged by the report: whatever comes out is pushed, into the member's own folder.
 _NO_GATE = ("evaluate.max_top1_error=1", "evaluate.max_top5_error=1", "evaluate.max_top1_increase=1")
-# What does not change what a run computes: sections, and fields of "train".
-_ELSEWHERE = ("name", "preset", "root", "cache", "serve", "beam")
+# What does not change what a run computes: settings and sections, and fields of "train".
+_ELSEWHERE = (
+    "name",
+    "preset",
+    "root",
+    "artifacts",
+    "cache",
+    "no_cache",
+    "serve",
+    "beam",
+    "metadata",
+    "schedule",
+    "kubeflow",
+)
 _HARDWARE = ("strategy", "cpu_devices", "tpu", "checkpoint_seconds", "checkpoint_dir")
 # What members and seeds are made of.
 _OURS = (

@@ -1,86 +1,119 @@
-"""Which model a candidate is compared with."""
+"""Which pushed model a candidate is compared with, and how it reaches the Evaluator."""
 
 import os
+import shutil
 
 import pytest
 import tensorflow as tf
-from tfx.components.evaluator import constants
 from tfx.types import standard_artifacts
 
-from components.baseline import LatestComparableModel
+from components import baseline, pushed
 
 
-def saved(folder, labels=("a", "b"), protocols=("center",)):
-    """A SavedModel with an `evaluate` signature in an artifact folder."""
+def saved(path, labels=("a", "b"), protocols=("center",), value=1.0):
+    """A SavedModel with an `evaluate` signature; `value` makes it another model."""
     module = tf.Module()
+    module.weight = tf.Variable(value)
     module.evaluate = tf.function(
-        lambda examples: {name: tf.ones([tf.size(examples), len(labels)]) for name in protocols},
+        lambda examples: {
+            name: module.weight * tf.ones([tf.size(examples), len(labels)]) for name in protocols
+        },
         input_signature=[tf.TensorSpec([None], tf.string, "examples")],
     )
-    path = os.path.join(folder, "Format-Serving")
-    tf.saved_model.save(module, path, {"evaluate": module.evaluate})
+    tf.saved_model.save(module, str(path), {"evaluate": module.evaluate})
     with open(os.path.join(path, "assets", "labels.txt"), "w") as file:
         file.write("".join(f"{label}\n" for label in labels))
-    return str(folder)
-
-
-def model(number, uri):
-    artifact = standard_artifacts.Model()
-    artifact.id, artifact.uri = number, uri
-    return artifact
-
-
-def blessing(number, of, blessed=True):
-    artifact = standard_artifacts.ModelBlessing()
-    artifact.id = number
-    artifact.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, of)
-    artifact.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, int(blessed))
-    return artifact
+    return str(path)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    same = {i: model(i, saved(folder / str(i))) for i in (1, 2, 3)}
+    both = ("center", "ten_crop")
     return {
-        **same,
-        4: model(4, saved(folder / "4", labels=("a", "b", "c"))),
-        5: model(5, saved(folder / "5", protocols=("center", "ten_crop"))),
-        6: model(6, str(folder / "gone")),
-        7: model(7, saved(folder / "7", protocols=("center", "ten_crop", "multi_scale"))),
+        "old": saved(folder / "old"),
+        "new": saved(folder / "new", value=2.0),
+        "three classes": saved(folder / "three", labels=("a", "b", "c")),
+        "two protocols": saved(folder / "two", protocols=both),
+        "three protocols": saved(folder / "all", protocols=(*both, "multi_scale")),
     }
 
 
-def resolve(models, candidate, blessings):
-    found = LatestComparableModel().resolve_artifacts(
-        None, {"model": list(models.values()), "model_blessing": blessings, "candidate": [models[candidate]]}
+def found(models, folder, candidate, **versions):
+    """Name of the version that `candidate` is compared with; versions are v1="old", v2=..."""
+    for number, name in versions.items():
+        shutil.copytree(models[name], folder / number.removeprefix("v"))
+    version = baseline.newest_comparable(str(folder), models[candidate])
+    return version and os.path.relpath(version, folder)
+
+
+def test_none_when_nothing_was_pushed(models, tmp_path):
+    assert found(models, tmp_path / "missing", "new") == ""
+    assert found(models, tmp_path, "new") == ""
+
+
+def test_the_newest_version_counts_by_number(models, tmp_path):
+    assert found(models, tmp_path, "new", v9="old", v10="old") == "10"
+
+
+def test_the_candidates_own_copy_is_passed_over(models, tmp_path):
+    assert found(models, tmp_path, "new", v1="old", v2="new") == "1"
+
+
+def test_a_candidate_that_serves_no_longer_is_compared_with_the_one_that_does(models, tmp_path):
+    assert found(models, tmp_path, "old", v1="old", v2="new") == "2"
+
+
+def test_other_classes_are_passed_over(models, tmp_path):
+    assert found(models, tmp_path, "new", v1="old", v2="three classes") == "1"
+
+
+def test_a_baseline_needs_the_candidates_protocols(models, tmp_path):
+    assert found(models, tmp_path, "two protocols", v1="old") == ""
+    assert found(models, tmp_path, "two protocols", v2="three protocols") == "2"
+
+
+def test_a_single_protocol_is_not_compared_with_several(models, tmp_path):
+    assert found(models, tmp_path, "new", v1="two protocols") == ""
+
+
+def test_what_is_no_whole_version_is_passed_over(models, tmp_path):
+    shutil.copytree(models["old"], tmp_path / "labels")
+    (tmp_path / "7" / "variables").mkdir(parents=True)
+    assert found(models, tmp_path, "new", v1="old") == "1"
+
+
+def model_at(path):
+    artifact = standard_artifacts.Model()
+    artifact.uri = str(path)
+    return artifact
+
+
+def execute(candidate, serving, target, **properties):
+    output = model_at(target)
+    baseline.BaselineExecutor().Do(
+        {"candidate": [model_at(candidate)]}, {"model": [output]}, {"serving": str(serving), **properties}
     )
-    return [m.id for m in found["model"]], [b.id for b in found["model_blessing"]]
+    return output
 
 
-def test_none_when_nothing_is_blessed(models):
-    assert resolve(models, 1, []) == ([], [])
-    assert resolve(models, 1, [blessing(10, 2, blessed=False)]) == ([], [])
+def test_without_a_driver_the_executor_looks_itself(models, tmp_path):
+    shutil.copytree(models["new"], tmp_path / "candidate" / "Format-Serving")
+    shutil.copytree(models["old"], tmp_path / "serving" / "3")
+    output = execute(tmp_path / "candidate", tmp_path / "serving", tmp_path / "out")
+    assert pushed.digest(str(tmp_path / "out" / "Format-Serving")) == pushed.digest(models["old"])
+    assert output.get_string_custom_property("version").endswith("serving/3")
+    assert not baseline.is_empty(output)
 
 
-def test_the_candidate_is_not_its_own_baseline(models):
-    assert resolve(models, 1, [blessing(10, 1)]) == ([], [])
-
-
-def test_the_latest_blessing_counts(models):
-    assert resolve(models, 3, [blessing(10, 1), blessing(11, 2)]) == ([2], [11])
-    assert resolve(models, 3, [blessing(12, 1), blessing(11, 2)]) == ([1], [12])
-
-
-@pytest.mark.parametrize("other", [4, 6])
-def test_other_classes_or_a_model_that_is_gone_are_passed_over(models, other):
-    assert resolve(models, 3, [blessing(10, 1), blessing(11, other)]) == ([1], [10])
-
-
-def test_a_baseline_needs_the_candidates_protocols(models):
-    assert resolve(models, 5, [blessing(10, 1)]) == ([], [])
-    assert resolve(models, 5, [blessing(10, 7)]) == ([7], [10])
-
-
-def test_a_single_protocol_is_not_compared_with_several(models):
-    assert resolve(models, 1, [blessing(10, 5)]) == ([], [])
+def test_what_the_driver_found_is_what_is_copied(models, tmp_path):
+    """A version that is pushed between driver and executor must not be taken: the cache knows the other."""
+    shutil.copytree(models["old"], tmp_path / "serving" / "3")
+    shutil.copytree(models["three classes"], tmp_path / "serving" / "4")
+    output = execute(
+        tmp_path, tmp_path / "serving", tmp_path / "out", version=str(tmp_path / "serving" / "3")
+    )
+    assert pushed.digest(str(tmp_path / "out" / "Format-Serving")) == pushed.digest(models["old"])
+    none = execute(tmp_path, tmp_path / "serving", tmp_path / "none", version="none")
+    assert baseline.is_empty(none)
+    assert not baseline.is_empty(output)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfx.orchestration import data_types
 from tfx.types import standard_artifacts
 
-from components.example_gen import component, index, shards, source, summary
+from components.example_gen import component, index, layouts, shards, source, summary
 from components.example_gen.errors import SourceError, TooManyBadError
 from pipeline.config import Data, to_dict
 from tests import data
@@ -297,10 +297,10 @@ def test_remote_paths_go_through_tensorflow(tmp_path):
             stream.write(content)
     for kind, folder, count in (("ilsvrc", "in", 24), ("folder", "folders", 2)):
         where = source.layout(to_dict(Data(kind=kind, source=f"{remote}/{folder}")))
-        table = index.build(where, "train", where.train)
+        table = index.build(where, "train")
         bad = [row["name"] for row in table.to_pylist() if row["reason"]]
         assert bad == (["b/sub/3.jpg"] if kind == "folder" else [])
-        reading = shards.Reading(10**6, source.classes_of(where))
+        reading = shards.Reading(10**6, layouts.classes_of(where))
         shards.plan(f"{remote}/{kind}", {"train": table}, {"train": 2}, 0)
         found = []
         for job in shards.jobs(f"{remote}/{kind}"):

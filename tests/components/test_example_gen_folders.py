@@ -88,7 +88,7 @@ def test_a_name_that_is_not_utf8_is_quarantined(tmp_path):
 def test_shards_of_single_files_are_of_the_wanted_size(tmp_path, monkeypatch):
     folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(300)})
     where = source.layout(to_dict(Data(kind="folder", source=folder)))
-    table = index.build(where, "train", where.train)
+    table = index.build(where, "train")
     total = sum(os.path.getsize(p) for p in glob.glob(f"{folder}/train/*/*"))
     monkeypatch.setattr(shards, "_SHARD_BYTES", total // 20)
     assert abs(shards.shard_count(table, 0) - 20) <= 1

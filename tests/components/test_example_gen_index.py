@@ -51,7 +51,7 @@ def test_links_are_followed_or_named(tmp_path):
     found = {m.name: m for m in tar_index.members(str(path))}
     assert _bytes(path, found["./b/1.jpg"]) == _bytes(path, found["./a/1.jpg"]) == image
     where = source.layout(_config(kind="folder", source=str(tmp_path), eval_split="holdout"))
-    rows = {r["name"]: r for r in index.build(where, "train", where.train).to_pylist()}
+    rows = {r["name"]: r for r in index.build(where, "train").to_pylist()}
     assert [rows[n]["reason"] for n in ("a/1.jpg", "b/1.jpg")] == ["", ""] and rows["b/1.jpg"]["label"] == 1
     assert "hard link to ./gone.jpg, which" in rows["b/2.jpg"]["reason"]
     assert "a symbolic link" in rows["b/3.jpg"]["reason"]
@@ -147,7 +147,7 @@ def test_latest_span_is_taken(tmp_path):
         train_split="span-{SPAN}/ILSVRC2012_img_train.tar",
         eval_split="span-{SPAN}/ILSVRC2012_img_val.tar",
     )
-    assert len(source.classes_of(source.layout(config))) == 4
+    assert len(source.classes(config)) == 4
 
 
 def test_missing_parts_are_named(tmp_path):

@@ -105,7 +105,7 @@ def test_the_usual_data_dir(birds, tmp_path, monkeypatch):
 
 def test_holdout_knows_the_labels_in_the_records(birds):
     where = source.layout(to_dict(Data(**_config(birds, eval_split="holdout"))))
-    labels = index.record_labels(index.build(where, "train", where.train), where.base)
+    labels = index.record_labels(index.build(where, "train"), where.base)
     assert sorted(labels) == [0] * (COUNT // 2) + [1] * (COUNT // 2)
     fields = _config(birds, eval_split="holdout", holdout=0.001)
     tables = component._Run(properties(to_dict(Data(**fields)))).tables()

@@ -98,8 +98,15 @@ def test_pushed_model_predicts_in_a_session(home, first):
 def test_second_run_is_served_from_cache(home, first):
     status, output = run(home, *QUICK)
     assert status == 0
-    cached = [node for node in NODES if state(output, node) == "·"]
-    assert cached == [node for node in NODES if node != "Baseline"]
+    assert [state(output, node) for node in NODES] == ["·"] * len(NODES)
+    assert len(versions(home)) == 1
+
+
+def test_a_node_that_is_named_runs_again_without_a_second_push(home, first):
+    status, output = run(home, *QUICK, "no_cache=Pusher,Baseline")
+    assert status == 0
+    again = {"Baseline": "✓", "Evaluator": "✓", "Pusher": "✓"}
+    assert [state(output, node) for node in NODES] == [again.get(node, "·") for node in NODES]
     assert len(versions(home)) == 1
 
 
@@ -128,6 +135,27 @@ def test_worse_model_is_not_pushed_and_a_better_one_is(home, first):
     assert len(versions(home)) == 2
     assert versions(home)[0] == before[0]
     assert [state(output, node) for node in NODES[:5]] == ["·"] * 5
+
+
+def test_warm_start_begins_where_the_serving_model_is(home, first):
+    warm = [
+        *QUICK,
+        "train.epochs=1",
+        "train.warmup_epochs=0",
+        "train.learning_rate=0.001",
+        "train.warm_start=true",
+    ]
+    newest = versions(home)[-1]
+    status, output = run(home, *warm)
+    assert status == 0
+    assert re.search(rf"✓ WarmStart .*from pushed version {newest}", output)
+    assert re.search(r"starting from .*WarmStart.* with its head", output)
+    with open(os.path.join(artifact(home, "Trainer", "model_run"), "summary.json")) as file:
+        started = json.load(file)
+    assert started["val_top1_error"] < 0.3, "one epoch from scratch is far from this"
+    status, output = run(home, *warm)
+    assert status == 0
+    assert [state(output, node) for node in ("WarmStart", "Trainer", "Pusher")] == ["·"] * 3
 
 
 def _kill_when(folder, settings, ready, limit=300):

@@ -1,0 +1,56 @@
+"""The folder of pushed models: TensorFlow Serving's layout, one numbered folder a version."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import tensorflow as tf
+
+# Larger files hold weights, whose checksums are in variables.index.
+_READ_BYTES = 2**22
+_MODEL_FILE = "saved_model.pb"
+_UNFINISHED = ".pushing-"
+
+
+def digest(model: str) -> str:
+    """sha256 that tells models apart and is equal for copies, hexadecimal.
+
+    Args:
+      model: folder of a SavedModel.
+    """
+    found = hashlib.sha256()
+    for path in _files(model):
+        size = tf.io.gfile.stat(path).length
+        found.update(f"{path[len(model) :]} {size}\n".encode())
+        if size <= _READ_BYTES:
+            with tf.io.gfile.GFile(path, "rb") as file:
+                found.update(file.read())
+    return found.hexdigest()
+
+
+def copy(model: str, target: str) -> None:
+    """Copies a SavedModel so that `target` is whole or not there.
+
+    Object stores cannot rename a folder: there saved_model.pb, by which a version is known to be whole,
+    comes last.
+    """
+    parent, name = os.path.split(target)
+    remote = "://" in target
+    place = target if remote else os.path.join(parent, f"{_UNFINISHED}{name}")
+    for path in sorted(_files(model), key=lambda path: os.path.basename(path) == _MODEL_FILE):
+        file = place + path[len(model) :]
+        tf.io.gfile.makedirs(os.path.dirname(file))
+        tf.io.gfile.copy(path, file, overwrite=True)
+    if not remote:
+        os.rename(place, target)
+
+
+def remove_unfinished(folder: str) -> None:
+    """Removes what a killed `copy` left in the folder of versions."""
+    for path in tf.io.gfile.glob(os.path.join(folder, f"{_UNFINISHED}*")):
+        tf.io.gfile.rmtree(path)
+
+
+def _files(folder: str) -> list[str]:
+    return sorted(os.path.join(where, name) for where, _, names in tf.io.gfile.walk(folder) for name in names)

@@ -1,0 +1,118 @@
+"""One run in several processes: a scheduler compiles the graph once and then runs node after node.
+
+python -m pipeline.node compile --config CONFIG.json --ir FILE --run-id ID
+python -m pipeline.node run --ir FILE --node NAME
+
+The exit status is that of `pipeline.local_runner`; the last line of standard error is the reason for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.markup import escape
+
+from components.example_gen import source
+from components.example_gen.errors import SourceError
+from pipeline import config as configuration
+from pipeline import local_runner
+from pipeline.config import Config, ConfigError, to_dict
+from pipeline.paths import Paths
+from pipeline.progress import View, reason
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compiles a run or runs one node of it (1: the node failed, 2: configuration or source are wrong)."""
+    parser = argparse.ArgumentParser(prog="node", description=__doc__, formatter_class=_Plain)
+    commands = parser.add_subparsers(required=True, dest="command")
+    compiling = commands.add_parser("compile", help="write the graph of one run")
+    compiling.add_argument("--config", required=True, metavar="FILE", help="of --print-config")
+    compiling.add_argument("--run-id", required=True, metavar="ID", help="names the run in ML Metadata")
+    running = commands.add_parser("run", help="run one node of a graph")
+    running.add_argument("--node", required=True, metavar="NAME", help="such as Trainer")
+    for command in (compiling, running):
+        command.add_argument("--ir", required=True, metavar="FILE", help="the graph of the run")
+    args = parser.parse_args(argv)
+    local_runner.environment()
+    try:
+        if args.command == "compile":
+            config = configuration.read(args.config)
+            config.check()
+            _in_log(config, "compile", lambda view: _compile(config, args.ir, args.run_id, view))
+        else:
+            config = configuration.read(_config_of(args.ir))
+            _in_log(config, args.node, lambda view: _run(config, args.ir, args.node, view))
+    except (ConfigError, SourceError) as error:
+        print(reason(error), file=sys.stderr)
+        return 2
+    except Exception as error:
+        print(f"{getattr(args, 'node', 'The run')} failed: {reason(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class _Plain(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+def _config_of(ir: str) -> str:
+    return f"{ir}.config.json"
+
+
+def _in_log(config: Config, name: str, work: Callable[[View], None]) -> None:
+    """Does the work with everything that libraries print in a log file, which is named first."""
+    paths = Paths(config)
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    view = View(os.path.join(paths.logs, f"{stamp}-{os.getpid()}-{name}.log"))
+    view.line(f"Full log: {escape(view.log)}")
+    with local_runner.locked(paths.lock), view.redirected():
+        try:
+            work(view)
+        except Exception:
+            logging.exception("%s stopped.", name)
+            raise
+
+
+def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
+    if config.data.kind != "digits":
+        source.check(to_dict(config.data))
+    from pipeline import local_dag
+
+    graph = local_dag.compiled(config, run_id)
+    os.makedirs(os.path.dirname(os.path.abspath(ir)), exist_ok=True)
+    # The graph comes last: its presence says that both are whole.
+    _write(_config_of(ir), json.dumps(to_dict(config), indent=2).encode())
+    _write(ir, graph.SerializeToString(deterministic=True))
+    view.line(f"{len(graph.nodes)} nodes for run {escape(run_id)}")
+
+
+def _write(path: str, content: bytes) -> None:
+    with open(f"{path}.tmp", "wb") as file:
+        file.write(content)
+    os.replace(f"{path}.tmp", path)
+
+
+def _run(config: Config, path: str, name: str, view: View) -> None:
+    if not os.path.isfile(path):
+        raise ConfigError(f"{path} does not exist: compile the run first.")
+    from tfx.proto.orchestration import pipeline_pb2
+
+    from pipeline import local_dag
+
+    with open(path, "rb") as file:
+        graph = pipeline_pb2.Pipeline.FromString(file.read())
+    local_dag.prepare(config)
+    if name not in local_dag.node_ids(graph):
+        raise ConfigError(f"{path} has no node {name}: it has {', '.join(local_dag.node_ids(graph))}.")
+    if local_dag.Nodes(graph, config, view).run(name) == "skipped":
+        raise RuntimeError("the nodes before it have no results in this run; run them first")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

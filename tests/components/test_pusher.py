@@ -1,0 +1,89 @@
+"""Pushing: whole versions, rising numbers, and none twice."""
+
+import os
+import shutil
+import time
+
+import pytest
+import tensorflow as tf
+
+from components import pushed, pusher
+from models import pretrained
+
+
+def saved(path, value=1.0):
+    module = tf.Module()
+    module.weight = tf.Variable(tf.fill([300, 300], value))
+    module.call = tf.function(lambda x: x * module.weight[0, 0], input_signature=[tf.TensorSpec([None])])
+    tf.saved_model.save(module, str(path), {"serving_default": module.call})
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return saved(folder / "one"), saved(folder / "two", 2.0)
+
+
+def answer(path):
+    loaded = tf.saved_model.load(path)
+    return next(iter(loaded.signatures["serving_default"](tf.constant([1.0])).values())).numpy().item()
+
+
+def test_copies_are_equal_and_other_weights_are_not(models, tmp_path):
+    one, two = models
+    shutil.copytree(one, tmp_path / "copy")
+    assert pushed.digest(one) == pushed.digest(str(tmp_path / "copy"))
+    assert pushed.digest(one) != pushed.digest(two)
+
+
+def test_other_weights_are_told_apart_when_their_file_is_not_read(models, tmp_path, monkeypatch):
+    """saved_model.pb does not differ, and weights of real networks are larger than what is read."""
+    monkeypatch.setattr(pushed, "_READ_BYTES", 100_000)
+    assert os.path.getsize(os.path.join(models[0], "variables", "variables.data-00000-of-00001")) > 100_000
+    assert pushed.digest(models[0]) != pushed.digest(models[1])
+
+
+def test_the_same_model_is_pushed_once_and_another_one_after_it(models, tmp_path):
+    folder, (one, two) = str(tmp_path / "serving"), models
+    first = pusher.push(one, folder)
+    assert pusher.push(one, folder) == first
+    assert os.listdir(folder) == [os.path.basename(first)]
+    second = pusher.push(two, folder)
+    third = pusher.push(one, folder)
+    assert pretrained.versions(folder) == [third, second, first]
+    assert [answer(path) for path in (first, second, third)] == [1.0, 2.0, 1.0]
+
+
+def test_versions_rise_although_the_clock_was_wrong(models, tmp_path):
+    future = str(int(time.time()) + 10**6)
+    shutil.copytree(models[1], tmp_path / future)
+    assert int(os.path.basename(pusher.push(models[0], str(tmp_path)))) == int(future) + 1
+
+
+def test_what_a_killed_push_left_is_removed_and_never_a_version(models, tmp_path, monkeypatch):
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pusher.push(models[0], str(tmp_path))
+    assert len(os.listdir(tmp_path)) == 1
+    assert pretrained.versions(str(tmp_path)) == []
+    version = pusher.push(models[0], str(tmp_path))
+    assert os.listdir(tmp_path) == [os.path.basename(version)]
+
+
+def test_an_object_store_gets_the_model_file_last(models, monkeypatch):
+    """By it a version is known to be whole: folders cannot be renamed there."""
+    written = []
+    copy = tf.io.gfile.copy
+    monkeypatch.setattr(
+        tf.io.gfile, "copy", lambda a, b, overwrite: (written.append(b), copy(a, b, overwrite))
+    )
+    version = pusher.push(models[0], "ram://serving")
+    assert written[-1] == f"{version}/saved_model.pb"
+    assert pretrained.versions("ram://serving") == [version]
+    assert pushed.digest(version) == pushed.digest(models[0])
+    assert pusher.push(models[0], "ram://serving") == version
