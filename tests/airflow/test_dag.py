@@ -1,0 +1,122 @@
+"""The DAG as Airflow reads it: fast, of the graph's shape, with errors that a person can read."""
+
+import json
+import os
+import subprocess
+
+import pytest
+from local_airflow import PYTHON, ROOT
+
+from pipeline import graph, presets
+from pipeline.config import assign, to_dict
+
+pytestmark = pytest.mark.skipif(not os.path.exists(PYTHON), reason="needs .venv-airflow: make airflow-env")
+# Prints what a fresh process sees of `pipeline.airflow_runner.DAG`.
+LOOK = """
+import json, sys, time
+start = time.process_time()
+from pipeline.airflow_runner import DAG
+print(json.dumps({
+    "seconds": time.process_time() - start,
+    "heavy": sorted({"tensorflow", "tfx", "apache_beam", "keras"} & set(sys.modules)),
+    "tasks": {task.task_id: sorted(task.upstream_task_ids) for task in DAG.tasks},
+    "schedule": DAG.timetable.summary,
+    "start": DAG.start_date.isoformat(),
+    "catchup": DAG.catchup,
+    "limits": [DAG.max_active_runs, DAG.max_active_tasks],
+    "retries": {task.retries for task in DAG.tasks}.pop(),
+    "delay": {task.retry_delay.total_seconds() for task in DAG.tasks}.pop(),
+    "timeout": {task.execution_timeout.total_seconds() for task in DAG.tasks}.pop(),
+}))
+"""
+
+
+@pytest.fixture
+def environment(tmp_path):
+    return {
+        **os.environ,
+        "AIRFLOW_HOME": str(tmp_path / "home"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACKS": "False",
+    }
+
+
+def store(path, *settings, preset="digits"):
+    """A configuration file; returns the configuration and the path."""
+    config = assign(presets.get(preset), settings)
+    path.write_text(json.dumps(to_dict(config)))
+    return config, str(path)
+
+
+def test_a_dag_has_the_graph_and_the_schedule_of_its_configuration(tmp_path, environment):
+    config, path = store(
+        tmp_path / "c.json",
+        f"root={tmp_path}/runs",
+        "tune.enabled=true",
+        "train.warm_start=true",
+        "schedule.cron=30 4 * * 1",
+        "schedule.start=2026-02-03",
+        "schedule.retries=4",
+        "schedule.retry_minutes=1.5",
+        "schedule.timeout_hours=2",
+    )
+    done = subprocess.run(
+        [PYTHON, "-c", LOOK],
+        env={**environment, "RESNET_TFX_CONFIG": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    expected = {name: sorted(upstream or ("Plan",)) for name, upstream in graph.nodes(config).items()}
+    assert {"Tuner", "WarmStart"} < set(expected)
+    # Airflow gives a DAG file 30 seconds.
+    assert seen.pop("seconds") < 5
+    assert seen == {
+        "heavy": [],
+        "tasks": {"Plan": [], **expected},
+        "schedule": "30 4 * * 1",
+        "start": "2026-02-03T00:00:00+00:00",
+        "catchup": False,
+        "limits": [1, 1],
+        "retries": 4,
+        "delay": 90.0,
+        "timeout": 7200.0,
+    }
+
+
+def test_a_wrong_configuration_is_one_readable_sentence_in_airflow(tmp_path, environment):
+    os.makedirs(tmp_path / "dags")
+    cases = {
+        "wrong": (["train.epochs=0", f"root={tmp_path}/runs"], "train.epochs=0: must be 1 or more"),
+        "relative": (["root=runs"], "root=runs in "),
+    }
+    for name, (settings, _) in cases.items():
+        _, path = store(tmp_path / f"{name}.json", *settings)
+        text = f"from pipeline.airflow_runner import dag\n\nDAG = dag({path!r})\n"
+        (tmp_path / "dags" / f"{name}.py").write_text(text)
+    subprocess.run(
+        [PYTHON, "-m", "airflow", "db", "migrate"], env=environment, check=True, capture_output=True
+    )
+    done = subprocess.run(
+        [
+            PYTHON,
+            "-m",
+            "airflow",
+            "dags",
+            "list-import-errors",
+            "--subdir",
+            str(tmp_path / "dags"),
+            "--output=json",
+        ],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    errors = {os.path.basename(e["filepath"]): e["error"] for e in json.loads(done.stdout.splitlines()[-1])}
+    for name, (_, sentence) in cases.items():
+        assert sentence in errors[f"{name}.py"]
+        assert len(errors[f"{name}.py"].splitlines()) == 1
