@@ -1,0 +1,71 @@
+"""Compiles the pipeline for Kubeflow Pipelines v2, and keeps its recurring run there up to date.
+
+python -m pipeline.kubeflow_runner [--preset NAME] [--set section.field=value ...] compile --out pipeline.yaml
+python -m pipeline.kubeflow_runner [--preset NAME] [--set section.field=value ...] deploy
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from components.example_gen.errors import SourceError
+from pipeline import kubeflow_check, kubeflow_deploy, kubeflow_spec, local_runner, options
+from pipeline.config import Config, ConfigError
+from pipeline.progress import reason
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compiles or deploys (1: Kubeflow refused or does not answer, 2: configuration or source are wrong)."""
+    parser = argparse.ArgumentParser(
+        prog="kubeflow_runner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add(parser)
+    commands = parser.add_subparsers(required=True, dest="command")
+    compiling = commands.add_parser("compile", help="write the specification to a file")
+    compiling.add_argument("--out", required=True, metavar="FILE", help="a .yaml file")
+    commands.add_parser("deploy", help="upload what is new and create or update the recurring run")
+    args = parser.parse_args(argv)
+    local_runner.environment()
+    try:
+        config = options.resolve(args)
+        for sentence in kubeflow_check.check(config):
+            print(sentence, file=sys.stderr)
+        if args.command == "compile":
+            _write(args.out, kubeflow_spec.text(kubeflow_spec.specification(config)))
+            print(f"{args.out}: upload it, or let `deploy` do that.")
+            return 0
+        return _deploy(config)
+    except (ConfigError, SourceError) as error:
+        print(reason(error), file=sys.stderr)
+        return 2
+
+
+def _deploy(config: Config) -> int:
+    import kfp_server_api
+    import urllib3
+
+    try:
+        # First: nothing is compiled for an address that does not answer.
+        client = kubeflow_deploy.connect(config)
+        done = kubeflow_deploy.deploy(client, config, kubeflow_spec.text(kubeflow_spec.specification(config)))
+    except kfp_server_api.ApiException as error:
+        print(f"{config.kubeflow.host} refused: {error.status} {error.reason}: {error.body}", file=sys.stderr)
+        return 1
+    except urllib3.exceptions.HTTPError as error:
+        print(f"{config.kubeflow.host} (kubeflow.host) cannot be reached: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(done) or "All is there already; nothing was changed.")
+    return 0
+
+
+def _write(path: str, text: str) -> None:
+    with open(f"{path}.tmp", "w") as file:
+        file.write(text)
+    os.replace(f"{path}.tmp", path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""What Kubeflow asks of a configuration: every refusal is one sentence that names the setting."""
+
+import pytest
+
+from pipeline import kubeflow_check, presets
+from pipeline.config import ConfigError, assign
+
+GOOD = ("kubeflow.image=registry/resnet:1", "artifacts=gs://bucket/folder")
+
+
+def config(*settings):
+    return assign(presets.get("imagenet"), (*GOOD, "data.source=gs://bucket/images", *settings))
+
+
+def test_a_configuration_of_buckets_passes_without_a_word():
+    assert kubeflow_check.check(config()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("kubeflow.image=", "kubeflow.image is empty"),
+        ("artifacts=runs/artifacts", "gs://BUCKET/FOLDER"),
+        ("artifacts=", "gs://BUCKET/FOLDER"),
+        ("artifacts=minio://bucket/folder", "gs://BUCKET/FOLDER"),
+        ("name=ResNet_1", "small letters"),
+        ("kubeflow.resources=Trainr cpu=2", "Trainr cpu=2"),
+        ("kubeflow.resources=Trainer cpu=two", "cpu=two"),
+        ("kubeflow.resources=Trainer disk=2", "disk=2"),
+        ("kubeflow.resources=Trainer memory=64GB", "memory=64GB"),
+        ("kubeflow.resources=* cpu=1,* cpu=2", "twice"),
+        ("schedule.cron=60 3 * * 0", "60 is no minute"),
+        ("schedule.cron=0 24 * * 0", "24 is no hour"),
+        ("schedule.cron=0 3 0 * 0", "0 is no day of month"),
+        ("schedule.cron=0 3 * 13 0", "13 is no month"),
+        ("schedule.cron=0 3 * * 7", "7 is no day of week"),
+        ("schedule.cron=0 3 * * FRI-MON", "FRI-MON is no day of week"),
+        ("schedule.cron=*/0 3 * * 0", "*/0 is no minute"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_sentence(setting, words):
+    with pytest.raises(ConfigError) as error:
+        kubeflow_check.check(config(setting))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("ours", "kubeflows"),
+    [
+        ("0 3 * * 0", "0 0 3 * * 0"),
+        ("*/15 0-6/2 1,15 JAN-MAR MON-FRI", "0 */15 0-6/2 1,15 JAN-MAR MON-FRI"),
+    ],
+)
+def test_cron_gets_seconds_in_front(ours, kubeflows):
+    assert kubeflow_check.cron(config(f"schedule.cron={ours}")) == kubeflows
+
+
+def test_a_cluster_for_beam_must_not_need_the_steps_containers():
+    flink = ("beam.runner=flink", "beam.master=flink:8081")
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        kubeflow_check.check(config(*flink, "beam.environment=external:pool:50000"))
+    with pytest.raises(ConfigError, match="loopback"):
+        kubeflow_check.check(config(*flink, "beam.job_server=jobs:8099"))
+    good = ("beam.job_server=jobs:8099", "beam.environment=external:pool:50000")
+    assert kubeflow_check.check(config(*flink, *good)) == []
+
+
+def test_a_node_has_its_own_resources_and_the_others_those_of_the_star():
+    found = kubeflow_check.resources(config("kubeflow.resources=Trainer cpu=16 memory=64G gpu=4,* cpu=500m"))
+    assert found["Trainer"] == kubeflow_check.Resources(cpu="16", memory="64G", gpu="4")
+    assert found["Evaluator"] == found["ExampleGen"] == kubeflow_check.Resources(cpu="500m")
+
+
+def test_folders_of_this_machine_are_warned_of(tmp_path):
+    [sentence] = kubeflow_check.check(config(f"data.source={tmp_path}"))
+    assert "data.source" in sentence
+    assert str(tmp_path) in sentence
+    [sentence] = kubeflow_check.check(config("data.kind=digits", "data.source="))
+    assert "data.kind=digits" in sentence
