@@ -45,3 +45,21 @@ lock: $(STAMP)  ## write the locks anew (LOCKFLAGS=--upgrade takes newer release
 
 clean:  ## remove what runs wrote and the environment
 	rm -rf runs .venv .uv
+
+.PHONY: flink
+flink: $(STAMP)  ## start a Flink cluster on this machine (.flink/) and say how to use and stop it
+	@$(PY) -m benchmarks.flink_cluster start
+
+.PHONY: airflow airflow-env
+AIRFLOW = .venv-airflow/.installed
+airflow: $(STAMP) $(AIRFLOW)  ## run the pipeline on its schedule in a local Airflow (ARGS="--preset=... --set ...")
+	@.venv-airflow/bin/python -m pipeline.airflow_local $(ARGS)
+
+airflow-env: $(AIRFLOW)
+
+$(AIRFLOW): requirements/airflow.lock requirements/bootstrap.sh pyproject.toml | $(STAMP)
+	@test -x .venv-airflow/bin/python || .uv/bin/uv venv --quiet --python .venv/bin/python .venv-airflow
+	@echo "Installing $< into .venv-airflow (0.3 GB) ..."
+	@.uv/bin/uv pip sync --quiet --python .venv-airflow/bin/python --require-hashes --compile-bytecode $<
+	@.uv/bin/uv pip install --quiet --python .venv-airflow/bin/python --no-deps --no-build-isolation -e .
+	@touch $@
