@@ -12,7 +12,7 @@ import tensorflow as tf
 from models import export, preprocessing, pretrained, protocols
 from models.protocols import Network
 from models.settings import Model
-from models.task import read_settings
+from models.task import label_names, read_settings
 
 SUMMARY = "summary.json"
 
@@ -22,8 +22,8 @@ def run_fn(fn_args: Any) -> None:
 
     Reads from `fn_args`: `transform_graph_path` and `custom_config`: "model" (fields of models.settings; its
     "ensemble" names folders of pushed models, of which the newest version is meant, or single versions),
-    "protocols" (names of models.protocols) and "names" (of the labels, for people; optional). Every member
-    is tested with the crops and the means that it was trained with.
+    "protocols" (names of models.protocols) and "names" (class name -> name for people; optional). Every
+    member is tested with the crops and the means that it was trained with.
 
     Writes the SavedModel to `serving_model_dir` and summary.json (members, parameters, seconds) to
     `model_run_dir`.
@@ -39,7 +39,7 @@ def run_fn(fn_args: Any) -> None:
     export.export(
         networks,
         fn_args.serving_model_dir,
-        config.get("names"),
+        label_names(config, labels),
         config.get("protocols") or ["center"],
         members=folders,
     )

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -137,6 +137,15 @@ def read_settings(kind: type[_T], config: Mapping[str, Any], section: str) -> _T
     if unknown:
         raise ValueError(f"{section}.{unknown[0]} does not exist; valid fields are {', '.join(hints)}.")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def label_names(config: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
+    """Names of the labels for people: `config["names"]` has them by class name, others stay as they are.
+
+    Not a list: a scheduled run may find other classes than there were when it was compiled.
+    """
+    names = config.get("names") or {}
+    return [names.get(label, label) for label in labels]
 
 
 def _values(hyperparameters: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from models.callbacks import Checkpoint, Curves, Follow, Guard, Run
 from models.checkpoint import Checkpoints
 from models.metrics import loss, metrics
 from models.progress import Progress
-from models.task import Task, read_task
+from models.task import Task, label_names, read_task
 
 SUMMARY = "summary.json"
 
@@ -28,8 +28,8 @@ def run_fn(fn_args: Any) -> None:
     Reads from `fn_args`: `train_files` and `eval_files` (glob patterns of tf.Examples),
     `transform_graph_path`, `hyperparameters` (keras_tuner's config, or None) and `custom_config`:
     "transform", "model", "train" (fields of models.settings), "protocols" (names of models.protocols),
-    "names" (of the labels, for people; optional),
-    "checkpoint_dir" (a folder that outlives the training; others may use it as well; "" for none).
+    "names" (class name -> name for people; optional), "checkpoint_dir" (a folder that outlives the
+    training; others may use it as well; "" for none).
 
     Writes the SavedModel to `serving_model_dir`, and history.csv, TensorBoard curves and summary.json to
     `model_run_dir`. A killed training goes on at its last checkpoint when it is run again with the same
@@ -46,7 +46,7 @@ def run_fn(fn_args: Any) -> None:
     export.export(
         protocols.network(done.network, task.transform, task.constants),
         fn_args.serving_model_dir,
-        config.get("names"),
+        label_names(config, task.constants.labels),
         config.get("protocols") or ["center"],
     )
     with tf.io.gfile.GFile(os.path.join(fn_args.model_run_dir, SUMMARY), "w") as file:

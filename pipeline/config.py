@@ -247,7 +247,8 @@ class Config:
             )
         if not 0 <= self.data.max_bad_fraction <= 1:
             raise ConfigError(f"data.max_bad_fraction={self.data.max_bad_fraction}: must be from 0 to 1.")
-        if self.data.schema not in ("curated", "infer") and not os.path.isfile(self.data.schema):
+        own = self.data.schema not in ("curated", "infer")
+        if own and "://" not in self.data.schema and not os.path.isfile(self.data.schema):
             raise ConfigError(
                 f"data.schema={self.data.schema}: must be curated, infer or the path of a schema.pbtxt."
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import v1 as tfx
 from tfx.dsl.components.base import base_node
 
@@ -104,7 +105,8 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
         custom_config={
             **learning,
             # What `top_k` answers with: "goldfish" rather than n01443537.
-            "names": source.labels(data),
+            # A window that comes later may have classes that are not among them.
+            "names": dict(zip(classes, source.labels(data), strict=True)),
             "protocols": list(config.evaluate.protocols),
             # Outlives the execution id, so that a killed training continues, on other devices too;
             # models.task decides what a checkpoint fits.
@@ -180,8 +182,9 @@ def _validation(
         )
         nodes = [statistics, schema]
     else:
-        file = _schema_file(paths, classes) if config.data.schema == "curated" else config.data.schema
-        schema = tfx.components.ImportSchemaGen(schema_file=file).with_id("SchemaGen")
+        schema = tfx.components.ImportSchemaGen(
+            schema_file=_schema_file(paths, _schema_text(config.data.schema, classes))
+        ).with_id("SchemaGen")
         statistics = tfx.components.StatisticsGen(
             examples=examples,
             schema=schema.outputs["schema"],
@@ -208,9 +211,28 @@ def _data(config: Config, paths: Paths) -> dict:
     return data
 
 
-def _schema_file(paths: Paths, classes: list[str]) -> str:
-    """Writes the curated schema once; the name says what is in it."""
-    text = text_format.MessageToString(data_validation.curated_schema(classes))
+def _schema_text(setting: str, classes: list[str]) -> str:
+    """The schema that `data.schema` names.
+
+    Raises:
+      SourceError: its file cannot be read, or holds no schema.
+    """
+    if setting == "curated":
+        return text_format.MessageToString(data_validation.curated_schema(classes))
+    try:
+        with tf.io.gfile.GFile(setting) as file:
+            text = file.read()
+        text_format.Parse(text, schema_pb2.Schema())
+    except (tf.errors.OpError, text_format.ParseError, UnicodeDecodeError) as error:
+        reason = " ".join((getattr(error, "message", "") or str(error)).split())
+        raise source.SourceError(
+            f"data.schema={setting} cannot be read as the text of a TensorFlow Metadata schema: {reason}"
+        ) from error
+    return text
+
+
+def _schema_file(paths: Paths, text: str) -> str:
+    """Writes a schema once; the name says what is in it, as TFX's cache looks at the name alone."""
     path = os.path.join(paths.schemas, f"{digest(text)}.pbtxt")
     if not tf.io.gfile.exists(path):
         tf.io.gfile.makedirs(paths.schemas)
