@@ -127,6 +127,8 @@ def _quiet_stderr() -> Iterator[None]:
         import tensorflow as tf
 
         tf.get_logger().setLevel(logging.ERROR)
+        # Once a process: without a GPU its driver is complained about.
+        tf.config.list_physical_devices()
         yield
     except Exception:
         report = b""
