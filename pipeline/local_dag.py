@@ -10,6 +10,7 @@ import tensorflow as tf
 from apache_beam.io import filesystems
 from ml_metadata.proto import metadata_store_pb2
 from tfx import types
+from tfx import v1 as tfx
 from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
@@ -55,14 +56,18 @@ def _check_reach(name: str, path: str, look: Callable[[str], Any]) -> None:
         raise ConfigError(f"{name}={path} cannot be reached from this machine: {reason}.") from error
 
 
-def compiled(config: Config, run_id: str = "") -> Any:
+def compiled(config: Config, run_id: str) -> Any:
     """The graph of one run as TFX's intermediate representation.
 
     Args:
       config: checked.
       run_id: names the run in ML Metadata; "" takes the time.
     """
-    ir = compiler.Compiler().compile(create_pipeline(config))
+    return named(compiler.Compiler().compile(create_pipeline(config)), run_id)
+
+
+def named(ir: Any, run_id: str) -> Any:
+    """The graph with the name of its run in ML Metadata; "" takes the time."""
     runtime_parameter_utils.substitute_runtime_parameter(
         ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id or datetime.datetime.now().isoformat()}
     )
@@ -131,6 +136,31 @@ class Nodes:
             executor_spec=runner_utils.extract_executor_spec(self._deployment, name),
             custom_driver_spec=runner_utils.extract_custom_driver_spec(self._deployment, name),
         )
+
+
+class Runner(tfx.orchestration.LocalDagRunner):
+    """Upstream's runner with our view of the nodes; `tfx pipeline create` finds pipelines by its `run`.
+
+    Args:
+      config: that the pipeline was made from.
+      view: where to show the nodes.
+
+    Attributes:
+      nodes: of the run; None before it, and where the run is only registered.
+    """
+
+    def __init__(self, config: Config, view: View) -> None:
+        super().__init__()
+        self._config, self._view = config, view
+        self.nodes: Nodes | None = None
+
+    def run_with_ir(self, pipeline: Any, run_options: Any = None, **kwargs: Any) -> None:
+        """See the base class; partial runs are left to it."""
+        if run_options:
+            super().run_with_ir(pipeline, run_options)
+            return
+        self.nodes = Nodes(named(pipeline, ""), self._config, self._view)
+        self.nodes.run_all()
 
 
 def _result(connection: metadata_store_pb2.ConnectionConfig, execution_id: int) -> tuple[bool, Outputs]:

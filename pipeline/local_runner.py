@@ -101,20 +101,22 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
         return 2
     # TFX takes seconds to import: only now, when configuration and source are known to be right.
     from pipeline import local_dag, summary
+    from pipeline.pipeline import create_pipeline
 
-    runner = None
+    runner = local_dag.Runner(config, view)
     try:
         local_dag.prepare(config)
-        runner = local_dag.Nodes(local_dag.compiled(config), config, view)
-        runner.run_all()
-        summary.show(view, config, paths, runner.outputs)
-        nodes.update(runner.outputs)
+        runner.run(create_pipeline(config))
+        if runner.nodes:
+            summary.show(view, config, paths, runner.nodes.outputs)
+            nodes.update(runner.nodes.outputs)
     except (SourceError, ConfigError) as error:
         view.line(f"[red]{escape(reason(error))}[/]")
         return 2
     except Exception as error:
         logging.exception("The run stopped.")
-        where = f"{runner.current} failed" if runner and runner.current else "The run could not start"
+        current = runner.nodes.current if runner.nodes else ""
+        where = f"{current} failed" if current else "The run could not start"
         view.line(f"\n[red]{where}:[/] {escape(reason(error))}")
         return 1
     return 0
