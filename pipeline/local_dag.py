@@ -16,6 +16,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import execution_lib
 
+from components.example_gen import files
 from models import pretrained
 from pipeline import figures
 from pipeline import metadata as store
@@ -52,8 +53,9 @@ def _check_reach(name: str, path: str, look: Callable[[str], Any]) -> None:
     try:
         look(path)
     except (ValueError, tf.errors.OpError) as error:
-        reason = " ".join((getattr(error, "message", "") or str(error)).split()).rstrip(". ")
-        raise ConfigError(f"{name}={path} cannot be reached from this machine: {reason}.") from error
+        raise ConfigError(
+            f"{name}={path} cannot be reached from this machine: {files.reason(error)}."
+        ) from error
 
 
 def compiled(config: Config, run_id: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from tfx.dsl.components.base import base_node
 
 import models
 from components import baseline, data_validation, drift, evaluation, pusher
-from components.example_gen import component, source
+from components.example_gen import component, files, source
 from models import pretrained
 from pipeline import beam, metadata
-from pipeline.config import Config, digest, to_dict
+from pipeline.config import Config, ConfigError, digest, to_dict
 from pipeline.paths import Paths
 
 
@@ -28,10 +29,13 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
 
     Raises:
       SourceError: the data source is not what `config.data` says.
+      ConfigError: the artifacts' place cannot be written.
     """
     paths = Paths(config)
     data = _data(config, paths)
-    classes = source.classes(data)
+    # Looked for once: a span that comes in the meantime would have other classes.
+    parts = source.check(data)
+    classes = source.classes_of(parts)
     if config.data.classes not in (0, len(classes)):
         raise source.SourceError(
             f"{data['source']} has {len(classes)} classes and data.classes says {config.data.classes}: "
@@ -40,7 +44,7 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
     return tfx.dsl.Pipeline(
         pipeline_name=config.name,
         pipeline_root=paths.artifacts,
-        components=_components(config, paths, data, classes),
+        components=_components(config, paths, data, parts),
         enable_cache=config.cache,
         # Whoever runs a node puts the password in (pipeline.metadata).
         metadata_connection_config=metadata.connection(config, secret=False),
@@ -48,8 +52,11 @@ def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
     )
 
 
-def _components(config: Config, paths: Paths, data: dict, classes: list[str]) -> list[base_node.BaseNode]:
-    examples = component.example_gen(data).with_id("ExampleGen")
+def _components(
+    config: Config, paths: Paths, data: dict, parts: Sequence[source.Part]
+) -> list[base_node.BaseNode]:
+    classes = source.classes_of(parts)
+    examples = component.example_gen(data, parts).with_id("ExampleGen")
     validation = _validation(config, paths, data, examples.outputs["examples"], classes)
     schema = validation[0] if config.data.schema != "infer" else validation[1]
     # Pixels are never materialised unless the scale stage is on: training
@@ -106,7 +113,7 @@ def _components(config: Config, paths: Paths, data: dict, classes: list[str]) ->
             **learning,
             # What `top_k` answers with: "goldfish" rather than n01443537.
             # A window that comes later may have classes that are not among them.
-            "names": dict(zip(classes, source.labels(data), strict=True)),
+            "names": dict(zip(classes, source.labels_of(parts), strict=True)),
             "protocols": list(config.evaluate.protocols),
             # Outlives the execution id, so that a killed training continues, on other devices too;
             # models.task decides what a checkpoint fits.
@@ -159,6 +166,10 @@ def _starting_points(config: Config) -> dict[str, Any]:
             train["init_from"] = pretrained.resolve(config.train.init_from)
     except ValueError as error:
         raise source.SourceError(str(error)) from error
+    except tf.errors.OpError as error:
+        raise source.SourceError(
+            f"train.init_from or model.ensemble cannot be read: {files.reason(error)}."
+        ) from error
     start = train["init_from"]
     file = os.stat(start) if start and os.path.isfile(start) else None
     # Files are replaced under the same name.
@@ -166,7 +177,7 @@ def _starting_points(config: Config) -> dict[str, Any]:
 
 
 def _validation(
-    config: Config, paths: Paths, data: dict, examples: tfx.dsl.Channel, classes: list[str]
+    config: Config, paths: Paths, data: dict, examples: tfx.dsl.Channel, classes: Sequence[str]
 ) -> list[base_node.BaseNode]:
     """Schema, statistics and the gate; the node that makes the schema comes first if it can."""
     growing = source.has_spans(data)
@@ -207,11 +218,10 @@ def _data(config: Config, paths: Paths) -> dict:
         from pipeline import digits
 
         data |= {"kind": "ilsvrc", "source": digits.write(paths.digits, seed=config.data.seed)}
-    source.check(data)
     return data
 
 
-def _schema_text(setting: str, classes: list[str]) -> str:
+def _schema_text(setting: str, classes: Sequence[str]) -> str:
     """The schema that `data.schema` names.
 
     Raises:
@@ -224,21 +234,31 @@ def _schema_text(setting: str, classes: list[str]) -> str:
             text = file.read()
         text_format.Parse(text, schema_pb2.Schema())
     except (tf.errors.OpError, text_format.ParseError, UnicodeDecodeError) as error:
-        reason = " ".join((getattr(error, "message", "") or str(error)).split())
         raise source.SourceError(
-            f"data.schema={setting} cannot be read as the text of a TensorFlow Metadata schema: {reason}"
+            f"data.schema={setting} cannot be read as the text of a TensorFlow Metadata schema: "
+            f"{files.reason(error)}."
         ) from error
     return text
 
 
 def _schema_file(paths: Paths, text: str) -> str:
-    """Writes a schema once; the name says what is in it, as TFX's cache looks at the name alone."""
+    """Writes a schema once; the name says what is in it, as TFX's cache looks at the name alone.
+
+    Raises:
+      ConfigError: it cannot be written.
+    """
     path = os.path.join(paths.schemas, f"{digest(text)}.pbtxt")
-    if not tf.io.gfile.exists(path):
-        tf.io.gfile.makedirs(paths.schemas)
-        with tf.io.gfile.GFile(f"{path}.tmp", "w") as file:
-            file.write(text)
-        tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
+    try:
+        if not tf.io.gfile.exists(path):
+            tf.io.gfile.makedirs(paths.schemas)
+            with tf.io.gfile.GFile(f"{path}.tmp", "w") as file:
+                file.write(text)
+            tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
+    except tf.errors.OpError as error:
+        # Of a bucket without rights, of one that is not there, of a file system that TensorFlow has not.
+        raise ConfigError(
+            f"artifacts={paths.artifacts}: {paths.schemas} cannot be written: {files.reason(error)}."
+        ) from error
     return path
 
 

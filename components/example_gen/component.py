@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -83,16 +84,17 @@ class ImageExampleGen(component.FileBasedExampleGen):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
 
-def example_gen(data: dict[str, Any]) -> ImageExampleGen:
+def example_gen(data: dict[str, Any], parts: Sequence[source.Part] = ()) -> ImageExampleGen:
     """The ExampleGen of a source; its output splits are `train` and `eval`.
 
     Args:
       data: the fields of `pipeline.config.Data`; `kind` is ilsvrc, folder or tfds.
+      parts: of `source.parts`; () looks for them.
 
     Raises:
       SourceError: a part of the source is missing.
     """
-    newest = source.parts(data)[-1]
+    newest = (parts or source.parts(data))[-1]
     base, patterns = source.patterns(data, newest)
     splits = [example_gen_pb2.Input.Split(name=name, pattern=pattern) for name, pattern in patterns.items()]
     settings: dict[str, Any] = {"data": {name: data[name] for name in _FIELDS}, "code": _code_hash()}

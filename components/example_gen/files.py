@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob as local_glob
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
@@ -19,6 +20,17 @@ def _gfile() -> Any:
 def is_remote(path: str) -> bool:
     """True for paths of a file system that TensorFlow handles, such as gs://."""
     return "://" in path
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What is raised where a file cannot be read: Python's errors, and TensorFlow's if it is in use."""
+    tensorflow = sys.modules.get("tensorflow")
+    return (OSError, tensorflow.errors.OpError) if tensorflow else (OSError,)
+
+
+def reason(error: Exception) -> str:
+    """The text of an error in one line, of TensorFlow's without the names of operations."""
+    return " ".join((getattr(error, "message", "") or str(error)).split()).rstrip(". ")
 
 
 def open_read(path: str) -> BinaryIO:

@@ -5,13 +5,14 @@ No TFX here, and TensorFlow only for remote paths and TFDS.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from components.example_gen import layouts, marks
+from components.example_gen import files, layouts, marks
 from components.example_gen.errors import SourceError
 from components.example_gen.layouts import HOLDOUT, Layout, layout
 
@@ -41,8 +42,25 @@ def parts(data: dict[str, Any], chosen: Sequence[marks.Span] = ()) -> tuple[Part
       chosen: spans that were found before; () looks for them.
 
     Raises:
-      SourceError: there is no span, or one of them lacks a part that others have.
+      SourceError: there is no span, one of them lacks a part that others have, or nothing can be read.
     """
+    with _readable(data):
+        return _parts(data, chosen)
+
+
+@contextlib.contextmanager
+def _readable(data: dict[str, Any]) -> Iterator[None]:
+    """Says which source it is that cannot be read."""
+    try:
+        yield
+    except files.errors() as error:
+        reason = files.reason(error)
+        raise SourceError(
+            f"data.source={data['source']} cannot be read: {reason}; mend the place or the rights."
+        ) from error
+
+
+def _parts(data: dict[str, Any], chosen: Sequence[marks.Span]) -> tuple[Part, ...]:
     if not has_spans(data):
         if data["spans"] > 1:
             raise SourceError(
@@ -122,12 +140,19 @@ def key(data: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(place).encode()).hexdigest()[:12]
 
 
-def check(data: dict[str, Any]) -> None:
-    """Raises SourceError when the source cannot be ingested, for example when a file is missing."""
+def check(data: dict[str, Any]) -> tuple[Part, ...]:
+    """The parts of a source that can be ingested, so that nobody has to look for them again.
+
+    Raises:
+      SourceError: as `parts`; an archive is damaged, or there are too few classes.
+    """
     found = parts(data)
-    names = classes_of(found)
+    with _readable(data):
+        names = classes_of(found)
+        labels_of(found)
     if len(names) < 2:
         raise SourceError(f"{found[-1].where.base} has {len(names)} class; at least 2 are needed.")
+    return found
 
 
 def classes(data: dict[str, Any]) -> list[str]:

@@ -168,6 +168,18 @@ def test_missing_parts_are_named(tmp_path):
         source.check(_config(kind="digits", source=folder))
 
 
+def test_what_cannot_be_read_is_named(tmp_path):
+    # TensorFlow has no file system for s3:// here.
+    for fields in ({"kind": "ilsvrc", "source": "s3://bucket/a"}, {"source": "s3://bucket/a-{SPAN}"}):
+        with pytest.raises(SourceError, match=r"data\.source=s3://bucket/a.* cannot be read: .*'s3'"):
+            source.check(_config(**{"kind": "folder", **fields}))
+    folder = data.small_ilsvrc(str(tmp_path))
+    os.remove(os.path.join(folder, "ILSVRC2012_img_train.tar"))
+    os.mkdir(os.path.join(folder, "ILSVRC2012_img_train.tar"))
+    with pytest.raises(SourceError, match=f"data.source={folder} cannot be read: .* Is a directory"):
+        source.check(_config(kind="ilsvrc", source=folder))
+
+
 def test_a_devkit_of_other_classes_is_an_error(tmp_path):
     a = data.small_ilsvrc(str(tmp_path / "a"), 3)
     b = data.small_ilsvrc(str(tmp_path / "b"), 4)

@@ -122,7 +122,10 @@ def test_the_command_line_writes_a_file_or_one_sentence(config, tmp_path, capsys
     # TensorFlow has no file system for s3:// and the curated schema is written there.
     options += ["--set", "data.schema=curated"]
     assert kubeflow_runner.main([*options, "--set", "artifacts=s3://bucket/a", "compile", "--out", out]) == 2
-    assert "s3://bucket/a" in capsys.readouterr().err.splitlines()[-1]
+    assert "artifacts=s3://bucket/a" in capsys.readouterr().err.splitlines()[-1]
+    options += ["--set", "data.source=s3://bucket/in", "--set", "artifacts=gs://bucket/a"]
+    assert kubeflow_runner.main([*options, "compile", "--out", out]) == 2
+    assert "data.source=s3://bucket/in cannot be read" in capsys.readouterr().err.splitlines()[-1]
     assert not os.path.exists(out)
 
 

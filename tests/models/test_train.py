@@ -40,7 +40,8 @@ def run(data, tmp_path):
 
 @pytest.fixture(scope="module")
 def uninterrupted(data, tmp_path_factory):
-    values = tiny_task.arguments(str(tmp_path_factory.mktemp("whole")), "whole", data)
+    names = {"across": "horizontal", "down": "vertical", "gone": "a class that is in the data no more"}
+    values = tiny_task.arguments(str(tmp_path_factory.mktemp("whole")), "whole", data, names=names)
     train.run_fn(tiny_task.fn_args(values))
     return values
 
@@ -54,6 +55,11 @@ def test_a_training_learns_and_leaves_its_figures(uninterrupted):
     assert figures["images_per_second"] > 0
     logs = uninterrupted["model_run_dir"]
     assert all(tf.io.gfile.glob(f"{logs}/{part}/events.*") for part in ("train", "validation"))
+
+
+def test_a_class_that_came_later_is_called_as_in_the_data(uninterrupted):
+    with open(os.path.join(uninterrupted["serving_model_dir"], "assets", "labels.txt")) as file:
+        assert file.read().splitlines() == ["horizontal", "vertical", "falling", "rising"]
 
 
 def test_validation_figures_are_those_of_the_exported_model_over_all_examples(uninterrupted):

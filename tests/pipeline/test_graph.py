@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from components.example_gen import source
 from pipeline import graph, node
 from pipeline.config import Config, ConfigError, assign, from_dict, read, to_dict
 from pipeline.pipeline import create_pipeline
@@ -33,6 +34,36 @@ def test_the_graph_is_what_tfx_builds(settings, tmp_path):
     assert {name: set(upstream) for name, upstream in said.items()} == built
     for (number, name), other in itertools.product(enumerate(said), said):
         assert other not in said[name] or list(said).index(other) < number
+
+
+def test_a_schema_of_ones_own_that_was_edited_is_another_one(tmp_path):
+    """TFX's cache goes by the properties of a node: SchemaGen must not be taken from it."""
+    path = tmp_path / "schema.pbtxt"
+    config = assign(Config(root=str(tmp_path)), [f"data.schema={path}"])
+
+    def properties(limit):
+        path.write_text(f'feature {{ name: "image/height" type: INT int_domain {{ max: {limit} }} }}')
+        return {n.id: dict(n.exec_properties) for n in create_pipeline(config).components}
+
+    first, again, edited = properties(100), properties(100), properties(200)
+    assert first == again
+    assert [name for name in first if first[name] != edited[name]] == ["SchemaGen"]
+    with open(edited["SchemaGen"]["schema_file"]) as file:
+        assert "max: 200" in file.read()
+
+
+def test_the_source_is_looked_at_once(tmp_path, monkeypatch):
+    """Else a span that comes between two looks has classes that the rest of the graph does not know."""
+    looks, parts = [], source.parts
+    monkeypatch.setattr(source, "parts", lambda data: looks.append(data) or parts(data))
+    create_pipeline(Config(root=str(tmp_path)))
+    assert len(looks) == 1
+
+
+def test_a_start_that_cannot_be_read_is_named(tmp_path):
+    config = assign(Config(root=str(tmp_path)), ["train.init_from=s3://bucket/model"])
+    with pytest.raises(source.SourceError, match=r"train\.init_from .* cannot be read: .*s3://bucket/model"):
+        create_pipeline(config)
 
 
 def test_the_graph_needs_no_tensorflow():
