@@ -6,13 +6,14 @@ import dataclasses
 import os
 import re
 
+from components.example_gen import tfds_source
 from pipeline import graph
 from pipeline.config import Beam, Config, ConfigError
 
 # Kubernetes' own notation of quantities.
 _QUANTITIES = {
     "cpu": re.compile(r"\d+(\.\d+)?|\d+m"),
-    "memory": re.compile(r"\d+([EPTGMK]i?)?"),
+    "memory": re.compile(r"\d+([kMGTPE]|[KMGTPE]i)?"),
     "gpu": re.compile(r"\d+"),
 }
 _EVERY = "*"
@@ -63,10 +64,25 @@ def check(config: Config) -> list[str]:
             f"artifacts={config.artifacts or 'a folder of this machine'}: steps run on several machines and "
             "Kubeflow stores artifacts in buckets only; say --set artifacts=gs://BUCKET/FOLDER."
         )
+    _check_places(config)
     _check_beam(config.beam)
     resources(config)
     cron(config)
     return _warnings(config)
+
+
+def _check_places(config: Config) -> None:
+    """What a step writes into its container is gone with it."""
+    places = {
+        "serve.directory": (config.serve.directory, "pushed models"),
+        "train.checkpoint_dir": (config.train.checkpoint_dir, "checkpoints"),
+    }
+    for name, (path, content) in places.items():
+        if path and "://" not in path:
+            raise ConfigError(
+                f"{name}={path}: {content} would be gone with the step's container; say "
+                f"--set {name}=gs://BUCKET/FOLDER, or {name}= for a folder beside the artifacts."
+            )
 
 
 def _check_beam(beam: Beam) -> None:
@@ -86,20 +102,20 @@ def _check_beam(beam: Beam) -> None:
 
 
 def _warnings(config: Config) -> list[str]:
-    places = {
-        "data.source": config.data.source,
-        "data.schema": config.data.schema,
-        "serve.directory": config.serve.directory,
-        "train.checkpoint_dir": config.train.checkpoint_dir,
+    starts = {
         "train.init_from": config.train.init_from,
         **{f"model.ensemble[{i}]": path for i, path in enumerate(config.model.ensemble)},
     }
+    # What does not exist is refused when it is looked for.
+    places = {name: path for name, path in starts.items() if os.path.isabs(path) or os.path.exists(path)}
     if config.data.kind == "digits":
         places["data.kind=digits, written below root"] = config.root
+    else:
+        places["data.source"] = config.data.source or tfds_source.default_dir()
     return [
         f"{name}: {path} is a folder of this machine; every step must find the same one there, or it fails."
         for name, path in places.items()
-        if path and "://" not in path and (os.path.isabs(path) or os.path.exists(path) or "digits" in name)
+        if "://" not in path
     ]
 
 

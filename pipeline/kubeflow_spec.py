@@ -95,9 +95,9 @@ def _resources(needs: kubeflow_check.Resources, accelerator: str) -> dict[str, A
 
 def _number(quantity: str) -> float:
     """The value of a quantity of Kubernetes: 500m is 0.5, 64G is 64e9."""
-    units = {"m": 1e-3, **{unit: 1000 ** (i + 1) for i, unit in enumerate("KMGTPE")}}
+    units = {"m": 1e-3, **{unit: 1000 ** (i + 1) for i, unit in enumerate("kMGTPE")}}
     units |= {f"{unit}i": 1024 ** (i + 1) for i, unit in enumerate("KMGTPE")}
-    digits = quantity.rstrip("mKMGTPEi")
+    digits = quantity.rstrip("mkKMGTPEi")
     return float(digits) * units.get(quantity[len(digits) :], 1)
 
 

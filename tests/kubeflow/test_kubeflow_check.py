@@ -28,6 +28,12 @@ def test_a_configuration_of_buckets_passes_without_a_word():
         ("kubeflow.resources=Trainer cpu=two", "cpu=two"),
         ("kubeflow.resources=Trainer disk=2", "disk=2"),
         ("kubeflow.resources=Trainer memory=64GB", "memory=64GB"),
+        # Kubernetes has k and Ki.
+        ("kubeflow.resources=Trainer memory=64K", "memory=64K"),
+        ("kubeflow.resources=Trainer memory=64ki", "memory=64ki"),
+        ("serve.directory=/srv/models", "serve.directory=/srv/models"),
+        ("serve.directory=models", "serve.directory=models"),
+        ("train.checkpoint_dir=/srv/checkpoints", "train.checkpoint_dir=/srv/checkpoints"),
         ("kubeflow.resources=* cpu=1,* cpu=2", "twice"),
         ("schedule.cron=60 3 * * 0", "60 is no minute"),
         ("schedule.cron=0 24 * * 0", "24 is no hour"),
@@ -72,9 +78,17 @@ def test_a_node_has_its_own_resources_and_the_others_those_of_the_star():
     assert found["Evaluator"] == found["ExampleGen"] == kubeflow_check.Resources(cpu="500m")
 
 
-def test_folders_of_this_machine_are_warned_of(tmp_path):
-    [sentence] = kubeflow_check.check(config(f"data.source={tmp_path}"))
-    assert "data.source" in sentence
-    assert str(tmp_path) in sentence
-    [sentence] = kubeflow_check.check(config("data.kind=digits", "data.source="))
-    assert "data.kind=digits" in sentence
+def test_folders_of_this_machine_are_warned_of(tmp_path, monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    for settings, words in (
+        ([f"data.source={tmp_path}"], f"data.source: {tmp_path} is a folder"),
+        (["data.source=not/there"], "data.source: not/there is a folder"),
+        (["data.kind=tfds", "data.source="], "data.source: ~/tensorflow_datasets is a folder"),
+        (["data.kind=digits", "data.source="], "data.kind=digits, written below root: runs is a folder"),
+        ([f"train.init_from={tmp_path}"], f"train.init_from: {tmp_path} is a folder"),
+        ([f"model.ensemble={tmp_path}"], f"model.ensemble[0]: {tmp_path} is a folder"),
+    ):
+        [sentence] = kubeflow_check.check(config(*settings))
+        assert sentence.startswith(words)
+    # The schema's text goes into the artifacts when the pipeline is compiled.
+    assert kubeflow_check.check(config(f"data.schema={tmp_path}/schema.pbtxt")) == []

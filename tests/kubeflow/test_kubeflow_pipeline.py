@@ -100,6 +100,7 @@ def test_resources_are_in_the_fields_that_the_back_end_reads(launcher):
     evaluator = launcher.container("Evaluator")["resources"]
     assert (evaluator["resourceCpuLimit"], evaluator["cpuLimit"]) == ("500m", 0.5)
     assert (evaluator["resourceMemoryLimit"], evaluator["memoryLimit"]) == ("8G", 8.0)
+    assert [kubeflow_spec._number(text) for text in ("64k", "64Ki", "7")] == [64_000, 65_536, 7]
     assert "accelerator" not in evaluator
 
 
