@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,20 +25,31 @@ _SINGLE_USER = "kubeflow"
 _PAGE = 100
 
 
+def sdk() -> tuple[Any, Any]:
+    """The modules kfp and kfp_server_api.
+
+    Raises:
+      ConfigError: the Kubeflow SDK is not installed.
+    """
+    try:
+        import kfp
+        import kfp_server_api
+    except ImportError as error:
+        raise ConfigError("The Kubeflow SDK is not installed: make env SET=kubeflow.") from error
+    return kfp, kfp_server_api
+
+
 def connect(config: Config) -> Any:
     """A client of the API at `kubeflow.host`.
 
     Raises:
-      ConfigError: no address, or the Kubeflow SDK is not installed.
+      ConfigError: no address, nothing of Kubeflow there, or the Kubeflow SDK is not installed.
     """
+    kfp, _ = sdk()
     if not config.kubeflow.host:
         raise ConfigError(
             "kubeflow.host is empty: name the address of the API with --set kubeflow.host=http://localhost:8080."
         )
-    try:
-        import kfp
-    except ImportError as error:
-        raise ConfigError("The Kubeflow SDK is not installed: make env SET=kubeflow.") from error
     # The SDK asks five times and logs a trace each time; the caller has the reason.
     logging.disable(logging.ERROR)
     try:
@@ -49,12 +61,16 @@ def connect(config: Config) -> Any:
                 existing_token=os.environ.get(TOKEN),
             )
     except TimeoutError as error:
-        raise ConfigError(
-            f"kubeflow.host={config.kubeflow.host} gives no sign of Kubeflow's API: mend the address, or set "
-            f"{TOKEN} where it asks who is there."
-        ) from error
+        raise _no_kubeflow(config) from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _no_kubeflow(config: Config) -> ConfigError:
+    return ConfigError(
+        f"kubeflow.host={config.kubeflow.host} gives no sign of Kubeflow's API: mend the address, or set "
+        f"{TOKEN} where it asks who is there."
+    )
 
 
 def deploy(client: Any, config: Config, spec: str) -> list[str]:
@@ -69,10 +85,16 @@ def deploy(client: Any, config: Config, spec: str) -> list[str]:
 
     Returns:
       What was changed, a line each; nothing when all was there.
+
+    Raises:
+      ConfigError: what answers is not Kubeflow.
     """
     namespace = None if config.kubeflow.namespace == _SINGLE_USER else config.kubeflow.namespace
     done: list[str] = []
-    experiment = client.create_experiment(config.kubeflow.experiment, namespace=namespace).experiment_id
+    experiment = _experiment(client, config.kubeflow.experiment, namespace, done)
+    if not experiment:
+        # The SDK makes an empty object of every page of HTML, such as that of a login.
+        raise _no_kubeflow(config)
     pipeline = _pipeline(client, config.name, namespace, done)
     version = f"{config.name}-{kubeflow_spec.digest(spec)}"
     cron = kubeflow_check.cron(config)
@@ -95,22 +117,37 @@ def deploy(client: Any, config: Config, spec: str) -> list[str]:
         client.enable_recurring_run(kept.recurring_run_id)
         done.append(f"recurring run {wanted} switched on")
     for old in ours:
-        if old.recurring_run_id != kept.recurring_run_id:
+        if old.recurring_run_id != kept.recurring_run_id and _is_made_here(old.display_name, config.name):
             client.delete_recurring_run(old.recurring_run_id)
             done.append(f"recurring run {old.display_name} removed")
     return done
 
 
+def _is_made_here(recurring_run: str, pipeline: str) -> bool:
+    """Whether a recurring run has a name of `deploy`: those that people made by hand are theirs."""
+    return bool(re.fullmatch(f"{re.escape(pipeline)}-[0-9a-f]{{12}}", recurring_run))
+
+
+def _experiment(client: Any, name: str, namespace: str | None, done: list[str]) -> str:
+    """Id of the experiment, which is made where there is none; "" where what answers has no experiments."""
+    listed = client.experiments.experiment_service_list_experiments
+    for found in _pages(listed, "experiments", filter=_named(name), **_in(namespace)):
+        return found.experiment_id
+    made = client.experiments.experiment_service_create_experiment(
+        experiment=client.api_models.V2beta1Experiment(display_name=name, namespace=namespace)
+    )
+    done.append(f"experiment {name}")
+    return made.experiment_id or ""
+
+
 def _pipeline(client: Any, name: str, namespace: str | None, done: list[str]) -> str:
     """Id of the pipeline, which is made without a version where there is none."""
-    import kfp_server_api
-
     for found in _pages(
         client.pipelines.pipeline_service_list_pipelines, "pipelines", filter=_named(name), **_in(namespace)
     ):
         return found.pipeline_id
     made = client.pipelines.pipeline_service_create_pipeline(
-        pipeline=kfp_server_api.V2beta1Pipeline(display_name=name, namespace=namespace)
+        pipeline=client.api_models.V2beta1Pipeline(display_name=name, namespace=namespace)
     )
     done.append(f"pipeline {name}")
     return made.pipeline_id

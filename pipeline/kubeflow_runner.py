@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     local_runner.environment()
     try:
         config = options.resolve(args)
+        if args.command == "compile":
+            _check_out(args.out)
         for sentence in kubeflow_check.check(config):
             print(sentence, file=sys.stderr)
         if args.command == "compile":
@@ -43,16 +45,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _check_out(path: str) -> None:
+    """Looked at first: compiling takes its time."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise ConfigError(
+            f"--out {path}: must be a file in a folder that exists and can be written; make the folder or "
+            "name another."
+        )
+
+
 def _deploy(config: Config) -> int:
-    import kfp_server_api
+    _, api = kubeflow_deploy.sdk()
     import urllib3
 
     try:
         # First: nothing is compiled for an address that does not answer.
         client = kubeflow_deploy.connect(config)
         done = kubeflow_deploy.deploy(client, config, kubeflow_spec.text(kubeflow_spec.specification(config)))
-    except kfp_server_api.ApiException as error:
+    except api.ApiException as error:
         print(f"{config.kubeflow.host} refused: {error.status} {error.reason}: {error.body}", file=sys.stderr)
+        return 1
+    except api.OpenApiException as error:
+        print(f"{config.kubeflow.host} gave an answer that the SDK does not take: {error}", file=sys.stderr)
         return 1
     except urllib3.exceptions.HTTPError as error:
         print(f"{config.kubeflow.host} (kubeflow.host) cannot be reached: {error}", file=sys.stderr)

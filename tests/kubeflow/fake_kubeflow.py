@@ -30,10 +30,11 @@ class FakeKubeflow:
       requests: "METHOD path" in order, identifiers and queries left out.
       stored: kind -> list of objects.
       fails: set of requests that are answered with an error.
+      page: where it is not empty, all that is answered, as a login or another service does.
     """
 
     def __init__(self):
-        self.requests, self.fails = [], set()
+        self.requests, self.fails, self.page = [], set(), ""
         self._ids = itertools.count(100)
         self.stored = {"experiments": [], "pipelines": [], "pipeline_versions": [], "recurringRuns": []}
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -76,7 +77,12 @@ class FakeKubeflow:
             "pipelines": ("V2beta1Pipeline", "pipeline_id"),
             "recurringRuns": ("V2beta1RecurringRun", "recurring_run_id"),
         }[stored]
-        return 200, self._keep(stored, {**strict(json.loads(body), model), key: self._id()})
+        item = {**strict(json.loads(body), model), key: self._id()}
+        if stored == "recurringRuns":
+            # They belong where their experiment does.
+            [owner] = [e for e in self.stored["experiments"] if e["experiment_id"] == item["experiment_id"]]
+            item |= {key: owner[key] for key in ("namespace",) if key in owner}
+        return 200, self._keep(stored, item)
 
     def _id(self):
         return str(next(self._ids))
@@ -129,6 +135,8 @@ def _page(kind, items, query):
         [rule] = json.loads(query["filter"])["predicates"]
         assert rule["operation"] in ("EQUALS", 1)  # protobuf's JSON takes names and numbers
         items = [i for i in items if i[rule["key"]] == rule["stringValue"]]
+    if query.get("namespace"):
+        items = [i for i in items if i.get("namespace") == query["namespace"]]
     start = int(query.get("page_token") or 0)
     rest = {"next_page_token": str(start + _PAGE)} if len(items) > start + _PAGE else {}
     return {kind: items[start : start + _PAGE], **rest}
@@ -144,9 +152,9 @@ def _handler(fake):
                 status, answer = fake.answer(self.command, url.path, query, self.headers, body)
             except Exception as error:  # the test sees it as the API's refusal
                 status, answer = 400, {"error": repr(error)}
-            text = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            text = (fake.page or json.dumps(answer)).encode()
+            self.send_response(200 if fake.page else status)
+            self.send_header("Content-Type", "text/html" if fake.page else "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)

@@ -1,5 +1,7 @@
 """Deployment to a Kubeflow API that checks every body against the SDK's own models."""
 
+import sys
+
 import pytest
 import yaml
 from fake_kubeflow import FakeKubeflow
@@ -32,7 +34,12 @@ def deploy(kubeflow, *settings, text=None):
 def test_first_deployment_creates_the_recurring_run(kubeflow):
     said = deploy(kubeflow, "schedule.cron=30 4 * * 1")
     assert kubeflow.changes() == CREATED
-    assert len(said) == 3
+    assert [line.split(" ")[:2] for line in said] == [
+        ["experiment", "resnet-tfx"],
+        ["pipeline", "resnet"],
+        ["version", kubeflow.stored["pipeline_versions"][0]["display_name"]],
+        ["recurring", "run"],
+    ]
     [run] = kubeflow.stored["recurringRuns"]
     [version] = kubeflow.stored["pipeline_versions"]
     assert run["trigger"] == {"cron_schedule": {"cron": "0 30 4 * * 1"}}
@@ -107,12 +114,58 @@ def test_recurring_runs_of_other_pipelines_stay(kubeflow):
     assert crons == ["0 0 3 * * 0", "0 0 3 * * 0", "0 0 5 * * *"]
 
 
+def test_recurring_runs_of_the_pipeline_that_people_made_stay(kubeflow):
+    deploy(kubeflow)
+    [ours] = kubeflow.stored["recurringRuns"]
+    by_hand = {**ours, "recurring_run_id": "1", "display_name": "resnet-nightly"}
+    kubeflow.stored["recurringRuns"].append(by_hand)
+    deploy(kubeflow, "schedule.cron=0 5 * * *")
+    kept, new = kubeflow.stored["recurringRuns"]
+    assert kept == by_hand
+    assert new["trigger"]["cron_schedule"]["cron"] == "0 0 5 * * *"
+
+
+def test_users_have_their_own(kubeflow):
+    for user in ("alice", "bob"):
+        assert len(deploy(kubeflow, f"kubeflow.namespace={user}")) == 4
+    for kind in ("experiments", "pipelines", "recurringRuns"):
+        assert [item["namespace"] for item in kubeflow.stored[kind]] == ["alice", "bob"]
+    assert deploy(kubeflow, "kubeflow.namespace=alice") == []
+    deploy(kubeflow, "kubeflow.namespace=alice", "schedule.cron=0 5 * * *")
+    crons = {r["namespace"]: r["trigger"]["cron_schedule"]["cron"] for r in kubeflow.stored["recurringRuns"]}
+    assert crons == {"alice": "0 0 5 * * *", "bob": "0 0 3 * * 0"}
+
+
+def command(capsys, *settings):
+    """Exit status of `deploy`, and the last line on standard error."""
+    settings = ["kubeflow.image=i:1", "artifacts=gs://bucket/root", "data.schema=infer", *settings]
+    status = kubeflow_runner.main([*(part for s in settings for part in ("--set", s)), "deploy"])
+    told = capsys.readouterr().err.strip()
+    assert "Traceback" not in told
+    return status, told.splitlines()[-1]
+
+
+def test_what_is_not_kubeflow_is_told_in_one_sentence(kubeflow, capsys):
+    kubeflow.page = "<html><body>Sign in: error, status, experiments</body></html>"
+    for user in ("kubeflow", "alice"):
+        status, told = command(capsys, f"kubeflow.host={kubeflow.url}", f"kubeflow.namespace={user}")
+        assert status == 2
+        assert f"kubeflow.host={kubeflow.url} gives no sign of Kubeflow's API" in told
+
+
+@pytest.mark.parametrize("module", ["kfp", "kfp_server_api"])
+def test_without_the_sdk_it_is_told_how_to_get_it(module, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert command(capsys, "kubeflow.host=http://127.0.0.1:9") == (
+        2,
+        "The Kubeflow SDK is not installed: make env SET=kubeflow.",
+    )
+
+
 def test_an_address_that_does_not_answer_is_told_in_one_sentence(capsys):
-    settings = ["kubeflow.host=http://127.0.0.1:9", "kubeflow.image=i:1", "artifacts=gs://bucket/root"]
-    sets = [part for s in settings for part in ("--set", s)]
-    assert kubeflow_runner.main([*sets, "deploy"]) == 1
-    told = capsys.readouterr().err.strip().splitlines()
-    assert "http://127.0.0.1:9 (kubeflow.host) cannot be reached" in told[-1]
-    assert "Traceback" not in "".join(told)
-    assert kubeflow_runner.main(["--set", "kubeflow.image=i:1", *sets[4:], "deploy"]) == 2
-    assert "kubeflow.host is empty" in capsys.readouterr().err
+    status, told = command(capsys, "kubeflow.host=http://127.0.0.1:9")
+    assert status == 1
+    assert "http://127.0.0.1:9 (kubeflow.host) cannot be reached" in told
+    status, told = command(capsys)
+    assert status == 2
+    assert "kubeflow.host is empty" in told

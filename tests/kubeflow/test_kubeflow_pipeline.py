@@ -124,7 +124,12 @@ def test_the_command_line_writes_a_file_or_one_sentence(config, tmp_path, capsys
     options += ["--set", "data.schema=curated"]
     assert kubeflow_runner.main([*options, "--set", "artifacts=s3://bucket/a", "compile", "--out", out]) == 2
     assert "artifacts=s3://bucket/a" in capsys.readouterr().err.splitlines()[-1]
-    options += ["--set", "data.source=s3://bucket/in", "--set", "artifacts=gs://bucket/a"]
+    options += ["--set", "artifacts=gs://bucket/a"]
+    for path in (str(tmp_path / "missing" / "pipeline.yaml"), str(tmp_path)):
+        assert kubeflow_runner.main([*options, "compile", "--out", path]) == 2
+        [told] = capsys.readouterr().err.splitlines()
+        assert told.startswith(f"--out {path}: must be a file in a folder that exists")
+    options += ["--set", "data.source=s3://bucket/in"]
     assert kubeflow_runner.main([*options, "compile", "--out", out]) == 2
     assert "data.source=s3://bucket/in cannot be read" in capsys.readouterr().err.splitlines()[-1]
     assert not os.path.exists(out)
