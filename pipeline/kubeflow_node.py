@@ -4,8 +4,9 @@ python -m pipeline.kubeflow_node --executor_class_path CLASS --json_serialized_i
   --json_serialized_inputs_spec_args JSON [Beam options]
 
 Kubeflow's launcher hands artifacts over without their types, which TFX must know; the step's own declaration
-has them. It may also add an artifact for logs, which is none of TFX's. And its folder for temporary files is
-the container's own, which the workers of a Beam cluster cannot see.
+has them. It may also add an artifact for logs, which is none of TFX's. Its folder for temporary files is the
+container's own, which the workers of a Beam cluster cannot see. And a step that is tried again gets the same
+places for its artifacts, with what the try before has left there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from components.example_gen import files
 from pipeline import local_runner
 from pipeline.progress import reason
 
@@ -47,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         *beam,
     ]
     try:
+        _clear(call["outputs"].get("artifacts", {}))
         _execute()
         _bring_back(call["outputs"].get("outputFile", ""), report)
     except Exception as error:
@@ -54,6 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{args.executor_class_path} failed: {reason(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _clear(outputs: dict[str, Any]) -> None:
+    """Removes what an earlier try of the step has written: TFX would add to it, or refuse to replace it.
+
+    What ExampleGen has prepared lies beside these folders and is used again.
+    """
+    for item in outputs.values():
+        for artifact in item["artifacts"]:
+            files.remove_tree(artifact["uri"])
 
 
 def _execute() -> None:
@@ -93,7 +106,7 @@ def _on_cluster(beam: Sequence[str]) -> bool:
 
 
 def _folder(call: dict[str, Any]) -> str:
-    """Where this try of the step keeps its artifacts: TFX puts temporary files beside its report."""
+    """Where the step, in all its tries, keeps its artifacts: TFX puts temporary files beside its report."""
     return os.path.dirname(next(iter(call["outputs"]["artifacts"].values()))["artifacts"][0]["uri"])
 
 

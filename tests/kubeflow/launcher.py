@@ -7,7 +7,8 @@ After backend/src/v2/driver and backend/src/v2/component/launcher_v2.go of kubef
   metadata carry what the back end added;
 - what a step gives back is read strictly, and its metadata go through ML Metadata's types: no null there;
 - with the back end's PUBLISH_LOGS on, a step has one output more, `executor-logs`;
-- a task that may be cached is, by its command, image, parameters and the numbers of its input artifacts.
+- a task that may be cached is, by its command, image, parameters and the numbers of its input artifacts;
+- a task that is tried again gets the same input and the same places for its outputs.
 
 Not as there: artifacts lie in a folder, not in a bucket, and all steps share this machine.
 """
@@ -15,6 +16,7 @@ Not as there: artifacts lie in a folder, not in a bucket, and all steps share th
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -70,20 +72,21 @@ class Launcher:
         label = self.spec["components"][self.tasks[name]["componentRef"]["name"]]["executorLabel"]
         return self.spec["deploymentSpec"]["executors"][label]["container"]
 
-    def run(self, tasks=None, given=None):
+    def run(self, tasks=None, given=None, again=None):
         """Runs the tasks, all by default.
 
         Args:
           tasks: names, in order.
           given: another run whose artifacts stand for those of the tasks that are not run.
+          again: called between two tries of every task; None tries once.
         """
         run = Run(artifacts=dict(given.artifacts) if given else {})
         identifier = str(uuid.uuid4())
         for name in tasks or self.order():
-            self._task(run, identifier, name)
+            self._task(run, identifier, name, again)
         return run
 
-    def _task(self, run, identifier, name):
+    def _task(self, run, identifier, name, again):
         inputs = self._inputs(run, name)
         key = json.dumps([name, inputs["key"], self.container(name)], sort_keys=True)
         cachable = self.tasks[name].get("cachingOptions", {}).get("enableCache", False)
@@ -96,7 +99,14 @@ class Launcher:
         outputs = self._outputs(identifier, name, pod)
         call = pb.ExecutorInput()
         json_format.ParseDict({"inputs": inputs["inputs"], "outputs": outputs}, call)
-        run.logs[name] = self._execute(name, pod, json_format.MessageToJson(call, indent=None))
+        text = json_format.MessageToJson(call, indent=None)
+        if again:
+            self._execute(name, pod, text)
+            # The container is another one: its own disk is empty.
+            shutil.rmtree(pod)
+            os.makedirs(pod)
+            again()
+        run.logs[name] = self._execute(name, pod, text)
         run.artifacts[name] = self._cache[key] = self._published(outputs)
 
     def _inputs(self, run, name):
@@ -156,9 +166,7 @@ class Launcher:
             stored[key] = {
                 "name": str(self._count),
                 "uri": merged.get("uri") or artifact["uri"],
-                "metadata": {
-                    k: _through_mlmd(v) for k, v in (metadata | _ADDED | {"display_name": key}).items()
-                },
+                "metadata": {k: _through_mlmd(v) for k, v in metadata.items()},
             }
         return stored
 

@@ -202,6 +202,25 @@ def test_a_span_that_came_after_the_deployment_is_taken(tmp_path):
         assert json.load(file)["spans"] == [2]
 
 
+def test_a_step_that_is_tried_again_starts_afresh(tmp_path):
+    settings = [
+        f"data.source={tmp_path}/span-{{SPAN}}",
+        "data.spans=2",
+        "data.train_shards=8",
+        f"root={tmp_path}",
+        f"artifacts={tmp_path}/bucket",
+        "kubeflow.image=i:1",
+    ]
+    _span(tmp_path, 1)
+    spec = kubeflow_spec.specification(assign(presets.get("folder"), settings))
+    launcher = Launcher(spec, tmp_path / "pods")
+    # ExampleGen's shards are others when there is a new span; SchemaGen copies a file and replaces none.
+    run = launcher.run(["ExampleGen", "SchemaGen"], again=lambda: _span(tmp_path, 2))
+    shards = os.listdir(os.path.join(_folder(run, "ExampleGen", "examples"), "Split-train"))
+    assert sorted(shards) == [f"data_tfrecord-{i:05d}-of-00008" for i in range(8)]
+    assert os.listdir(_folder(run, "SchemaGen", "schema")) == ["schema.pbtxt"]
+
+
 def _span(folder, number):
     def images(start):
         return {f"{i}.jpg": data.jpeg(100 * number + start + i, 16, 16) for i in range(3)}
