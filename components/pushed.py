@@ -36,7 +36,7 @@ def copy(model: str, target: str) -> None:
     comes last.
     """
     parent, name = os.path.split(target)
-    remote = "://" in target
+    remote = _is_remote(target)
     place = target if remote else os.path.join(parent, f"{_UNFINISHED}{name}")
     for path in sorted(_files(model), key=lambda path: os.path.basename(path) == _MODEL_FILE):
         file = place + path[len(model) :]
@@ -46,10 +46,20 @@ def copy(model: str, target: str) -> None:
         os.rename(place, target)
 
 
-def remove_unfinished(folder: str) -> None:
-    """Removes what a killed `copy` left in the folder of versions."""
+def remove_unfinished(folder: str, version: int) -> None:
+    """Removes what a killed `copy` left in the folder of versions, up to the number of the next version."""
     for path in tf.io.gfile.glob(os.path.join(folder, f"{_UNFINISHED}*")):
         tf.io.gfile.rmtree(path)
+    if not _is_remote(folder) or not tf.io.gfile.isdir(folder):
+        return
+    for name in (name.strip("/") for name in tf.io.gfile.listdir(folder)):
+        path = os.path.join(folder, name)
+        if name.isdecimal() and int(name) <= version and not tf.io.gfile.exists(f"{path}/{_MODEL_FILE}"):
+            tf.io.gfile.rmtree(path)
+
+
+def _is_remote(path: str) -> bool:
+    return "://" in path
 
 
 def _files(folder: str) -> list[str]:

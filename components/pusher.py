@@ -18,7 +18,7 @@ from models import pretrained
 
 
 class Executor(pusher.Executor):
-    """Pushes to a folder of versions: copy first, then rename.
+    """Pushes to a folder of versions, so that a version is whole or none (components.pushed).
 
     When the newest version is this very model already, as after a push that was killed before it was
     recorded, there is nothing to copy. Versions are Unix times in seconds, and always rise.
@@ -39,12 +39,13 @@ class Executor(pusher.Executor):
 
 def push(model: str, folder: str) -> str:
     """Makes `model` the newest version in `folder`, unless it is; returns the version's folder."""
-    pushed.remove_unfinished(folder)
     versions = pretrained.versions(folder)
+    newest = int(os.path.basename(versions[0])) if versions else 0
+    number = max(int(time.time()), newest + 1)
+    pushed.remove_unfinished(folder, number)
     if versions and pushed.digest(versions[0]) == pushed.digest(model):
         return versions[0]
-    newest = int(os.path.basename(versions[0])) if versions else 0
-    version = os.path.join(folder, str(max(int(time.time()), newest + 1)))
+    version = os.path.join(folder, str(number))
     pushed.copy(model, version)
     return version
 

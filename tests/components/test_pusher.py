@@ -75,6 +75,28 @@ def test_what_a_killed_push_left_is_removed_and_never_a_version(models, tmp_path
     assert os.listdir(tmp_path) == [os.path.basename(version)]
 
 
+def test_what_a_killed_push_left_in_an_object_store_is_removed(models, tmp_path, monkeypatch):
+    copy, folder = tf.io.gfile.copy, f"ram://{tmp_path.name}"
+
+    def killed(source, target, overwrite):
+        if target.endswith("saved_model.pb"):
+            raise KeyboardInterrupt
+        copy(source, target, overwrite)
+
+    future = int(time.time()) + 10**6
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io.gfile, "copy", killed)
+        for number in (5, 7, future):  # the last one may be a push that goes on
+            with pytest.raises(KeyboardInterrupt):
+                pushed.copy(models[0], f"{folder}/{number}")
+    pushed.copy(models[1], f"{folder}/6")
+    assert pretrained.versions(folder) == [f"{folder}/6"]
+    version = pusher.push(models[0], folder)
+    left = {name.strip("/") for name in tf.io.gfile.listdir(folder)}
+    assert left == {"6", os.path.basename(version), str(future)}
+    assert pretrained.versions(folder) == [version, f"{folder}/6"]
+
+
 def test_an_object_store_gets_the_model_file_last(models, monkeypatch):
     """By it a version is known to be whole: folders cannot be renamed there."""
     written = []
