@@ -7,7 +7,6 @@ for what a schema cannot say: a class without any example, an empty split.
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import os
@@ -92,7 +91,7 @@ class ImageExampleValidatorExecutor(example_validator.Executor):
         """See the base class.
 
         Raises:
-          DataError: the anomalies, one sentence each; or how the newest span differs.
+          DataError: the anomalies, one sentence each; or how a span differs.
         """
         output = super().Do(input_dict, output_dict, exec_properties)
         statistics = artifact_utils.get_single_instance(input_dict[standard_component_specs.STATISTICS_KEY])
@@ -130,10 +129,10 @@ def check_spans(
     accepted: str,
     report: str,
 ) -> None:
-    """Lets the newest span pass, and keeps its statistics for the next, unless it differs too much.
+    """Lets the spans pass, and keeps their statistics, up to the first that differs too much.
 
-    A refused span can still be in the window of the next run, so every span after the last that has
-    passed is compared with the one before it.
+    A span that has passed is looked at again only when its images have changed; all others are compared with
+    the one before them, whatever runs they have been in: a refused one, one that came late.
 
     Args:
       train, evaluation: sliced statistics of the two splits.
@@ -142,33 +141,40 @@ def check_spans(
       report: folder for what was measured.
 
     Raises:
-      DataError: a span differs from the one before it, or the splits of the newest, by more than a limit.
+      DataError: a span lacks a split, differs from the one before it, or its splits differ, by more than a
+        limit.
     """
-    spans, evaluated = drift.by_span(train), drift.by_span(evaluation)
-    newest = max(spans)
-    if newest not in evaluated:
-        raise DataError(f"Span {newest} has no evaluation image that can be used: look into its quarantine.")
-    passed = drift.newest_before(accepted, newest)
-    chain = [passed[0], *(n for n in spans if n > passed[0])] if passed else list(spans)[-2:]
-    known = {**dict([passed] if passed else []), **spans}
-    drifts: dict[str, drift.Distance] = {}
+    trained, evaluated, passed = drift.by_span(train), drift.by_span(evaluation), drift.accepted(accepted)
     found: list[str] = []
-    for previous, span in itertools.pairwise(chain):
-        drifts, exceeded = drift.drift(known[span], known[previous], limits)
-        found += [f"span {span} differs from span {previous} in {text}" for text in exceeded]
-    if not drifts:
-        logging.warning("No span before span %d is known: there is nothing to compare it with.", newest)
-    skews, exceeded = drift.skew(spans[newest], evaluated[newest], limits)
-    found += [f"the train and eval splits of span {newest} differ in {text}" for text in exceeded]
-    drift.write_report(report, newest, chain[-2] if drifts else None, drifts, skews)
+    for number in sorted({*trained, *evaluated}):
+        if number not in trained or number not in evaluated:
+            split = "evaluation" if number in trained else "training"
+            found.append(f"span {number} has no {split} image that can be used")
+            continue
+        span = drift.Span(trained[number], evaluated[number])
+        previous = max((n for n in (*passed, *trained) if n < number), default=None)
+        drifts: dict[str, drift.Distance] = {}
+        exceeded: list[str] = []
+        if previous is None:
+            logging.warning("No span before span %d is known: there is nothing to compare it with.", number)
+        else:
+            before = trained[previous] if previous in trained else drift.read(accepted, previous).train
+            drifts, exceeded = drift.drift(span.train, before, limits)
+        skews, skewed = drift.skew(*span, limits)
+        # The newest span is the last one.
+        drift.write_report(report, number, previous, drifts, skews)
+        if number in passed and drift.same(span, drift.read(accepted, number)):
+            continue
+        found += [f"span {number} differs from span {previous} in {text}" for text in exceeded]
+        found += [f"the train and eval splits of span {number} differ in {text}" for text in skewed]
+        if not found:
+            drift.accept(accepted, number, span)
     if found:
         raise DataError(
             "The data has changed: "
             + "; ".join(found)
-            + ": look at the new images, or raise the limit if the change is meant."
+            + ": look at the new images and their quarantine, or raise the limit if the change is meant."
         )
-    for span, statistics in spans.items():
-        drift.accept(accepted, span, statistics)
 
 
 def describe(

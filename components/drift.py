@@ -1,4 +1,4 @@
-"""Drift and skew: how the newest span differs from the one before it, and its train from its eval split.
+"""Drift and skew: how a span differs from the one before it, and its train from its eval split.
 
 TFDV measures: of labels and formats the largest difference of a value's share (L-infinity), of heights
 and widths the Jensen-Shannon divergence of their quantiles. Equal-width histograms, TFDV's default, see
@@ -33,8 +33,16 @@ _SKEW = dict.fromkeys(_DRIFT, "max_skew")
 _NUMBERS = ("image/height", "image/width")
 _REPORT = "spans.json"
 _STATISTICS = "FeatureStats.pb"
+_EVAL = "eval"
 
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
+
+
+class Span(NamedTuple):
+    """The statistics of a span's two splits."""
+
+    train: Statistics
+    eval: Statistics
 
 
 class Distance(NamedTuple):
@@ -125,24 +133,52 @@ def _sentence(name: str, distance: Distance, setting: str, limit: float) -> str:
     return f"{name} by {distance.value:.3g} ({measure}{most}), above data.{setting}={limit:g}"
 
 
-def accept(folder: str, span: int, statistics: Statistics) -> None:
-    """Keeps the training statistics of a span that has passed, for the spans after it."""
-    target = os.path.join(folder, f"span-{span}", _STATISTICS)
+def same(one: Span, other: Span) -> bool:
+    """Whether two spans hold the same images, as far as what is measured tells."""
+    return [_content(split) for split in one] == [_content(split) for split in other]
+
+
+def _content(statistics: Statistics) -> list[Any]:
+    """What TFDV counts exactly: its quantiles, and the last digits of a mean, differ from run to run."""
+    [dataset] = statistics.datasets
+    found: list[Any] = [dataset.num_examples]
+    features = {"/".join(f.path.step): f for f in dataset.features}
+    for name in _DRIFT:
+        numbers, words = features[name].num_stats, features[name].string_stats
+        found.append([numbers.min, numbers.max, round(numbers.mean, 6)])
+        found.append(sorted((b.label, b.sample_count) for b in words.rank_histogram.buckets))
+    return found
+
+
+def accept(folder: str, number: int, span: Span) -> None:
+    """Keeps the statistics of a span that has passed, for itself and for the spans after it."""
+    target = _kept(folder, number)
+    both = Statistics(datasets=[*span.train.datasets, *span.eval.datasets])
+    # TFDV takes the one with its own name: the training split.
+    both.datasets[1].name = _EVAL
     tf.io.gfile.makedirs(os.path.dirname(target))
     with tf.io.gfile.GFile(f"{target}.{os.getpid()}.tmp", "wb") as file:
-        file.write(statistics.SerializeToString(deterministic=True))
+        file.write(both.SerializeToString(deterministic=True))
     tf.io.gfile.rename(f"{target}.{os.getpid()}.tmp", target, overwrite=True)
 
 
-def newest_before(folder: str, span: int) -> tuple[int, Statistics] | None:
-    """The newest accepted span that is older than `span`; None without any."""
+def accepted(folder: str) -> list[int]:
+    """Numbers of the spans that have passed."""
     paths = tf.io.gfile.glob(os.path.join(folder, "span-*", _STATISTICS))
-    names = {path: os.path.basename(os.path.dirname(path)).removeprefix("span-") for path in paths}
-    older = {int(name): path for path, name in names.items() if name.isdigit() and int(name) < span}
-    if not older:
-        return None
-    with tf.io.gfile.GFile(older[max(older)], "rb") as file:
-        return max(older), Statistics.FromString(file.read())
+    names = (os.path.basename(os.path.dirname(path)).removeprefix("span-") for path in paths)
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def read(folder: str, number: int) -> Span:
+    """What `accept` has kept."""
+    with tf.io.gfile.GFile(_kept(folder, number), "rb") as file:
+        train, evaluation = Statistics.FromString(file.read()).datasets
+    evaluation.name = constants.DEFAULT_SLICE_KEY
+    return Span(Statistics(datasets=[train]), Statistics(datasets=[evaluation]))
+
+
+def _kept(folder: str, number: int) -> str:
+    return os.path.join(folder, f"span-{number}", _STATISTICS)
 
 
 def write_report(

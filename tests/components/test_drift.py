@@ -126,9 +126,9 @@ def test_a_span_like_the_one_before_passes_and_is_kept(tmp_path, window, spans):
     both = window(plain=1, alike=10)
     data_validation.check_spans(both, both, LIMITS, accepted, report)
     assert drift.describe(report).startswith("span 10 against span 1: format 0.00, label 0.00, size 0.")
-    number, kept = drift.newest_before(accepted, 11)
-    assert number == 10 and kept == spans["alike"]
-    assert drift.newest_before(accepted, 10)[0] == 1 and drift.newest_before(accepted, 1) is None
+    assert drift.accepted(accepted) == [1, 10]
+    assert drift.read(accepted, 10) == (spans["alike"], spans["alike"])
+    data_validation.check_spans(both, both, dict.fromkeys(LIMITS, 1e-6), accepted, report)  # has passed
 
 
 def test_a_span_alone_is_compared_with_the_newest_that_has_passed(tmp_path, window, caplog):
@@ -161,7 +161,63 @@ def test_a_refused_span_stays_refused_while_it_is_in_the_window(tmp_path, window
         check(plain=1, large=2)
     with pytest.raises(DataError, match=r"span 2 differs from span 1 .*; span 3 differs from span 2 "):
         check(large=2, alike=3)
+    assert drift.accepted(accepted) == [1]
     check(plain=1, alike=3)  # span 2 was taken away
+
+
+def test_skew_is_looked_for_until_a_span_has_passed(tmp_path, window):
+    accepted = str(tmp_path / "accepted")
+    for later in ({}, {"plain": 5}):
+        with pytest.raises(DataError, match="the train and eval splits of span 4 differ in image/height"):
+            data_validation.check_spans(
+                window(alike=4, **later), window(large=4, **later), LIMITS, accepted, str(tmp_path)
+            )
+        with pytest.raises(DataError, match="span 4 has no evaluation image that can be used"):
+            data_validation.check_spans(
+                window(alike=4, **later), window(**later), LIMITS, accepted, str(tmp_path)
+            )
+    assert drift.accepted(accepted) == []
+
+
+def test_what_is_before_the_first_refused_span_is_kept(tmp_path, window):
+    accepted = str(tmp_path / "accepted")
+
+    def check(**numbers):
+        data_validation.check_spans(window(**numbers), window(**numbers), LIMITS, accepted, str(tmp_path))
+
+    with pytest.raises(DataError, match="span 3 differs from span 2 in image/height"):
+        check(plain=1, alike=2, large=3)
+    assert drift.accepted(accepted) == [1, 2]
+    with pytest.raises(DataError, match=r"span 3 differs from span 2 .*; span 4 differs from span 3 "):
+        check(alike=2, large=3, plain=4)
+    with pytest.raises(DataError, match="span 3 differs from span 2 in image/height"):
+        check(large=3)
+
+
+def test_a_span_that_came_late_or_again_is_compared_as_well(tmp_path, window):
+    accepted = str(tmp_path / "accepted")
+
+    def check(**numbers):
+        data_validation.check_spans(window(**numbers), window(**numbers), LIMITS, accepted, str(tmp_path))
+
+    check(plain=1, alike=5)
+    with pytest.raises(DataError, match="changed: span 3 differs from span 1 in image/height") as late:
+        check(large=3, alike=5)
+    assert "span 5" not in str(late.value), "It has passed."
+    with pytest.raises(DataError, match="changed: span 5 differs from span 1 in image/height"):
+        check(large=5)  # another version
+    with pytest.raises(DataError, match="the train and eval splits of span 5 differ in image/height"):
+        data_validation.check_spans(window(alike=5), window(large=5), LIMITS, accepted, str(tmp_path))
+    check(alike=5)
+
+
+def test_a_newest_span_without_an_image_in_one_split_is_refused(tmp_path, window):
+    """All of its images are in quarantine; the span before it is not the newest."""
+    accepted, both, one = str(tmp_path / "accepted"), window(plain=1, alike=2), window(plain=1)
+    for train, evaluation, split in ((one, both, "training"), (both, one, "evaluation")):
+        with pytest.raises(DataError, match=f"span 2 has no {split} image that can be used: look"):
+            data_validation.check_spans(train, evaluation, LIMITS, accepted, str(tmp_path))
+    assert drift.accepted(accepted) == [1]
 
 
 def test_splits_that_differ_stop_the_run(tmp_path, window):
@@ -172,8 +228,6 @@ def test_splits_that_differ_stop_the_run(tmp_path, window):
         "The data has changed: the train and eval splits of span 1 differ in image/height by 1"
     )
     assert not os.path.exists(accepted)
-    with pytest.raises(DataError, match="Span 1 has no evaluation image"):
-        data_validation.check_spans(window(plain=1), window(plain=0), LIMITS, accepted, str(tmp_path))
 
 
 def _run(root, spans):
@@ -220,9 +274,11 @@ def test_a_pipeline_runs_for_a_new_span_and_stops_for_a_changed_one(tmp_path):
     arrive(1, 16)
     assert _run(tmp_path, 1) == [1, 1]
     assert _run(tmp_path, 1) == [1, 1]
-    assert len(glob.glob(f"{tmp_path}/out/spans/*/span-1/FeatureStats.pb")) == 1
+    [kept] = glob.glob(f"{tmp_path}/out/spans/*/span-1/FeatureStats.pb")
+    written = os.stat(kept).st_mtime_ns
     arrive(2, 16)
     assert _run(tmp_path, 2) == [2, 2]
+    assert os.stat(kept).st_mtime_ns == written, "Measured again in another window, it is the same span."
     arrive(3, 24)
     with pytest.raises(DataError, match="span 3 differs from span 2 in image/height by 1 "):
         _run(tmp_path, 1)
