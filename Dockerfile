@@ -1,4 +1,4 @@
-# One image for Kubeflow's steps, Beam's workers and Airflow's tasks (docs/kubeflow.md, "The image").
+# One image for Kubeflow's steps and Beam's workers (docs/kubeflow.md, "The image").
 #   docker build -t REGISTRY/resnet-tfx:VERSION .
 #   docker build -t REGISTRY/resnet-tfx:VERSION-gpu --build-arg SET=gpu .
 ARG PYTHON=python:3.11-slim-bookworm
@@ -10,7 +10,7 @@ FROM ${BEAM} AS beam
 
 # hadolint ignore=DL3006
 FROM ${PYTHON} AS build
-# The lock: base, gpu, airflow or kubeflow.
+# The lock: base, gpu or kubeflow.
 ARG SET=base
 WORKDIR /build
 # A few of TFX's libraries come as source alone.
@@ -43,5 +43,5 @@ ENV PATH=/opt/resnet-tfx/bin:$PATH \
     TF_FORCE_GPU_ALLOW_GROWTH=true
 USER 1000
 WORKDIR /home/resnet
-# Beam's runners give arguments alone; Kubeflow and Airflow say their own command.
+# Beam's runners give arguments alone; Kubeflow says its own command.
 ENTRYPOINT ["/opt/apache/beam/boot"]

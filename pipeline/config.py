@@ -85,13 +85,13 @@ class Data:
     # A source that grows: with {SPAN} in `source` (such as /data/flowers/span-{SPAN}) the newest `spans`
     # spans are one data set, a rolling window.
     spans: int = 1
-    # Most that the newest span may differ from the one before it: of labels and formats the largest
+    # Most that a span may differ from the one before it: of labels and formats the largest
     # difference of a value's share (L-infinity), of heights and widths the Jensen-Shannon divergence,
     # 0..1 both; 1 asks nothing.
     max_label_drift: float = 0.3
     max_size_drift: float = 0.4
     max_format_drift: float = 0.3
-    # The same between the newest span's train and eval splits, for all three.
+    # The same between a span's train and eval splits, for all three.
     max_skew: float = 0.6
 
 
