@@ -21,7 +21,7 @@ from typing import Any
 
 from models import settings
 from models.settings import Model, Train, Transform, Tune
-from pipeline import graph
+from pipeline import cron, graph
 
 __all__ = [
     "Beam",
@@ -234,8 +234,11 @@ class Config:
         """
         kinds = ("digits", "ilsvrc", "folder", "tfds")
         _one_of("data.kind", self.data.kind, kinds)
-        if not self.name or "/" in self.name:
-            raise ConfigError(f"name={self.name!r}: must be a word that can name a folder.")
+        if not re.fullmatch(r"[\w.-]+", self.name) or self.name in (".", ".."):
+            raise ConfigError(
+                f"name={self.name!r}: must be letters, digits, '_', '-' and '.', because a folder and a DAG "
+                "have this name."
+            )
         if "://" in self.root:
             raise ConfigError(
                 f"root={self.root}: must be a folder of this machine, for its metadata and logs; "
@@ -314,11 +317,10 @@ def _check_metadata(metadata: Metadata) -> None:
 
 
 def _check_schedule(schedule: Schedule) -> None:
-    if not re.fullmatch(r"[\d*/,\-]+( [\dA-Za-z*/,\-]+){4}", schedule.cron):
-        raise ConfigError(
-            f"schedule.cron={schedule.cron!r}: must have five fields (minute, hour, day of month, month, "
-            "day of week), such as '0 3 * * 0'."
-        )
+    try:
+        cron.check(schedule.cron)
+    except ValueError as error:
+        raise ConfigError(f"schedule.cron={schedule.cron!r} {error}") from None
     try:
         datetime.date.fromisoformat(schedule.start)
     except ValueError:

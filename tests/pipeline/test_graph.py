@@ -109,6 +109,10 @@ def test_a_whole_number_is_a_number():
     [
         (["no_cache=Trainr"], "no_cache=Trainr: must name nodes of this pipeline: ExampleGen, "),
         (["schedule.cron=weekly"], "must have five fields"),
+        (["name=my flowers"], "name='my flowers': must be letters, digits"),
+        (["name=a/b"], "name='a/b': must be letters, digits"),
+        (["name=.."], "name='..': must be letters, digits"),
+        (["name="], "name='': must be letters, digits"),
         (["schedule.start=yesterday"], "schedule.start=yesterday: must be a day such as"),
         (["schedule.retries=-1"], "schedule.retries=-1: must be 0 or more"),
         (["metadata.kind=oracle"], "metadata.kind=oracle: must be one of sqlite, mysql, postgresql"),
