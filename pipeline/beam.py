@@ -68,7 +68,7 @@ def _job_server(beam: Beam, jar_option: str) -> list[str]:
         return []
     return [
         f"--job_endpoint={beam.job_server}"
-        if _address(beam.job_server)
+        if is_address(beam.job_server)
         else f"{jar_option}={beam.job_server}"
     ]
 
@@ -124,7 +124,7 @@ def _check_cluster(beam: Beam) -> None:
         raise ConfigError(f"beam.master is empty: {beam.runner} needs its address, such as {example}.")
     if beam.runner == "spark" and not re.fullmatch(r"local(\[.+\])?|spark://.+|yarn|k8s://.+", beam.master):
         raise ConfigError(f"beam.master={beam.master}: must be a Spark master, such as {example}.")
-    if beam.runner == "flink" and not (beam.master in ("[local]", "[auto]") or _address(beam.master)):
+    if beam.runner == "flink" and not (beam.master in ("[local]", "[auto]") or is_address(beam.master)):
         raise ConfigError(
             f"beam.master={beam.master}: must be Flink's HOST:PORT, such as {example}, or [local]."
         )
@@ -145,17 +145,20 @@ def _check_cluster(beam: Beam) -> None:
 
 
 def _check_job_server(beam: Beam) -> None:
-    if _address(beam.job_server):
+    if is_address(beam.job_server):
         return
     if beam.job_server and "://" not in beam.job_server and not os.path.isfile(beam.job_server):
         raise ConfigError(
             f"beam.job_server={beam.job_server}: there is no such jar; name Beam's job server for "
             f"{beam.runner}, HOST:PORT of one that runs, or leave it out and Beam downloads it."
         )
-    if not shutil.which("java"):
+    # Beam looks in this order, and nowhere else.
+    home = os.environ.get("JAVA_HOME")
+    if not shutil.which(os.path.join(home, "bin", "java") if home else "java"):
         raise ConfigError(
-            f"beam.runner={beam.runner}: java is not on the PATH, and Beam's job server needs it; install "
-            "Java 17, or name a job server that runs with --set beam.job_server=HOST:PORT."
+            f"beam.runner={beam.runner}: java is not {f'in JAVA_HOME={home}' if home else 'on the PATH'}, and "
+            "Beam's job server needs it; install Java 17, or name a job server that runs with --set "
+            "beam.job_server=HOST:PORT."
         )
 
 
@@ -165,7 +168,7 @@ def _check_environment(beam: Beam) -> None:
         "loopback": not value,
         "docker": bool(value),
         "process": bool(value),
-        "external": bool(_address(value)),
+        "external": is_address(value),
     }
     if not right.get(kind):
         raise ConfigError(f"beam.environment={beam.environment}: must be {_ENVIRONMENTS}.")
@@ -201,20 +204,25 @@ def _check_dataflow(beam: Beam) -> None:
 
 def _check_shared(config: Config, who: str) -> None:
     """Every path that a Beam job reads or writes must be one that other machines see."""
-    source = config.root if config.data.kind == "digits" else config.data.source
+    # An empty one is TFDS's own folder.
+    source = config.data.source or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if config.data.kind == "digits":
+        source = config.root
     mend = "name a bucket (gs://BUCKET/FOLDER)"
     if config.beam.runner != "dataflow":
         mend += ", or say --set beam.shared_paths=true if every machine has this folder"
     for name, path in (("artifacts", config.artifacts or config.root), ("data.source", source)):
-        if path and "://" not in path:
+        if "://" not in path:
             raise ConfigError(f"{name}={path}: a folder of this machine, which {who} cannot read; {mend}.")
 
 
-def _address(text: str) -> bool:
+def is_address(text: str) -> bool:
     """Whether this is HOST:PORT, with or without http(s)."""
     return bool(re.fullmatch(r"(https?://)?[\w.\-]+:\d+/?", text))
 
 
 def _is_local(master: str) -> bool:
+    if re.fullmatch(r"local(\[.+\])?|\[local\]|\[auto\]", master):
+        return True
     host = re.sub(r"^(https?|spark)://", "", master).rsplit(":", 1)[0]
-    return host in ("[local]", "[auto]", "localhost", "127.0.0.1") or master.startswith("local")
+    return host in ("localhost", "127.0.0.1")

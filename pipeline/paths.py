@@ -1,10 +1,11 @@
-"""Where a run writes: everything below `<root>/<name>`."""
+"""Where a run writes, everything below `<root>/<name>`, and what else it names on disks and in buckets."""
 
 from __future__ import annotations
 
 import os
 
-from pipeline.config import Config
+from pipeline import beam
+from pipeline.config import Config, from_dict, to_dict
 
 
 class Paths:
@@ -29,6 +30,35 @@ class Paths:
         self.serving = _absolute(
             config.serve.directory or os.path.join(shared, "serving", config.serve.model_name)
         )
+
+
+def settings(config: Config) -> dict[str, tuple[str, ...]]:
+    """Settings that name files or folders, with what they name; those that name none are left out."""
+    own_schema = config.data.schema not in ("curated", "infer")
+    jar = not beam.is_address(config.beam.job_server)
+    found = {
+        "root": (config.root,),
+        "artifacts": (config.artifacts,),
+        "data.source": (config.data.source,),
+        "data.schema": (config.data.schema if own_schema else "",),
+        "model.ensemble": config.model.ensemble,
+        "train.init_from": (config.train.init_from,),
+        "train.checkpoint_dir": (config.train.checkpoint_dir,),
+        "serve.directory": (config.serve.directory,),
+        "beam.job_server": (config.beam.job_server if jar else "",),
+    }
+    return {name: places for name, places in found.items() if any(places)}
+
+
+def absolute(config: Config) -> Config:
+    """The configuration with paths that hold in every working folder."""
+    tree = to_dict(config)
+    for name, places in settings(config).items():
+        *section, field = name.split(".")
+        at = tree[section[0]] if section else tree
+        whole = [_absolute(place) for place in places]
+        at[field] = whole if isinstance(at[field], list) else whole[0]
+    return from_dict(tree)
 
 
 def _absolute(path: str) -> str:

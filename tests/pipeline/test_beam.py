@@ -110,6 +110,8 @@ def test_flink_versions_are_those_of_the_installed_beam():
         ((*FLINK, "retries=-1"), "0 or more"),
         ((*FLINK, "master=flink.example:8081", "shared_paths=true"), "cannot reach this process"),
         ((*FLINK, "master=flink.example:8081", "environment=docker:me/it"), "beam.shared_paths=true"),
+        ((*FLINK, "master=local-flink.example:8081", "environment=docker:me/it"), "beam.shared_paths=true"),
+        ((*FLINK, "master=localhost.example:8081"), "cannot reach this process"),
         (("runner=dataflow",), "beam.project is empty"),
         ((*DATAFLOW, "temp_location=/tmp"), "gs://BUCKET/FOLDER"),
         (DATAFLOW, "Dataflow's workers cannot read"),
@@ -127,10 +129,17 @@ def test_java_is_asked_for_before_anything_starts(tmp_path, monkeypatch):
     jar.write_bytes(b"")
     java = tmp_path / "java"
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
     with pytest.raises(ConfigError, match="java is not on the PATH"):
         config(*FLINK, f"job_server={jar}").check()
     java.write_text("#!/bin/sh\n")
     java.chmod(java.stat().st_mode | stat.S_IXUSR)
+    config(*FLINK, f"job_server={jar}").check()
+    # Beam takes no other than the one of JAVA_HOME.
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
+    with pytest.raises(ConfigError, match=f"java is not in JAVA_HOME={tmp_path}/jdk,"):
+        config(*FLINK, f"job_server={jar}").check()
+    os.renames(java, tmp_path / "jdk" / "bin" / "java")
     config(*FLINK, f"job_server={jar}").check()
 
 
@@ -138,6 +147,21 @@ def test_a_bucket_is_fine_for_workers_elsewhere():
     settings = [f"beam.{setting}" for setting in DATAFLOW]
     settings += ["artifacts=gs://bucket/run", "data.kind=ilsvrc", "data.source=gs://bucket/ILSVRC2012"]
     assign(presets.get("imagenet"), settings).check()
+
+
+def test_the_folder_that_tfds_takes_by_itself_is_one_of_this_machine(monkeypatch):
+    settings = [f"beam.{setting}" for setting in DATAFLOW] + ["artifacts=gs://bucket/run"]
+    made = assign(presets.get("cifar10"), settings)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    with pytest.raises(ConfigError, match=r"data\.source=~/tensorflow_datasets: a folder of this machine"):
+        made.check()
+    monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket/tfds")
+    made.check()
+
+
+@pytest.mark.parametrize("master", ["local", "local[2]", "local[*]", "spark://localhost:7077"])
+def test_a_spark_of_this_machine_may_ask_this_process(master):
+    config("runner=spark", f"master={master}", "job_server=localhost:8099").check()
 
 
 def test_checking_imports_neither_beam_nor_tensorflow():
