@@ -76,14 +76,47 @@ def test_stop_ends_the_process_and_what_it_has_started():
     assert gone(pids[0])
 
 
-def test_a_process_dies_with_the_one_that_started_it():
-    inner = "import os, time; print(os.getpid(), flush=True); time.sleep(99)"
+def test_a_command_that_does_not_exist_is_said():
+    with pytest.raises(Failed, match=r"^/nowhere/python cannot be started: No such file or directory\.$"):
+        Child(["/nowhere/python"]).run(lambda line: None)
+
+
+def test_what_a_process_leaves_behind_ends_with_it():
+    code = "import subprocess; print(subprocess.Popen(['sleep', '99']).pid)"
+    said = []
+    Child(python(code)).run(said.append)
+    assert gone(int(said[0]))
+
+
+@pytest.mark.parametrize("group", ["", ", process_group=0"], ids=["one group", "a group of its own"])
+def test_a_process_and_its_own_children_die_with_the_one_that_started_it(group):
+    inner = "import os, subprocess, time\n"
+    inner += f"p = subprocess.Popen(['sleep', '99']{group}); print(os.getpid(), p.pid, flush=True); p.wait()"
     code = "import sys; from pipeline.child_process import Child\n"
     code += f"Child([sys.executable, '-c', {inner!r}]).run(lambda line: print(line, flush=True))"
     parent = subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True)
-    pid = int(parent.stdout.readline())
-    assert alive(pid)
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    assert [alive(pid) for pid in pids] == [True, True]
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
+    assert [gone(pid) for pid in pids] == [True, True]
+
+
+@pytest.mark.parametrize("lives", [True, False], ids=["parent lives", "parent is dead"])
+def test_a_process_that_asks_too_late_to_die_with_its_parent_dies_at_once(lives):
+    """The child says its number and then, when its parent has got another one or not, whether it lives."""
+    code = "import os, sys, time; from pipeline.child_process import die_with_parent\n"
+    code += "parent = os.getpid()\nif os.fork():\n    sys.stdin.readline(); sys.exit()\n"
+    code += "print(os.getpid(), flush=True)\n"
+    code += f"while (os.getppid() == parent) != {lives}: time.sleep(0.01)\n"
+    code += "die_with_parent(); print('lives', flush=True)"
+    parent = subprocess.Popen(
+        python(code), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    pid = int(parent.stdout.readline())
+    if not lives:
+        parent.kill()
+    assert parent.stdout.readline() == ("lives\n" if lives else "")
+    parent.communicate()
     assert gone(pid)
