@@ -20,21 +20,24 @@ import json
 import os
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import airflow
+from airflow.configuration import get_airflow_home
 from airflow.exceptions import AirflowException
 from airflow.models.baseoperator import BaseOperator
 
-from pipeline import graph, presets
+import pipeline
+from pipeline import graph, paths, presets
 from pipeline.child_process import Child, Failed, die_with_parent
 from pipeline.config import Config, ConfigError, from_dict, read, to_dict
-from pipeline.paths import Paths
 
 PLAN = "Plan"
-_PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# Not this file's folder: it may be a copy in the DAG folder.
+_PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(pipeline.__file__)))
 # A task that Airflow gave up while its scheduler was away takes some seconds to end.
 _PATIENCE = 60.0
 
@@ -46,18 +49,13 @@ def dag(path: str) -> airflow.DAG:
       ConfigError: the configuration is wrong, or has a path that depends on the working folder.
     """
     config = read(path)
-    places = {
-        "root": config.root,
-        "artifacts": config.artifacts,
-        "data.source": config.data.source,
-        "serve.directory": config.serve.directory,
-    }
-    for name, place in places.items():
-        if place and "://" not in place and not os.path.isabs(os.path.expanduser(place)):
-            raise ConfigError(
-                f"{name}={place} in {path}: must be absolute, because Airflow's processes have "
-                "working folders of their own."
-            )
+    for name, places in paths.settings(config).items():
+        for place in places:
+            if "://" not in place and not os.path.isabs(os.path.expanduser(place)):
+                raise ConfigError(
+                    f"{name}={place} in {path}: must be absolute, because Airflow's processes have "
+                    "working folders of their own."
+                )
     return _dag(config)
 
 
@@ -112,7 +110,7 @@ class Step(BaseOperator):
         """Runs `python -m pipeline.node ...`; raises AirflowException with its reason."""
         # Airflow's own supervisor of this task is its parent: without it nobody hears how the task ends.
         die_with_parent()
-        _wait_for_lock(Paths(from_dict(self.settings)).lock, _PATIENCE)
+        _wait_for_lock(paths.Paths(from_dict(self.settings)).lock, _PATIENCE)
         self._child = Child([_python(), "-m", "pipeline.node", *arguments])
         try:
             self._child.run(self.log.info)
@@ -121,7 +119,7 @@ class Step(BaseOperator):
 
     def folder(self, context: Mapping[str, Any]) -> str:
         """Where the run's configuration and graph are; every task and every retry finds the same."""
-        home = Paths(from_dict(self.settings)).home
+        home = paths.Paths(from_dict(self.settings)).home
         return os.path.join(home, "airflow", quote(context["run_id"], safe=""))
 
 
@@ -138,9 +136,9 @@ class Plan(Step):
         with open(f"{path}.tmp", "w") as file:
             json.dump(self.settings, file, indent=2)
         os.replace(f"{path}.tmp", path)
-        # A run that is cleared looks again: under its old name ML Metadata would answer what it did before.
-        tries = context["ti"].try_number
-        name = context["run_id"] + (f".{tries}" if tries > 1 else "")
+        # Never used before: under an old name ML Metadata would answer what it did then, and a new database
+        # of Airflow gives old names again. The nodes read it in the graph.
+        name = f"{context['run_id']}.{uuid.uuid4().hex[:8]}"
         self.work("compile", "--config", path, "--ir", _ir(folder), "--run-id", name)
 
 
@@ -180,7 +178,16 @@ def _default() -> airflow.DAG:
     if path := os.environ.get("RESNET_TFX_CONFIG"):
         return dag(path)
     digits = presets.get("digits")
-    return _dag(dataclasses.replace(digits, root=os.path.abspath(digits.root)))
+    return _dag(dataclasses.replace(digits, root=os.path.join(get_airflow_home(), digits.root)))
 
 
-DAG = _default()
+def __getattr__(name: str) -> airflow.DAG:
+    """Makes `DAG` when it is asked for: who imports `dag` alone has configurations of his own."""
+    if name != "DAG":
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return globals().setdefault("DAG", _default())
+
+
+if __name__ != "pipeline.airflow_runner":
+    # Airflow, which reads this file in its DAG folder under another name, sees what is there already.
+    DAG = _default()

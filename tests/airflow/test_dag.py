@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 
 import pytest
@@ -28,6 +30,24 @@ print(json.dumps({
     "delay": {task.retry_delay.total_seconds() for task in DAG.tasks}.pop(),
     "timeout": {task.execution_timeout.total_seconds() for task in DAG.tasks}.pop(),
 }))
+"""
+
+
+# Prints the DAG and the errors that Airflow finds in the folder of DAGs.
+FIND = """
+import json
+from airflow.models import DagBag
+found = DagBag()
+print(json.dumps({
+    "dags": {name: dag.get_task("Plan").settings["root"] for name, dag in found.dags.items()},
+    "errors": list(found.import_errors.values()),
+}))
+"""
+# Plans the same run twice.
+PLAN = """
+from pipeline.airflow_runner import DAG
+for _ in range(2):
+    DAG.get_task("Plan").execute({"run_id": "scheduled__2026-02-03T04:30:00+00:00"})
 """
 
 
@@ -92,6 +112,7 @@ def test_a_wrong_configuration_is_one_readable_sentence_in_airflow(tmp_path, env
     cases = {
         "wrong": (["train.epochs=0", f"root={tmp_path}/runs"], "train.epochs=0: must be 1 or more"),
         "relative": (["root=runs"], "root=runs in "),
+        "weights": (["train.init_from=w.pth", f"root={tmp_path}/runs"], "train.init_from=w.pth in "),
     }
     for name, (settings, _) in cases.items():
         _, path = store(tmp_path / f"{name}.json", *settings)
@@ -120,3 +141,52 @@ def test_a_wrong_configuration_is_one_readable_sentence_in_airflow(tmp_path, env
     for name, (_, sentence) in cases.items():
         assert sentence in errors[f"{name}.py"]
         assert len(errors[f"{name}.py"].splitlines()) == 1
+
+
+def find(environment, **variables):
+    done = subprocess.run(
+        [PYTHON, "-c", FIND],
+        env={**environment, "PYTHONPATH": ROOT, **variables},
+        cwd=environment["AIRFLOW__CORE__DAGS_FOLDER"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_airflow_finds_the_dag_in_the_file_itself(tmp_path, environment):
+    os.makedirs(tmp_path / "dags")
+    shutil.copy(os.path.join(ROOT, "pipeline", "airflow_runner.py"), tmp_path / "dags" / "ours.py")
+    # Nobody's working folder: the file is read by several processes.
+    runs = os.path.join(environment["AIRFLOW_HOME"], "runs")
+    assert find(environment) == {"dags": {"resnet-digits": runs}, "errors": []}
+    _, path = store(tmp_path / "c.json", f"root={tmp_path}/mine", "name=mine")
+    assert find(environment, RESNET_TFX_CONFIG=path) == {"dags": {"mine": f"{tmp_path}/mine"}, "errors": []}
+
+
+def test_a_file_with_its_own_configuration_asks_for_no_other(tmp_path, environment):
+    os.makedirs(tmp_path / "dags")
+    _, path = store(tmp_path / "c.json", f"root={tmp_path}/mine", "name=mine")
+    text = f"from pipeline.airflow_runner import dag\n\nDAG = dag({path!r})\n"
+    (tmp_path / "dags" / "mine.py").write_text(text)
+    found = find(environment, RESNET_TFX_CONFIG="/nowhere.json")
+    assert found == {"dags": {"mine": f"{tmp_path}/mine"}, "errors": []}
+
+
+def test_a_run_has_a_name_in_ml_metadata_that_no_other_had(tmp_path, environment):
+    """Another database of Airflow begins with the names of the first."""
+    _, path = store(tmp_path / "c.json", f"root={tmp_path}/runs")
+    interpreter, seen = tmp_path / "python", tmp_path / "seen"
+    interpreter.write_text(f'#!/bin/sh\necho "$@" >> {seen}\n')
+    interpreter.chmod(0o755)
+    subprocess.run(
+        [PYTHON, "-c", PLAN],
+        env={**environment, "RESNET_TFX_CONFIG": path, "RESNET_TFX_PYTHON": str(interpreter)},
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    names = [line.split("--run-id ")[1] for line in seen.read_text().splitlines()]
+    assert len(set(names)) == 2
+    assert all(re.fullmatch(r"scheduled__2026-02-03T04:30:00\+00:00\.[0-9a-f]{8}", n) for n in names)
