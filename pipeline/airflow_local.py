@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
+import fcntl
 import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline import options
-from pipeline.child_process import die_with_parent, end_group
+from pipeline import child_process, options, paths
+from pipeline.airflow_follow import Follow
+from pipeline.child_process import Failed
 from pipeline.config import Config, ConfigError, to_dict
-
-_MARKS = {"success": "✓", "failed": "✗", "upstream_failed": "-", "up_for_retry": "↻"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,47 +38,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", default="runs/airflow", metavar="FOLDER", help="of Airflow's own files")
     parser.add_argument("--port", type=int, default=8080, help="of the web page; 0 starts none")
     args = parser.parse_args(argv)
-    home = os.path.abspath(args.home)
-    try:
-        config = absolute(options.resolve(args))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
-    os.environ.update(environment(home) | os.environ)
+    home = os.path.abspath(os.path.expanduser(args.home))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup asks to go on when the terminal is gone.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupted)
+    os.environ.update(environment(home) | os.environ | {"AIRFLOW_HOME": home})
     # The scheduler calls `airflow`.
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    register(config, home)
     try:
+        config = paths.absolute(options.resolve(args))
+        if args.port:
+            _check_port(args.port)
+        _claim(config, home)
         _serve(config, home, args.port)
     except KeyboardInterrupt:
         print("Stopped. The same command goes on where it was.", flush=True)
-    except ConfigError as error:
+    except (ConfigError, Failed) as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ConfigError) else 1
     return 0
 
 
 def _interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
-
-
-def absolute(config: Config) -> Config:
-    """The configuration with paths that hold in every working folder."""
-    data = dataclasses.replace(config.data, source=_absolute(config.data.source))
-    serve = dataclasses.replace(config.serve, directory=_absolute(config.serve.directory))
-    return dataclasses.replace(
-        config,
-        root=_absolute(config.root),
-        artifacts=_absolute(config.artifacts),
-        data=data,
-        serve=serve,
-    )
-
-
-def _absolute(path: str) -> str:
-    return path if not path or "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 def environment(home: str) -> dict[str, str]:
@@ -88,6 +72,8 @@ def environment(home: str) -> dict[str, str]:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
         "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor" if database.startswith("sqlite") else "LocalExecutor",
         "AIRFLOW__CORE__DAGS_FOLDER": os.path.join(home, "dags"),
+        # Tasks of all pipelines at once; the LocalExecutor starts so many processes.
+        "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         # The sentence of the error, not where it was raised.
@@ -96,8 +82,7 @@ def environment(home: str) -> dict[str, str]:
         # How soon after a crash its tasks are given to the next scheduler: at most the sum of these two.
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "30",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
-        # A task that was given away ends its process this soon; one without a sign of life has failed.
-        "AIRFLOW__SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "5",
+        # A task without a sign of life has failed; it gives one every five seconds.
         "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "60",
         "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
         "AIRFLOW__WEBSERVER__WORKERS": "1",
@@ -107,137 +92,137 @@ def environment(home: str) -> dict[str, str]:
     }
 
 
-def register(config: Config, home: str) -> None:
+def _check_port(port: int) -> None:
+    """Raises ConfigError where the web page cannot be."""
+    with socket.socket() as probe:
+        # As the web server does: a port that was left a moment ago is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_host(), port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", error)
+            raise ConfigError(
+                f"Port {port} of {_host()} is taken or not allowed ({reason}): choose another with "
+                "--port=PORT (0: no web page), or stop what uses it."
+            ) from None
+
+
+def _host() -> str:
+    return os.environ["AIRFLOW__WEBSERVER__WEB_SERVER_HOST"]
+
+
+def _claim(config: Config, home: str) -> None:
+    """Locks the folder of Airflow's files as long as this process lives, and registers the pipeline there.
+
+    Raises:
+      ConfigError: another Airflow runs there, or it cannot be written.
+    """
+    try:
+        os.makedirs(home, exist_ok=True)
+        lock = os.open(os.path.join(home, "lock"), os.O_CREAT | os.O_RDWR)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _register(config, home)
+    except BlockingIOError:
+        raise ConfigError(
+            f"--home={home}: another Airflow runs there; stop it first, or name another folder with "
+            "--home=FOLDER."
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"--home={home}: {error.filename} cannot be written ({error.strerror}); name another folder with "
+            "--home=FOLDER."
+        ) from None
+
+
+def _register(config: Config, home: str) -> None:
     """Writes the configuration and the file that makes its DAG."""
-    _write(os.path.join(home, "configs", f"{config.name}.json"), json.dumps(to_dict(config), indent=2))
     path = os.path.join(home, "configs", f"{config.name}.json")
-    text = f"from pipeline.airflow_runner import dag\n\nDAG = dag({path!r})\n"
-    _write(os.path.join(home, "dags", f"{config.name}.py"), text)
+    _write(path, json.dumps(to_dict(config), indent=2))
+    _write(_dag_file(config), f"from pipeline.airflow_runner import dag\n\nDAG = dag({path!r})\n")
 
 
-def _write(path: str, text: str) -> None:
+def _dag_file(config: Config) -> str:
+    return os.path.join(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], f"{config.name}.py")
+
+
+def _write(path: str, text: str, mode: int = 0o666) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(f"{path}.tmp", "w") as file:
+    with open(os.open(f"{path}.tmp", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode), "w") as file:
         file.write(text)
     os.replace(f"{path}.tmp", path)
 
 
 def _serve(config: Config, home: str, port: int) -> None:
+    """Runs until the scheduler ends.
+
+    Raises:
+      Failed: it has ended, or could not start.
+    """
     print(f"Airflow for {config.name}, cron {config.schedule.cron} (UTC). Its files: {home}", flush=True)
-    _airflow(home, "db", "migrate")
+    _module(home, "airflow", "db", "migrate")
+    follow = Follow(config.name, _dag_file(config))
     with contextlib.ExitStack() as stack:
-        parts = {"scheduler": stack.enter_context(_part(home, "scheduler", "--skip-serve-logs"))}
-        if port:
-            parts["webserver"] = stack.enter_context(_part(home, "webserver", "--port", str(port)))
-            print(f"Web page: http://127.0.0.1:{port}  user admin, password {_password(home)}", flush=True)
+        page = stack.enter_context(_web_page(home, port)) if port else None
+        scheduler = stack.enter_context(_part(home, "scheduler", "--skip-serve-logs"))
         print("Ctrl-C stops it.", flush=True)
-        follow = Follow(config.name)
-        while not (ended := [name for name, part in parts.items() if part.poll() is not None]):
+        while scheduler.poll() is None:
             for line in follow.changes():
                 print(line, flush=True)
+            if page and page.poll() is not None:
+                print(f"The web page has ended, the rest goes on: see {_log(home, 'webserver')}.", flush=True)
+                page = None
             time.sleep(2)
-    raise ConfigError(f"Airflow's {ended[0]} has ended: see {_log(home, ended[0])}.")
+    raise Failed(f"Airflow's scheduler has ended: see {_log(home, 'scheduler')}.")
 
 
 def _log(home: str, name: str) -> str:
     return os.path.join(home, "logs", f"{name}.log")
 
 
-def _airflow(home: str, *arguments: str) -> None:
-    """One of Airflow's commands, quietly.
+def _module(home: str, *arguments: str, typed: str = "") -> None:
+    """Runs a module of Airflow's environment to its end, quietly.
 
     Raises:
-      ConfigError: it failed.
+      Failed: it failed.
     """
     os.makedirs(os.path.join(home, "logs"), exist_ok=True)
     with open(_log(home, "setup"), "a") as log:
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow", *arguments], stdout=log, stderr=log, check=False
-        )
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(command, input=typed, text=True, stdout=log, stderr=log, check=False)
     if done.returncode:
-        raise ConfigError(f"airflow {' '.join(arguments[:2])} failed: see {_log(home, 'setup')}.")
+        raise Failed(f"{' '.join(arguments)} failed: see {_log(home, 'setup')}.")
+
+
+@contextlib.contextmanager
+def _web_page(home: str, port: int) -> Iterator[subprocess.Popen]:
+    print(f"Web page: http://{_host()}:{port}  user admin, password {_password(home)}", flush=True)
+    # Its usual place outlives a crash, and the number in it may be another process's by then.
+    with tempfile.TemporaryDirectory() as folder:
+        pid = os.path.join(folder, "webserver.pid")
+        with _part(home, "webserver", "--port", str(port), "--pid", pid) as part:
+            yield part
 
 
 def _password(home: str) -> str:
-    """Of the user admin, which is made once."""
+    """Of the user admin: what the file says, also where the database is another or the person changed it."""
     path = os.path.join(home, "password")
     if not os.path.exists(path):
-        word = secrets.token_urlsafe(12)
-        person = [
-            "--username",
-            "admin",
-            "--firstname",
-            "Local",
-            "--lastname",
-            "Admin",
-            "--email",
-            "admin@localhost",
-        ]
-        _airflow(home, "users", "create", "--role", "Admin", *person, "--password", word)
-        with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
-            file.write(word)
+        _write(path, secrets.token_urlsafe(12), 0o600)
     with open(path) as file:
-        return file.read()
+        word = file.read().strip()
+    _module(home, "pipeline.airflow_user", typed=word)
+    return word
 
 
 @contextlib.contextmanager
 def _part(home: str, *arguments: str) -> Iterator[subprocess.Popen]:
-    """A part of Airflow that runs beside this process and is stopped with it."""
+    """A part of Airflow that runs beside this process and is stopped with it, with all its tasks."""
     with open(_log(home, arguments[0]), "a") as log:
-        part = subprocess.Popen(
-            [sys.executable, "-m", "airflow", *arguments],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
+        part = child_process.start([sys.executable, "-m", "airflow", *arguments], stdout=log, stderr=log)
     try:
         yield part
     finally:
-        # A task that runs dies with its supervisor, and its process with it.
-        end_group(part, 10)
-
-
-class Follow:
-    """What happens to the tasks and runs of a DAG.
-
-    Args:
-      dag_id: its name.
-    """
-
-    def __init__(self, dag_id: str) -> None:
-        self._dag_id = dag_id
-        self._seen = {key: state for key, state, _ in self._states()}
-
-    def changes(self) -> list[str]:
-        """A line for every task and run whose state is another than at the last call."""
-        states = self._states()
-        lines = [
-            _line(*key, state, seconds)
-            for key, state, seconds in states
-            if self._seen.get(key) != state and (not key[1] or state in _MARKS)
-        ]
-        self._seen = {key: state for key, state, _ in states}
-        return lines
-
-    def _states(self) -> list[tuple[tuple[str, str], str, float]]:
-        # Only now: it reads its settings when it is imported.
-        from airflow.models import DagRun, TaskInstance
-        from airflow.utils.session import create_session
-
-        with create_session() as session:
-            tasks = session.query(TaskInstance).filter_by(dag_id=self._dag_id)
-            runs = session.query(DagRun).filter_by(dag_id=self._dag_id)
-            return [((t.run_id, t.task_id), t.state or "", t.duration or 0.0) for t in tasks] + [
-                ((r.run_id, ""), r.state, 0.0) for r in runs
-            ]
-
-
-def _line(run: str, task: str, state: str, seconds: float) -> str:
-    clock = time.strftime("%H:%M:%S")
-    if not task:
-        return f"{clock}  {run}: {state}"
-    return f"{clock}    {_MARKS[state]} {task:<18} {seconds:7.1f} s  {state}"
+        child_process.end(part, 10)
 
 
 if __name__ == "__main__":

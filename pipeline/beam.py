@@ -155,10 +155,10 @@ def _check_job_server(beam: Beam) -> None:
     # Beam looks in this order, and nowhere else.
     home = os.environ.get("JAVA_HOME")
     if not shutil.which(os.path.join(home, "bin", "java") if home else "java"):
+        where = f"in JAVA_HOME={home}" if home else "on the PATH"
         raise ConfigError(
-            f"beam.runner={beam.runner}: java is not {f'in JAVA_HOME={home}' if home else 'on the PATH'}, and "
-            "Beam's job server needs it; install Java 17, or name a job server that runs with --set "
-            "beam.job_server=HOST:PORT."
+            f"beam.runner={beam.runner}: java is not {where}, and Beam's job server needs it; install "
+            "Java 17, or name a job server that runs with --set beam.job_server=HOST:PORT."
         )
 
 

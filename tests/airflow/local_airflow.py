@@ -35,28 +35,32 @@ QUICK = [
 
 
 class Airflow:
-    """`make airflow` without its web page, in a folder.
+    """`make airflow` in a folder.
 
     Args:
       folder: for everything that it writes.
       settings: `section.field=value`, added to QUICK.
+      port: of the web page; 0 starts none.
     """
 
-    def __init__(self, folder, *settings):
+    def __init__(self, folder, *settings, port=0):
         self.folder = str(folder)
+        self.port = port
         self.serving = os.path.join(self.folder, "runs", NAME, "serving", "resnet")
         self.database = os.path.join(self.folder, "home", "airflow.db")
         self._settings = [*QUICK, f"root={self.folder}/runs", *settings]
 
-    def start(self, *settings):
-        """Starts it; returns the process, which leads a group of its own."""
-        sets = [part for s in [*self._settings, *settings] for part in ("--set", s)]
+    def command(self):
+        """Program and arguments."""
+        sets = [part for setting in self._settings for part in ("--set", setting)]
+        home, port = os.path.join(self.folder, "home"), str(self.port)
+        return [PYTHON, "-m", "pipeline.airflow_local", "--home", home, "--port", port, *sets]
+
+    def start(self):
+        """Starts it; returns the process."""
         self.output = open(os.path.join(self.folder, "output"), "a")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [PYTHON, "-m", "pipeline.airflow_local", "--home", f"{self.folder}/home", "--port", "0", *sets],
-            cwd=self.folder,
-            stdout=self.output,
-            stderr=self.output,
+            self.command(), cwd=self.folder, stdout=self.output, stderr=self.output
         )
         return self.process
 
