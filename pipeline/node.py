@@ -82,8 +82,11 @@ def _in_log(config: Config, name: str, work: Callable[[View], None]) -> None:
 def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
     if config.data.kind != "digits":
         source.check(to_dict(config.data))
-    from pipeline import local_dag
+    from pipeline import local_dag, metadata
 
+    # What no node could do without is missed now, not by the first one.
+    local_dag.prepare(config)
+    metadata.check(config)
     graph = local_dag.compiled(config, run_id)
     os.makedirs(os.path.dirname(os.path.abspath(ir)), exist_ok=True)
     # The graph comes last: its presence says that both are whole.
