@@ -43,8 +43,8 @@ lock: $(STAMP)  ## write the locks anew (LOCKFLAGS=--upgrade takes newer release
 	$(COMPILE) $(LOCKFLAGS) --override .uv/overrides-gpu.txt requirements/gpu.in -o requirements/gpu.lock
 	echo uv | $(COMPILE) $(LOCKFLAGS) - -o requirements/uv.txt
 
-clean:  ## remove what runs wrote and the environment
-	rm -rf runs .venv .uv
+clean:  ## remove what runs wrote and the environments
+	rm -rf runs .venv .venv-airflow .flink .uv
 
 .PHONY: flink
 flink: $(STAMP)  ## start a Flink cluster on this machine (.flink/) and say how to use and stop it

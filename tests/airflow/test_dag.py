@@ -49,6 +49,24 @@ from pipeline.airflow_runner import DAG
 for _ in range(2):
     DAG.get_task("Plan").execute({"run_id": "scheduled__2026-02-03T04:30:00+00:00"})
 """
+# Follows a run whose first task fails; at first there is no database.
+FOLLOW = """
+import datetime, json, subprocess, sys
+from pipeline.airflow_follow import Follow
+follow = Follow("resnet-digits", "file")
+said = [follow.changes()]
+subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+from airflow.utils.session import create_session
+from pipeline.airflow_runner import DAG
+DAG.sync_to_db()
+day = datetime.datetime(2026, 2, 3, tzinfo=datetime.UTC)
+run = DAG.create_dagrun(run_id="one", state="running", execution_date=day, data_interval=(day, day))
+for state in ("running", "failed"):
+    run.get_task_instance("Plan").set_state(state)
+    said.append(follow.changes())
+said += [follow.changes(), Follow("resnet-digits", "file").changes()]
+print(json.dumps(said))
+"""
 
 
 @pytest.fixture
@@ -190,3 +208,13 @@ def test_a_run_has_a_name_in_ml_metadata_that_no_other_had(tmp_path, environment
     names = [line.split("--run-id ")[1] for line in seen.read_text().splitlines()]
     assert len(set(names)) == 2
     assert all(re.fullmatch(r"scheduled__2026-02-03T04:30:00\+00:00\.[0-9a-f]{8}", n) for n in names)
+
+
+def test_changes_are_told_once_and_a_database_that_does_not_answer_is_asked_again(tmp_path, environment):
+    done = subprocess.run([PYTHON, "-c", FOLLOW], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before, running, failed, again, later = json.loads(done.stdout.splitlines()[-1])
+    assert before == again == later == []
+    assert [line.split("  ", 1)[1] for line in running] == ["one: running"]
+    [line] = failed
+    assert re.fullmatch(r"\d\d:\d\d:\d\d    ✗ Plan +\d+\.\d s  failed", line)
