@@ -37,7 +37,7 @@ class Follow:
         except SQLAlchemyError:
             # Locked or starting: what happens meanwhile is found by the next look.
             return []
-        self._since = now - _OVERLAP
+        self._since = max(self._start, now - _OVERLAP)
         lines = [f"{_clock()}  Airflow cannot read {self._file}: {error}" for error in errors - self._errors]
         self._errors |= errors
         for (run, task), state, seconds in rows:

@@ -64,7 +64,8 @@ run = DAG.create_dagrun(run_id="one", state="running", execution_date=day, data_
 for state in ("running", "failed"):
     run.get_task_instance("Plan").set_state(state)
     said.append(follow.changes())
-said += [follow.changes(), Follow("resnet-digits", "file").changes()]
+later = Follow("resnet-digits", "file")
+said += [follow.changes(), later.changes() + later.changes()]
 print(json.dumps(said))
 """
 

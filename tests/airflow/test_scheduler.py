@@ -168,7 +168,7 @@ def all_tries(airflow, run, task):
 def recorded(airflow):
     """Whether ML Metadata knows of a model that was pushed: a Pusher that is COMPLETE (3)."""
     with sqlite3.connect(os.path.join(airflow.folder, "runs", NAME, "metadata.sqlite")) as store:
-        pushers = "FROM Execution JOIN Type ON Type.id = type_id WHERE name LIKE '%Pusher'"
+        pushers = "FROM Execution JOIN Type ON Type.id = type_id WHERE Type.name LIKE '%Pusher'"
         states = [state for (state,) in store.execute(f"SELECT last_known_state {pushers}")]
     assert states
     return 3 in states
