@@ -1,7 +1,8 @@
 """Runs the pipeline on Airflow 2: `DAG` has one task a node of the graph, on the configured schedule.
 
 The file that RESNET_TFX_CONFIG names (as `python -m pipeline.local_runner --print-config` prints it) is the
-configuration, otherwise the preset `digits` is, in AIRFLOW_HOME. For several pipelines a file of the DAG folder each:
+configuration, otherwise the preset `digits` is, in AIRFLOW_HOME. For several pipelines, a file of the DAG
+folder each:
 
     from pipeline.airflow_runner import dag
 

@@ -88,11 +88,11 @@ def test_a_failing_component_is_tried_again_and_then_says_why(airflow):
         log = airflow.log(run, "ExampleGen", attempt)
         assert re.search(r"AirflowException: ExampleGen failed: .*6 of 24.*\(full log: /.*\.log\)", log), log
     assert len(airflow.versions()) == 1
+    airflow.wait(lambda: "✗ ExampleGen" in airflow.seen(), 30, "the line that tells of it")
     assert airflow.stop() == 0
     assert not airflow.processes()
     seen = airflow.seen()
     assert "Traceback" not in seen and "Warning" not in seen
-    assert "✗ ExampleGen" in seen
 
 
 @slow
