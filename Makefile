@@ -21,7 +21,7 @@ demo: $(STAMP)  ## run the whole pipeline on handwritten digits, serve the model
 	@$(PY) -m pipeline.demo
 
 test: lint  ## lint, then every test
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## ruff and mypy
 	$(PY) -m ruff check .
