@@ -1,7 +1,7 @@
 """The four Beam jobs of the pipeline in this process, in two processes, and on a Flink cluster.
 
     python -m benchmarks.beam_runners [--images 500 2000] [--size 224 --depth 18] [--flink]
-    python -m benchmarks.beam_runners --images 2000 --kill task-manager-1      (or: --kill python-worker)
+    python -m benchmarks.beam_runners --images 2000 --kill task-manager      (or: --kill python-worker)
 
 The images are made: 375 x 500 JPEGs of 110 kB, as ImageNet's are on average, half of them for evaluation.
 Every job is TFX's executor with the exec properties of the pipeline's own graph; all runners get the same
@@ -167,7 +167,7 @@ def kill(graph: Graph, name: str, retries: int, cluster: flink_cluster.Cluster) 
 def _kill_after(cluster: flink_cluster.Cluster, staging: str, shards: int, name: str) -> None:
     _wait(lambda: beam_outputs.written(staging) >= shards)
     before = beam_outputs.written(staging)
-    pid = cluster.kill_worker() if name == "python-worker" else cluster.kill(name)
+    pid = cluster.kill_worker() if name == "python-worker" else cluster.kill_task_manager()
     print(f"killed {name} (process {pid}) when {before} shards were written", flush=True)
 
 
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=JOBS)
     parser.add_argument("--two", action="store_true", help="with two processes on this machine")
     parser.add_argument("--flink", action="store_true", help="with the cluster")
-    parser.add_argument("--kill", default="", metavar="NAME", help="task-manager-1, python-worker, ...")
+    parser.add_argument("--kill", default="", choices=["", "task-manager", "python-worker"])
     parser.add_argument("--folder", default=".flink", help="folder of the cluster, for --kill")
     parser.add_argument("--retries", type=int, default=Beam().retries, help="beam.retries of --kill")
     options = parser.parse_args()

@@ -68,7 +68,7 @@ heartbeat.interval: 2000
 heartbeat.timeout: 10000
 restart-strategy.type: {restart}
 restart-strategy.fixed-delay.attempts: 3
-restart-strategy.fixed-delay.delay: 5 s
+restart-strategy.fixed-delay.delay: 25 s
 """
 _LOGGING = """\
 rootLogger.level = INFO
@@ -150,19 +150,23 @@ class Cluster:
         files = sorted((self.folder / "pid").glob("*"))
         return {file.name: int(file.read_text()) for file in files}
 
-    def kill(self, name: str) -> int:
-        """Ends a process without a warning (SIGKILL), as a machine that fails would; returns its id."""
+    def kill_task_manager(self) -> int:
+        """Ends a task manager that works, without a warning (SIGKILL), as a machine that fails would."""
+        listed = (_answer("/taskmanagers") or {}).get("taskmanagers", [])
+        name = next(one["id"] for one in listed if one["freeSlots"] < one["slotsNumber"])
         pid = self.processes()[name]
         os.kill(pid, signal.SIGKILL)
         (self.folder / "pid" / name).unlink()
         return pid
 
     def kill_worker(self) -> int:
-        """The same for one of the Python workers that the pool has started."""
+        """The same for the busiest of the Python workers that the pool has started."""
         pool = self.processes()["python-workers"]
-        # They are children of the pool's threads; older ones may be left from the job before.
         lists = [file.read_text().split() for file in Path(f"/proc/{pool}/task").glob("*/children")]
-        worker = max(int(pid) for pids in lists for pid in pids)
+        before = {int(pid): _ticks(int(pid)) for pids in lists for pid in pids}
+        time.sleep(0.3)
+        # Those of the job before wait for another one.
+        worker = max(before, key=lambda pid: _ticks(pid) - before[pid])
         os.kill(worker, signal.SIGKILL)
         return worker
 
@@ -224,7 +228,8 @@ class Cluster:
         opens = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPEN]
         classes = f"{self._flink}/lib/*" + (f":{self._job_server}" if kind == "TM" else "")
         logging = f"-Dlog4j.configurationFile={self.folder}/conf/log4j.properties"
-        command = ["java", *jvm, *opens, logging, "-cp", classes, _MAIN[kind], *conf, *dynamic]
+        named = ["-D", f"taskmanager.resource-id={name}"] if kind == "TM" else []
+        command = ["java", *jvm, *opens, logging, "-cp", classes, _MAIN[kind], *conf, *dynamic, *named]
         self._spawn(name, command)
 
     def _spawn(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> None:
@@ -245,6 +250,12 @@ def _alive(pid: int) -> bool:
         # A child of this process that has ended stays in the table until it is asked for.
         os.waitpid(pid, os.WNOHANG)
     return os.path.exists(f"/proc/{pid}")
+
+
+def _ticks(pid: int) -> int:
+    """Processor time that a process has used, in clock ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def _listens(address: str) -> bool:

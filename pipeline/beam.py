@@ -18,7 +18,7 @@ RUNNERS = ("direct", "flink", "spark", "dataflow")
 FLINK_VERSIONS = ("1.19", "1.20", "2.0", "2.1", "2.2")
 _ENVIRONMENTS = "loopback, external:HOST:PORT, process:COMMAND or docker:IMAGE"
 # A stage that follows at once takes over the Python workers of the one before, which have TensorFlow loaded.
-_WORKER_MILLIS = 60_000
+_WORKER_MILLIS = 20_000
 # Without a word about where workers get our code from, TFX packs itself into a source distribution, a
 # second for every Beam component. Where no container is started, any name will do.
 _LOCAL_CODE = "--sdk_container_image=local"
