@@ -142,7 +142,8 @@ class Beam:
     # Asks Flink to start the failed part of a job again this often, so many seconds later; a cluster may
     # hold to its own restart-strategy (docs/beam.md).
     retries: int = 3
-    retry_seconds: float = 5.0
+    # Longer than the 20 seconds for which a Python worker is kept, or the restart is handed a dead one.
+    retry_seconds: float = 25.0
     # Local folders are the same ones on every machine of the cluster.
     shared_paths: bool = False
     # Dataflow; `temp_location` is gs://BUCKET/FOLDER, `image` the one of our Dockerfile.
