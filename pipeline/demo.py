@@ -53,6 +53,7 @@ def _server(model: str) -> Iterator[str]:
         "--model_name=resnet",
         f"--model_base_path={model}",
         f"--rest_api_port={port}",
+        "--port=0",
     ]
     with open(log_path, "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

@@ -9,19 +9,19 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from serving.server.errors import Code, ServingError, invalid
-from serving.server.servable import DEFAULT_SIGNATURE, Servable, Tensors
+from serving.server.servable import DEFAULT_SIGNATURE, Loaded, Tensors
 
 Classes = list[list[tuple[bytes, float]]]
 
 
 def predict(
-    servable: Servable, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
+    servable: Loaded, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
 ) -> Tensors:
     """Output tensors of a signature ("" is `serving_default`) by name; see `Servable.run`."""
     return servable.run(signature_name or DEFAULT_SIGNATURE, inputs, outputs)
 
 
-def classify(servable: Servable, signature_name: str, examples: Sequence[bytes]) -> Classes:
+def classify(servable: Loaded, signature_name: str, examples: Sequence[bytes]) -> Classes:
     """Labels and scores of serialized tf.Examples.
 
     The signature has one string input `inputs` and the outputs `classes`
@@ -60,7 +60,7 @@ def classify(servable: Servable, signature_name: str, examples: Sequence[bytes])
     return [list(zip(*row, strict=True)) for row in zip(classes.tolist(), scores, strict=True)]
 
 
-def regress(servable: Servable, signature_name: str, examples: Sequence[bytes]) -> np.ndarray:
+def regress(servable: Loaded, signature_name: str, examples: Sequence[bytes]) -> np.ndarray:
     """Values of serialized tf.Examples: float32 [N].
 
     The signature has one string input `inputs` and one output `outputs`, float32 [N] or [N, 1].
@@ -84,7 +84,7 @@ def regress(servable: Servable, signature_name: str, examples: Sequence[bytes]) 
     return values.reshape(-1)
 
 
-def _signature(servable: Servable, name: str) -> tuple[str, SignatureDef]:
+def _signature(servable: Loaded, name: str) -> tuple[str, SignatureDef]:
     name = name or DEFAULT_SIGNATURE
     if name not in servable.signatures:
         raise invalid(f"No signature was found with the name: {name}")

@@ -1,136 +1,126 @@
-"""Which versions of a model are in memory, and which of them takes a request.
-
-One thread looks at the folder of versions, loads what is new beside what serves,
-switches, and frees the old version when its last request is done. A version that
-cannot be loaded or warmed up never takes traffic; what served before goes on.
-"""
+"""The models of a server, their labels, and changes of both while requests are served."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import enum
 import logging
+import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from serving.server import source
-from serving.server.config import ModelSettings, ServerSettings
-from serving.server.errors import Code, ServingError
-from serving.server.servable import Servable
+from serving.server import textproto
+from serving.server.batching import BatchingServable
+from serving.server.config import ModelSettings, ServerSettings, SettingsError, validate_models
+from serving.server.errors import Code, ServingError, invalid
+from serving.server.limits import Limits
+from serving.server.metrics import Metrics
+from serving.server.servable import Loaded, Servable
+from serving.server.versions import Loader, State, Version, Versions, not_served
 from serving.server.warmup import warm_up
+
+__all__ = ["Manager", "State", "Version", "load_servable"]
 
 _log = logging.getLogger(__name__)
 
-# Turns a version's folder and number into a servable that is ready for traffic.
-Loader = Callable[[Path, int], Servable]
 
-
-class State(enum.Enum):
-    """States of a version, with TensorFlow Serving's names and numbers."""
-
-    START = 10
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
-
-
-@dataclasses.dataclass
-class Version:
-    """One version that was seen whole; it stays listed after it has gone."""
-
-    number: int
-    state: State = State.START
-    error: ServingError | None = None
-    servable: Servable | None = None
-    # Requests under way.
-    users: int = 0
-    # Failed loads: how many, when the next is due (monotonic seconds), and of which files.
-    failures: int = 0
-    retry_at: float = 0.0
-    files: tuple[tuple[str, int, int], ...] = ()
-
-
-def load_servable(settings: ServerSettings) -> Loader:
+def load_servable(settings: ServerSettings, metrics: Metrics | None = None) -> Loader:
     """The usual loader: read the SavedModel, then replay its warm-up requests."""
+    limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
 
-    def load(path: Path, number: int) -> Servable:
-        servable = Servable(path, number, settings.rest_api_timeout_in_ms)
+    def load(path: Path, number: int) -> Loaded:
+        parallel = settings.tensorflow_session_parallelism or os.cpu_count() or 1
+        servable = Servable(path, number, settings.rest_api_timeout_in_ms, limits, parallel)
         try:
             if settings.enable_model_warmup:
-                warm_up(servable)
+                with metrics.warm_up(str(path)) if metrics else contextlib.nullcontext():
+                    warm_up(servable)
         except BaseException:
             servable.close()
             raise
-        return servable
+        return BatchingServable(servable, settings.batching) if settings.batching else servable
 
     return load
 
 
 class Manager:
-    """Versions of one model. Every method may be called from any thread."""
+    """Models by name. Every method may be called from any thread.
 
-    def __init__(self, settings: ServerSettings, load: Loader | None = None) -> None:
-        self.model: ModelSettings = settings.model
+    Args:
+      settings: of the server.
+      load: of a version; None takes the usual one.
+      metrics: what is counted; None counts for nobody.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, load: Loader | None = None, metrics: Metrics | None = None
+    ) -> None:
         self._settings = settings
-        self._load = load or load_servable(settings)
-        self._versions: dict[int, Version] = {}
-        self._lock = threading.Lock()
-        # Set when the poll thread has something to do before its time.
-        self._wake = threading.Event()
-        self._stopping = False
-        self._first_look = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="versions", daemon=True)
-        # The last line about each path.
-        self._notices: dict[Path, str] = {}
+        self._load = load or load_servable(settings, metrics)
+        self._models = {model.name: self._versions(model) for model in settings.models}
+        self._labels: dict[str, dict[str, int]] = {}
+        # One change of the models at a time.
+        self._changing = threading.Lock()
+        self._stopping = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="model config", daemon=True)
 
     def start(self) -> None:
         """Starts looking for versions; returns at once."""
-        self._thread.start()
+        for versions in self._models.values():
+            versions.start()
 
     def wait_first_look(self) -> bool:
-        """Waits until what lay in the folder at the start is loaded, or has failed to.
+        """Waits until what lay in the folders at the start is loaded, or has failed to.
 
         Returns:
-          False when whole versions lay there and none of them can be served.
+          False when whole versions of a model lay there and none of them can be served.
+
+        Raises:
+          SettingsError: a label names a version that does not serve.
         """
-        self._first_look.wait()
-        with self._lock:
-            return not self._versions or any(v.state is State.AVAILABLE for v in self._versions.values())
+        for versions in self._models.values():
+            if not versions.wait():
+                return False
+        try:
+            self._labels = self._checked_labels({name: v.model for name, v in self._models.items()})
+        except ServingError as error:
+            raise SettingsError(
+                f"{error.message}: mend version_labels, or let labels wait for their versions with "
+                "--allow_version_labels_for_unavailable_models=true."
+            ) from None
+        if self._settings.model_config_file and self._settings.model_config_file_poll_wait_seconds:
+            self._watcher.start()
+        return True
 
     def stop(self) -> None:
         """Takes every version out of service, waits for requests under way and frees the memory."""
-        self._stopping = True
-        self._wake.set()
-        self._thread.join()
+        self._stopping.set()
+        with self._changing:
+            for versions in self._models.values():
+                versions.stop()
 
     @contextlib.contextmanager
-    def use(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[Servable]:
+    def use(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[Loaded]:
         """The servable that answers a request; it stays in memory until the block ends.
 
         Args:
           version: a number; None is the newest that is available.
-          label: a version label. None are configured yet, so each one is unknown.
+          label: stands for the number that it was given.
 
         Raises:
-          ServingError: NOT_FOUND for a model or version that does not serve.
+          ServingError: NOT_FOUND for a model or version that does not serve, INVALID_ARGUMENT for an
+            unknown label.
         """
         if label is not None:
-            raise ServingError(Code.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}")
-        with self._lock:
-            chosen = self._find(name, version)
-            chosen.users += 1
-        try:
-            assert chosen.servable is not None
-            yield chosen.servable
-        finally:
-            with self._lock:
-                chosen.users -= 1
-                if chosen.state is State.UNLOADING and not chosen.users:
-                    self._wake.set()
+            try:
+                version = self._labels[name][label]
+            except KeyError:
+                raise invalid(f"Unrecognized servable version label: {label}") from None
+        versions = self._models.get(name)
+        if versions is None:
+            raise not_served(name, version)
+        with versions.use(version) as servable:
+            yield servable
 
     def status(self, name: str, version: int | None = None) -> list[Version]:
         """Copies of the known versions, newest first, or of one.
@@ -138,151 +128,113 @@ class Manager:
         Raises:
           ServingError: NOT_FOUND when there is none.
         """
-        with self._lock:
-            known = self._versions if name == self.model.name else {}
-            if version is not None and version not in known:
-                raise ServingError(Code.NOT_FOUND, f"Could not find version {version} of model {name}")
-            if not known:
-                raise ServingError(Code.NOT_FOUND, f"Could not find any versions of model {name}")
-            numbers = [version] if version is not None else sorted(known, reverse=True)
-            return [dataclasses.replace(known[number]) for number in numbers]
+        versions = self._models.get(name)
+        if versions is None:
+            wanted = "any versions" if version is None else f"version {version}"
+            raise ServingError(Code.NOT_FOUND, f"Could not find {wanted} of model {name}")
+        return versions.status(version)
+
+    def models(self) -> dict[str, ModelSettings]:
+        """The settings of every model, by name."""
+        return {name: versions.model for name, versions in self._models.items()}
+
+    def labels(self, name: str) -> Mapping[str, int]:
+        """Version by label of a model."""
+        return self._labels.get(name, {})
 
     def ready(self) -> bool:
-        """Whether a version takes requests."""
-        with self._lock:
-            return any(v.state is State.AVAILABLE for v in self._versions.values())
+        """Whether a version of every model takes requests."""
+        return all(versions.available() for versions in self._models.values())
 
-    def _find(self, name: str, number: int | None) -> Version:
-        known = self._versions if name == self.model.name else {}
-        serving = [v for v in known.values() if v.state is State.AVAILABLE and number in (None, v.number)]
-        if not serving:
-            wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-            raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
-        return max(serving, key=lambda v: v.number)
+    def reload(self, models: tuple[ModelSettings, ...]) -> None:
+        """Serves these models from now on, whole or not at all.
 
-    def _poll(self) -> None:
-        seconds = self._settings.file_system_poll_wait_seconds
-        while not self._stopping:
-            if seconds or not self._first_look.is_set():
-                try:
-                    self._follow(source.list_versions(self.model.base_path))
-                except OSError as error:
-                    base = self.model.base_path
-                    self._notice(base, f"{base} cannot be read ({error.strerror}): nothing changes.")
-                except Exception:
-                    _log.exception("Looking for new versions of %s failed.", self.model.name)
-            self._free()
-            self._first_look.set()
-            self._wake.wait(seconds or None)
-            self._wake.clear()
-        self._retire(self._available())
-        while self._free():
-            self._wake.wait(0.1)
+        What serves on goes on serving while the new versions load. Returns when they have.
 
-    def _follow(self, found: dict[int, Path]) -> None:
-        """Loads the newest versions of `found`, then retires what they replace."""
-        wanted: list[int] = []
-        for number in sorted(found, reverse=True):
-            if self._stopping or len(wanted) == self.model.num_versions:
-                break
-            if self._serves(number, found[number]):
-                wanted.append(number)
-        if not found:
-            base = self.model.base_path
-            self._notice(base, f"There is no version of {self.model.name} in {base} yet: waiting.")
-        # While no version on disk can serve, the one in memory does.
-        if wanted or not found:
-            self._retire([number for number in self._available() if number not in wanted])
-
-    def _available(self) -> list[int]:
-        with self._lock:
-            return [v.number for v in self._versions.values() if v.state is State.AVAILABLE]
-
-    def _serves(self, number: int, path: Path) -> bool:
-        """Whether a version takes requests, after an attempt to load it where one is due."""
-        version = self._versions.get(number)
-        if version and version.state is State.AVAILABLE:
-            return True
-        if version and version.state is State.UNLOADING:
-            return False
+        Raises:
+          ServingError: INVALID_ARGUMENT for models that cannot be, FAILED_PRECONDITION when a version
+            does not load or a label names one that does not serve. Nothing has changed then.
+        """
         try:
-            files = source.fingerprint(path)
-            if version and version.error and version.files == files and not self._retry_due(version):
-                return False
-            missing = source.missing_part(path)
-        except OSError as error:
-            self._notice(path, f"Version {number} in {path} cannot be read ({error.strerror}): waiting.")
-            return False
-        if missing:
-            self._notice(path, f"Version {number} in {path} is not whole yet ({missing}): waiting.")
-            return False
-        if not version or version.files != files:
-            version = Version(number, files=files)
-            with self._lock:
-                self._versions[number] = version
-        self._try_load(version, path)
-        return version.state is State.AVAILABLE
+            validate_models(models)
+        except SettingsError as error:
+            raise invalid(str(error)) from None
+        with self._changing:
+            if self._stopping.is_set():
+                raise ServingError(Code.UNAVAILABLE, "The server is stopping.")
+            old = dict(self._models)
+            before = self.models()
+            same = {m.name for m in models if m.name in old and before[m.name].base_path == m.base_path}
+            new = {m.name: self._versions(m) for m in models if m.name not in same}
+            try:
+                for versions in new.values():
+                    versions.start()
+                for model in models:
+                    if model.name in same:
+                        old[model.name].configure(model)
+                chosen = {m.name: old[m.name] if m.name in same else new[m.name] for m in models}
+                for model in models:
+                    _check_served(model, chosen[model.name])
+                labels = self._checked_labels({m.name: m for m in models}, chosen)
+            except ServingError:
+                for versions in new.values():
+                    versions.stop()
+                for name in same:
+                    old[name].configure(before[name])
+                raise
+            self._models, self._labels = chosen, labels
+            for name, versions in old.items():
+                if name not in same:
+                    versions.stop()
 
-    def _retry_due(self, version: Version) -> bool:
-        retries = version.failures - 1
-        return retries < self._settings.max_num_load_retries and time.monotonic() >= version.retry_at
+    def _versions(self, model: ModelSettings) -> Versions:
+        return Versions(model, self._settings, self._load)
 
-    def _try_load(self, version: Version, path: Path) -> None:
-        start = time.monotonic()
-        self._change(version, State.LOADING)
-        try:
-            servable = self._load(path, version.number)
-        except Exception as error:
-            if not isinstance(error, ServingError):
-                _log.exception("Loading %s failed.", path)
-            version.failures += 1
-            version.retry_at = time.monotonic() + self._settings.load_retries_interval_seconds
-            self._change(version, State.END, error=_without_frames(error))
-            _log.error("Version %d of %s cannot be served: %s", version.number, self.model.name, error)
-            return
-        self._change(version, State.AVAILABLE, servable=servable)
-        seconds = time.monotonic() - start
-        _log.info("Version %d of %s serves (loaded in %.1f s).", version.number, self.model.name, seconds)
+    def _checked_labels(
+        self, models: Mapping[str, ModelSettings], served: Mapping[str, Versions] | None = None
+    ) -> dict[str, dict[str, int]]:
+        served = self._models if served is None else served
+        for name, model in models.items():
+            available = served[name].available()
+            for label, version in model.labels.items():
+                # As there: a label that is in use never moves to a version that does not serve.
+                may_wait = self._settings.allow_version_labels_for_unavailable_models
+                if version not in available and (not may_wait or label in self.labels(name)):
+                    raise ServingError(
+                        Code.FAILED_PRECONDITION,
+                        f"Request to assign label to version {version} of model {name}, "
+                        "which is not currently available for inference",
+                    )
+        return {name: dict(model.labels) for name, model in models.items()}
 
-    def _change(
-        self,
-        version: Version,
-        state: State,
-        servable: Servable | None = None,
-        error: ServingError | None = None,
-    ) -> None:
-        with self._lock:
-            version.state, version.servable, version.error = state, servable, error
-
-    def _retire(self, numbers: list[int]) -> None:
-        with self._lock:
-            for number in numbers:
-                self._versions[number].state = State.UNLOADING
-
-    def _free(self) -> bool:
-        """Closes retired versions that nobody uses; whether some are still in use."""
-        with self._lock:
-            retired = [v for v in self._versions.values() if v.state is State.UNLOADING]
-            idle = [v for v in retired if not v.users]
-        for version in idle:
-            servable = version.servable
-            assert servable is not None
-            servable.close()
-            # A version that comes back is loaded afresh.
-            version.files = ()
-            self._change(version, State.END)
-            _log.info("Version %d of %s is unloaded.", version.number, self.model.name)
-        return len(idle) < len(retired)
-
-    def _notice(self, path: Path, text: str) -> None:
-        """Logs a line about a path, but not the same one at every look."""
-        if self._notices.get(path) != text:
-            self._notices[path] = text
-            _log.warning("%s", text)
+    def _watch(self) -> None:
+        """Follows the file of models; a file that cannot be served changes nothing."""
+        path = self._settings.model_config_file
+        assert path is not None
+        known = path.read_bytes() if path.is_file() else b""
+        while not self._stopping.wait(self._settings.model_config_file_poll_wait_seconds):
+            try:
+                content = path.read_bytes()
+                if content == known:
+                    continue
+                known = content
+                self.reload(textproto.read_models(path))
+                _log.info("%s is read anew.", path)
+            except (OSError, SettingsError, ServingError) as error:
+                _log.error("%s changes nothing: %s", path, error)
+                known = b"" if isinstance(error, OSError) else known
 
 
-def _without_frames(error: Exception) -> ServingError:
-    """A copy to keep: the traceback of the original would keep the whole graph in memory."""
-    if isinstance(error, ServingError):
-        return ServingError(error.code, error.message)
-    return ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")
+def _check_served(model: ModelSettings, versions: Versions) -> None:
+    """Raises ServingError when a version that is asked for by number does not serve, or none at all."""
+    available = versions.available()
+    missing = [number for number in model.versions if number not in available]
+    if not missing and available:
+        return
+    wanted = f"version {', '.join(map(str, missing))}" if missing else "any version"
+    reasons = [f"version {number}: {error}" for number, error in sorted(versions.errors().items())]
+    said = f" ({'; '.join(reasons)})" if reasons else ""
+    raise ServingError(
+        Code.FAILED_PRECONDITION,
+        f"{model.name}: {model.base_path} has not {wanted} that can be served{said}",
+    )

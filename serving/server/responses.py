@@ -17,8 +17,8 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from serving.server import codec
 from serving.server.errors import invalid
 from serving.server.inference import Classes
-from serving.server.manager import Version
 from serving.server.servable import Tensors
+from serving.server.versions import Version
 
 
 def predict_body(outputs: Tensors, dtypes: Mapping[str, int], rows: bool) -> bytes:
@@ -66,7 +66,7 @@ def metadata_body(name: str, version: int, signatures: Mapping[str, SignatureDef
     return _dump({"model_spec": _fields(spec), "metadata": {"signature_def": _fields(listed)}})
 
 
-def status_body(versions: Iterable[Version]) -> bytes:
+def status(versions: Iterable[Version]) -> GetModelStatusResponse:
     """State and last error of each version."""
     response = GetModelStatusResponse()
     for version in versions:
@@ -76,7 +76,12 @@ def status_body(versions: Iterable[Version]) -> bytes:
             entry.status.error_message = version.error.message
         else:
             entry.status.SetInParent()
-    return _dump(_fields(response))
+    return response
+
+
+def status_body(versions: Iterable[Version]) -> bytes:
+    """`{"model_version_status": [...]}`."""
+    return _dump(_fields(status(versions)))
 
 
 def error_body(message: str) -> bytes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -19,8 +19,11 @@ from serving.server import inference, requests, responses
 from serving.server.config import ServerSettings
 from serving.server.errors import Code, ServingError, invalid
 from serving.server.manager import Manager
+from serving.server.metrics import Metrics
+from serving.server.page import Page
 from serving.server.servable import DEFAULT_SIGNATURE
 from serving.server.warmup import serialized_examples
+from serving.server.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +63,12 @@ _HINTS = {
     "Unknown image file format": 'send encoded images as {"b64": "<base64 of the file>"}',
 }
 
+_INFERENCE = ("predict", "classify", "regress")
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
 _NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 
 
@@ -76,15 +85,30 @@ class _Target(NamedTuple):
 class RestApi:
     """ASGI application: predict, classify, regress, status and metadata under /v1/models.
 
-    Beside TensorFlow Serving's API: /healthz (the process answers) and /readyz
-    (200 when a version takes requests, else 503).
+    Beside TensorFlow Serving's API: /healthz (the process answers), /readyz (200 when a version of every
+    model takes requests, else 503) and the page of `serving.server.page` at /.
+
+    Args:
+      manager: of the models.
+      settings: of the server.
+      metrics: what is counted.
+      workers: threads; other protocols may share them.
     """
 
-    def __init__(self, manager: Manager, settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        manager: Manager,
+        settings: ServerSettings,
+        metrics: Metrics | None = None,
+        workers: Workers | None = None,
+    ) -> None:
         self._manager = manager
+        self._settings = settings
         self._max_bytes = settings.rest_api_max_body_bytes
+        self._metrics = metrics or Metrics()
         # Parsing and the model run here, so that the event loop stays free.
-        self._pool = ThreadPoolExecutor(settings.rest_api_num_threads, thread_name_prefix="request")
+        self._workers = workers or Workers(settings)
+        self._page = Page(manager) if settings.enable_page else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -93,19 +117,16 @@ class RestApi:
             response = await self._answer(Request(scope, receive))
         except ClientDisconnect:
             return
+        if self._settings.rest_api_enable_cors_support:
+            response.headers.update(_CORS)
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         path: bytes = request.scope.get("raw_path") or request.url.path.encode()
         query: bytes = request.scope["query_string"]
         full = path + b"?" + query if query else path
-        if path == b"/healthz":
-            return JSONResponse({"status": "ok"})
-        if path == b"/readyz":
-            ready = self._manager.ready()
-            return JSONResponse({"ready": ready}, 200 if ready else 503)
         if not _API.fullmatch(full):
-            return HTMLResponse(_NOT_FOUND, 404)
+            return await self._beside(request.method, path)
         if request.method == "OPTIONS":
             origin = request.headers.get("origin", "")
             return Response(status_code=200 if origin.startswith(("http://", "https://")) else 400)
@@ -114,20 +135,44 @@ class RestApi:
             text = f"Request body is larger than {self._max_bytes} bytes (--rest_api_max_body_bytes)"
             return _reply(responses.error_body(text), 413)
         zipped = "gzip" in request.headers.get("content-encoding", "")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._process, request.method, full, body, zipped)
+        try:
+            return await self._workers.run(self._process, request.method, full, body, zipped)
+        except ServingError as error:
+            return _reply(responses.error_body(error.message), _HTTP_STATUS[error.code])
+
+    async def _beside(self, method: str, path: bytes) -> Response:
+        """What is not TensorFlow Serving's API."""
+        if path == b"/healthz":
+            return JSONResponse({"status": "ok"})
+        if path == b"/readyz":
+            ready = self._manager.ready()
+            return JSONResponse({"ready": ready}, 200 if ready else 503)
+        if path == self._settings.metrics_path.encode() and path and method == "GET":
+            return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+        if self._page and method in ("GET", "HEAD"):
+            # In a thread, for it reads files of the versions; not in ours, that it need not wait for models.
+            page = await asyncio.to_thread(self._page.answer, path)
+            if page:
+                return page
+        return HTMLResponse(_NOT_FOUND, 404)
 
     def _process(self, http_method: str, path: bytes, body: bytes, zipped: bool) -> Response:
         try:
             if zipped:
                 body = _gunzip(body, self._max_bytes)
             target = _parse(http_method, path)
-            return _reply(self._handler(target.method)(target, body))
+            with self._counted(target):
+                return _reply(self._handler(target.method)(target, body))
         except ServingError as error:
             return _reply(responses.error_body(_with_hint(error.message)), _HTTP_STATUS[error.code])
         except Exception as error:
             _log.exception("%s %s failed.", http_method, path.decode(errors="replace"))
             return _reply(responses.error_body(f"{type(error).__name__}: {error}"), 500)
+
+    def _counted(self, target: _Target) -> contextlib.AbstractContextManager[None]:
+        if target.method in _INFERENCE and target.model in self._manager.models():
+            return self._metrics.request(target.model, target.method.capitalize(), "REST")
+        return contextlib.nullcontext()
 
     def _handler(self, method: str) -> Callable[[_Target, bytes], bytes]:
         return {
@@ -150,18 +195,27 @@ class RestApi:
                 raise invalid(f"Failed to get input map for signature: {name or 'DEFAULT'}")
             dtypes = {key: info.dtype for key, info in signature.inputs.items()}
             inputs, rows = requests.decode_predict(document, dtypes)
-            outputs = inference.predict(servable, name, inputs)
+            with self._metrics.run(target.model, "Predict"):
+                outputs = inference.predict(servable, name, inputs)
         return responses.predict_body(outputs, {k: v.dtype for k, v in signature.outputs.items()}, rows)
 
     def _classify(self, target: _Target, body: bytes) -> bytes:
         name, examples = _examples(body)
-        with self._manager.use(target.model, target.version, target.label) as servable:
-            return responses.classify_body(inference.classify(servable, name, examples))
+        with (
+            self._manager.use(target.model, target.version, target.label) as servable,
+            self._metrics.run(target.model, "Classify"),
+        ):
+            found = inference.classify(servable, name, examples)
+        return responses.classify_body(found)
 
     def _regress(self, target: _Target, body: bytes) -> bytes:
         name, examples = _examples(body)
-        with self._manager.use(target.model, target.version, target.label) as servable:
-            return responses.regress_body(inference.regress(servable, name, examples))
+        with (
+            self._manager.use(target.model, target.version, target.label) as servable,
+            self._metrics.run(target.model, "Regress"),
+        ):
+            found = inference.regress(servable, name, examples)
+        return responses.regress_body(found)
 
     def _metadata(self, target: _Target, _: bytes) -> bytes:
         with self._manager.use(target.model, target.version, target.label) as servable:

@@ -7,11 +7,13 @@ callable interface as the C++ server.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -19,14 +21,15 @@ import tensorflow.compat.v1 as tf1
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from serving.server.errors import Code, ServingError, invalid
+from serving.server.limits import Limits
 
 DEFAULT_SIGNATURE = "serving_default"
 
 Tensors = dict[str, np.ndarray]
 
 
-class Servable:
-    """A loaded SavedModel. `run` may be called from many threads at once.
+class Loaded(Protocol):
+    """A version in memory: a Servable, or what stands before one.
 
     Attributes:
       path: folder of the version.
@@ -34,11 +37,36 @@ class Servable:
       signatures: SignatureDef by name, as exported.
     """
 
-    def __init__(self, path: Path, version: int, timeout_ms: int = 0) -> None:
+    path: Path
+    version: int
+    signatures: dict[str, meta_graph_pb2.SignatureDef]
+
+    def run(
+        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
+    ) -> Tensors:
+        """Runs one signature; see Servable.run."""
+
+    def close(self) -> None:
+        """Frees the memory of the model. No run may be under way."""
+
+
+class Servable:
+    """A loaded SavedModel. `run` may be called from many threads at once."""
+
+    def __init__(
+        self,
+        path: Path,
+        version: int,
+        timeout_ms: int = 0,
+        limits: Limits | None = None,
+        parallel: int = 0,
+    ) -> None:
         """Loads the SavedModel at `path`.
 
         Args:
           timeout_ms: longest time of one run in milliseconds; 0 is no limit.
+          limits: of string inputs; None is no limit.
+          parallel: runs at the same time, others wait; 0 is no limit.
 
         Raises:
           ServingError: the export cannot be loaded; the code and text are TensorFlow's.
@@ -46,6 +74,8 @@ class Servable:
         self.path = path
         self.version = version
         self._timeout_ms = timeout_ms
+        self._limits = limits
+        self._runs = threading.Semaphore(parallel) if parallel else contextlib.nullcontext()
         self._lock = threading.Lock()
         self._callables: dict[tuple[str, tuple[str, ...]], tf1.Session._Callable] = {}
         self._session = tf1.Session(graph=tf.Graph())
@@ -71,8 +101,8 @@ class Servable:
           outputs: names of the wanted outputs; empty means all.
 
         Raises:
-          ServingError: unknown signature, input or output; wrong dtype; an op
-            failed; the run took too long (DEADLINE_EXCEEDED).
+          ServingError: unknown signature, input or output; wrong dtype; a string
+            over the limits; an op failed; the run took too long (DEADLINE_EXCEEDED).
         """
         signature = self.signatures.get(signature_name)
         if signature is None:
@@ -80,10 +110,13 @@ class Servable:
                 Code.FAILED_PRECONDITION, f'Serving signature key "{signature_name}" not found.'
             )
         _check_names(signature, inputs, outputs)
+        if self._limits:
+            self._limits.check(inputs)
         names = tuple(outputs) or tuple(sorted(signature.outputs))
         call = self._callable(signature_name, signature, names)
         try:
-            results = call(*(inputs[name] for name in sorted(signature.inputs)))
+            with self._runs:
+                results = call(*(inputs[name] for name in sorted(signature.inputs)))
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
         return {name: _array(result) for name, result in zip(names, results, strict=True)}

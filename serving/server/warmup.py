@@ -8,13 +8,13 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.server import inference
 from serving.server.errors import Code, ServingError, invalid
-from serving.server.servable import Servable, from_tensorflow
+from serving.server.servable import Loaded, from_tensorflow
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 _MAX_RECORDS = 1000
 
 
-def warm_up(servable: Servable) -> int:
+def warm_up(servable: Loaded) -> int:
     """Replays the records of the version's warm-up file, if it has one.
 
     Returns:
@@ -39,7 +39,7 @@ def warm_up(servable: Servable) -> int:
     return count
 
 
-def _replay(servable: Servable, log: PredictionLog) -> None:
+def _replay(servable: Loaded, log: PredictionLog) -> None:
     kind = log.WhichOneof("log_type")
     if kind == "predict_log":
         predict = log.predict_log.request

@@ -104,7 +104,8 @@ def server(models):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "serving.server", f"--model_base_path={models}", f"--rest_api_port={port}"],
+        [sys.executable, "-m", "serving.server", f"--model_base_path={models}",
+         f"--rest_api_port={port}", "--port=0"],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

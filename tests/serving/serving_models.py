@@ -65,8 +65,8 @@ def _slow(steps):
     return {"count": count[0]}
 
 
-def export_image(path):
-    """Encoded images -> shares of red, green and blue in their mean colour (sum 1)."""
+def export_image(path, names=COLOURS):
+    """Encoded images -> shares of red, green and blue, by these names, in their mean colour (sum 1)."""
     model = keras.Sequential(
         [keras.layers.Input((3,)), keras.layers.Dense(3, use_bias=False, kernel_initializer="identity")]
     )
@@ -81,7 +81,7 @@ def export_image(path):
 
     def top_k(image_bytes):
         scores, index = tf.math.top_k(shares(image_bytes), 2)
-        return {"classes": tf.gather(tf.constant(COLOURS), index), "scores": scores}
+        return {"classes": tf.gather(tf.constant(names), index), "scores": scores}
 
     def classify(inputs):
         parsed = tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})

@@ -1,20 +1,15 @@
 """The REST contract of TensorFlow Serving, without a socket."""
 
-import asyncio
 import base64
 import gzip
 import json
 import os
 import threading
 
-import httpx
 import numpy as np
 import pytest
+from backends import BACKENDS, EMBEDDED, Api, rest
 from serving_models import KERNEL, png, publish
-
-from serving.server.config import ModelSettings, ServerSettings
-from serving.server.manager import Manager
-from serving.server.rest import RestApi
 
 RED, GREEN = png((255, 0, 0)), png((0, 255, 0))
 
@@ -23,48 +18,27 @@ def b64(content):
     return {"b64": base64.b64encode(content).decode()}
 
 
-class Api:
-    """Requests to an ASGI application without a socket."""
-
-    def __init__(self, app):
-        self._transport = httpx.ASGITransport(app)
-
-    def request(self, method, url, content=None, headers=None):
-        async def send():
-            async with httpx.AsyncClient(transport=self._transport, base_url="http://test") as client:
-                return await client.request(method, url, content=content, headers=headers)
-
-        return asyncio.run(send())
-
-    def get(self, url):
-        return self.request("GET", url)
-
-
-def start(base, name, **options):
-    settings = ServerSettings(ModelSettings(name, base), **options)
-    manager = Manager(settings)
-    manager.start()
-    assert manager.wait_first_look()
-    return manager, Api(RestApi(manager, settings))
-
-
-@pytest.fixture(scope="module")
-def dense(exports, tmp_path_factory):
+@pytest.fixture(scope="module", params=BACKENDS)
+def dense(request, exports, tmp_path_factory):
     base = tmp_path_factory.mktemp("dense")
     publish(exports / "dense", base, 7)
-    options = {"rest_api_timeout_in_ms": 300, "rest_api_max_body_bytes": 10_000}
-    manager, client = start(base, "dense", **options)
-    yield client
-    manager.stop()
+    options = {"rest_api_timeout_in_ms": 300, "rest_api_max_body_bytes": 10_000, "enable_page": False}
+    with rest(request.param, base, "dense", **options) as client:
+        yield client
 
 
-@pytest.fixture(scope="module")
-def image(exports, tmp_path_factory):
+@pytest.fixture(scope="module", params=BACKENDS)
+def image(request, exports, tmp_path_factory):
     base = tmp_path_factory.mktemp("image")
     publish(exports / "image", base, 1)
-    manager, client = start(base, "image")
-    yield client
-    manager.stop()
+    with rest(request.param, base, "image") as client:
+        yield client
+
+
+def only_ours(client):
+    """Skips what TensorFlow Serving does not have."""
+    if not isinstance(client, Api):
+        pytest.skip("TensorFlow Serving has nothing like it")
 
 
 def post(client, body, url="/v1/models/dense:predict", **options):
@@ -135,13 +109,14 @@ def test_addresses_that_are_refused(dense, method, url, status, text):
 
 
 def test_addresses_outside_the_api_are_html_404(dense):
-    for url in ("/", "/v1", "/v2/models/dense", "/metrics"):
+    for url in ("/", "/page/page.js", "/v1", "/v2/models/dense", "/metrics"):
         response = dense.get(url)
         assert response.status_code == 404
         assert response.headers["content-type"].startswith("text/html")
 
 
 def test_health_addresses(dense):
+    only_ours(dense)
     assert dense.get("/healthz").json() == {"status": "ok"}
     assert dense.get("/readyz").status_code == 200
 
@@ -264,10 +239,13 @@ def test_gzip_requests(dense):
 
 
 def test_bodies_over_the_limit_are_413(dense):
+    only_ours(dense)
     expect(post(dense, b" " * 10_001), 413, "larger than 10000 bytes")
 
 
 def test_bodies_over_the_limit_are_413_without_a_length(dense):
+    only_ours(dense)
+
     async def chunks():
         for _ in range(11):
             yield b" " * 1000
@@ -303,6 +281,7 @@ def test_images_that_are_refused(image, instances, text):
 
 
 def test_frequent_mistakes_get_a_hint(image):
+    only_ours(image)
     error = post(image, {"instances": [[0.1]]}, "/v1/models/image:predict").json()["error"]
     assert error.endswith('(hint: send encoded images as {"b64": "<base64 of the file>"}, not pixels)')
 
@@ -381,24 +360,82 @@ def test_requests_run_side_by_side(dense):
 def test_not_ready_before_the_first_version(exports, tmp_path):
     base = tmp_path / "versions"
     os.mkdir(base)
-    manager, client = start(base, "late")
-    try:
+    with rest(EMBEDDED, base, "late") as client:
         assert client.get("/readyz").status_code == 503
         assert client.get("/healthz").status_code == 200
         expect(client.get("/v1/models/late"), 404, "Could not find any versions of model late")
         expect(post(client, {"instances": [1]}, "/v1/models/late:predict"), 404, "Latest(late)")
-    finally:
-        manager.stop()
 
 
-def test_an_export_that_only_python_runs_fails_as_in_tensorflow_serving(exports, tmp_path):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_export_that_only_python_runs_fails_as_in_tensorflow_serving(backend, exports, tmp_path):
     base = tmp_path / "versions"
     publish(exports / "broken", base, 1)
-    manager, client = start(base, "broken")
-    try:
+    with rest(backend, base, "broken") as client:
         states = client.get("/v1/models/broken").json()["model_version_status"]
         assert [state["state"] for state in states] == ["AVAILABLE"]
         body = {"instances": [[1, 2]]}
         expect(post(client, body, "/v1/models/broken:predict"), 400, "Could not find variable")
-    finally:
-        manager.stop()
+
+
+def test_images_over_the_limits_are_refused_before_they_are_decoded(exports, tmp_path):
+    publish(exports / "image", tmp_path, 1)
+    small, wide = png((255, 0, 0)), png((255, 0, 0), size=(30, 30))
+    options = {"max_image_bytes": len(wide), "max_image_pixels": 100, "enable_model_warmup": False}
+    with rest(EMBEDDED, tmp_path, "image", **options) as client:
+        url = "/v1/models/image:predict"
+        assert post(client, {"instances": [b64(small)]}, url).json() == {"predictions": [[1.0, 0.0, 0.0]]}
+        expect(
+            post(client, {"instances": [b64(small), b64(wide)]}, url), 400, "row 1: an image of 900 pixels"
+        )
+        expect(post(client, {"instances": [b64(wide + b"more")]}, url), 400, "are more than")
+
+
+def test_more_requests_than_may_wait_are_503(exports, tmp_path):
+    publish(exports / "dense", tmp_path, 1)
+    options = {"rest_api_num_threads": 1, "max_waiting_requests": 1, "rest_api_timeout_in_ms": 0}
+    with rest(EMBEDDED, tmp_path, "m", **options) as client:
+        slow = {"signature_name": "slow", "inputs": 3_000_000}
+        answers = []
+        asking = [
+            threading.Thread(target=lambda: answers.append(post(client, slow, "/v1/models/m:predict")))
+            for _ in range(6)
+        ]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join()
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert 1 <= len(refused) <= 4
+        for answer in refused:
+            expect(answer, 503, "1 requests wait already (--max_waiting_requests)")
+        assert post(client, {"instances": [[1, 2]]}, "/v1/models/m:predict").status_code == 200
+
+
+def test_metrics_have_tensorflow_servings_names(exports, tmp_path):
+    publish(exports / "image", tmp_path, 1)
+    with rest(EMBEDDED, tmp_path, "m", metrics_path="/monitoring/prometheus/metrics") as client:
+        url = "/v1/models/m:predict"
+        for instances in ([b64(RED)], [b64(RED)], [b64(b"bad")]):
+            post(client, {"instances": instances}, url)
+        post(client, {"instances": [b64(RED)]}, "/v1/models/other:predict")
+        text = client.get("/monitoring/prometheus/metrics").text
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        name = ":tensorflow:serving:"
+        assert values[name + 'request_count{model_name="m",status="OK"}'] == "2.0"
+        assert values[name + 'request_count{model_name="m",status="INVALID_ARGUMENT"}'] == "1.0"
+        labels = '{API="Predict",entrypoint="REST",model_name="m"}'
+        assert values[f"{name}request_latency_count{labels}"] == "3.0"
+        assert float(values[f"{name}request_latency_sum{labels}"]) > 0
+        assert 'model_warmup_latency_count{model_path="' in text
+        assert "other" not in text, "Names of clients' own making fill no memory."
+    with rest(EMBEDDED, tmp_path, "m", enable_page=False) as client:
+        assert client.get("/monitoring/prometheus/metrics").status_code == 404
+
+
+def test_cors_is_an_option(exports, tmp_path):
+    publish(exports / "dense", tmp_path, 1)
+    for enabled in (False, True):
+        with rest(EMBEDDED, tmp_path, "m", rest_api_enable_cors_support=enabled) as client:
+            headers = client.get("/v1/models/m").headers
+            assert headers.get("access-control-allow-origin") == ("*" if enabled else None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +13,9 @@ from serving.server.config import ModelSettings, ServerSettings
 from serving.server.manager import Manager
 from serving.server.rest import RestApi
 
-FUZZ = settings(max_examples=500, deadline=None, database=None)
+# 10,000 of each take minutes: RESNET_TFX_FUZZ=10000.
+NUMBER = int(os.environ.get("RESNET_TFX_FUZZ", "500"))
+FUZZ = settings(max_examples=NUMBER, deadline=None, database=None)
 
 NAMES = st.sampled_from(["x", "a", "b", "v", "b64", "\ud800", "\udcff"]) | st.text(
     st.characters(min_codepoint=0, exclude_categories=()), max_size=3
@@ -65,7 +68,7 @@ VERBS = st.sampled_from([b"predict", b"classify", b"regress"])
 def app(exports, tmp_path_factory):
     base = tmp_path_factory.mktemp("fuzz")
     publish(exports / "dense", base, 7)
-    options = ServerSettings(ModelSettings("m", base))
+    options = ServerSettings((ModelSettings("m", base),))
     manager = Manager(options)
     manager.start()
     assert manager.wait_first_look()

@@ -28,8 +28,8 @@ def free_port():
 
 
 def server_command(base, port, *flags):
-    flags = [f"--rest_api_port={port}", f"--model_base_path={base}", *flags]
-    return [sys.executable, "-m", "serving.server", *flags]
+    where = [f"--model_base_path={base}"] if base else []
+    return [sys.executable, "-m", "serving.server", f"--rest_api_port={port}", "--port=0", *where, *flags]
 
 
 class Server:

@@ -35,7 +35,7 @@ def manage(tmp_path):
     def start(num_versions=1, load=None, **options):
         (tmp_path / "m").mkdir(exist_ok=True)
         options = {"file_system_poll_wait_seconds": 0.02, "load_retries_interval_seconds": 1000.0, **options}
-        settings = ServerSettings(ModelSettings("m", tmp_path / "m", num_versions), **options)
+        settings = ServerSettings((ModelSettings("m", tmp_path / "m", num_versions),), **options)
         manager = Manager(settings, load(settings) if load else None)
         started.append(manager)
         manager.start()
@@ -109,6 +109,19 @@ def test_a_request_under_way_keeps_its_version(exports, tmp_path, manage):
         with pytest.raises(ServingError, match=r"Specific\(m, 1\)"):
             ask(manager, 1)
     wait_for(lambda: states(manager)[1] is State.END)
+
+
+def test_a_version_that_comes_back_while_requests_use_it_serves_again(exports, tmp_path, manage):
+    publish(exports / "dense", tmp_path / "m", 1)
+    manager = manage()
+    with manager.use("m") as old:
+        publish(exports / "dense_double", tmp_path / "m", 2)
+        wait_for(lambda: states(manager) == {2: State.AVAILABLE, 1: State.UNLOADING})
+        shutil.rmtree(tmp_path / "m" / "2")
+        wait_for(lambda: states(manager) == {2: State.END, 1: State.AVAILABLE})
+        with manager.use("m") as again:
+            assert again is old
+    assert ask(manager) == ONCE
 
 
 def test_a_broken_version_takes_no_traffic_and_the_old_one_stays(exports, tmp_path, manage):
@@ -362,3 +375,23 @@ def test_swaps_do_not_pile_up_memory(tmp_path):
 def resident_mib():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def test_runs_beyond_the_parallel_ones_wait_for_their_turn(exports):
+    order = []
+
+    def ask(servable, name, inputs):
+        servable.run(name, inputs)
+        order.append(name)
+
+    for parallel, expected in ((1, ["slow", "serving_default"]), (2, ["serving_default", "slow"])):
+        servable = Servable(exports / "dense", 1, parallel=parallel)
+        servable.run("serving_default", X)
+        slow = threading.Thread(target=ask, args=(servable, "slow", {"steps": np.int64(400_000)}))
+        slow.start()
+        time.sleep(0.2)
+        ask(servable, "serving_default", X)
+        slow.join()
+        servable.close()
+        assert order == expected
+        order.clear()

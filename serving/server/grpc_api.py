@@ -1,0 +1,319 @@
+"""TensorFlow Serving's gRPC API: PredictionService, ModelService and health."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+
+from serving.server import inference, responses, textproto
+from serving.server.config import ServerSettings, SettingsError
+from serving.server.errors import Code, ServingError, invalid
+from serving.server.manager import Manager
+from serving.server.metrics import Metrics
+from serving.server.servable import DEFAULT_SIGNATURE, Loaded
+from serving.server.warmup import serialized_examples
+from serving.server.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+_SERVICES = ("", "ModelService", "PredictionService")
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_LONGEST_TEXT = 1024
+_CLASSIFY, _REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
+# The field of a TensorProto that holds the values of a type.
+_FIELDS = {
+    types_pb2.DT_FLOAT: "float_val",
+    types_pb2.DT_DOUBLE: "double_val",
+    types_pb2.DT_INT32: "int_val",
+    types_pb2.DT_UINT8: "int_val",
+    types_pb2.DT_INT16: "int_val",
+    types_pb2.DT_UINT16: "int_val",
+    types_pb2.DT_INT8: "int_val",
+    types_pb2.DT_INT64: "int64_val",
+    types_pb2.DT_UINT32: "uint32_val",
+    types_pb2.DT_UINT64: "uint64_val",
+    types_pb2.DT_BOOL: "bool_val",
+    types_pb2.DT_STRING: "string_val",
+}
+
+
+async def start(
+    manager: Manager, settings: ServerSettings, metrics: Metrics, workers: Workers
+) -> grpc.aio.Server:
+    """Answers on `settings.port`.
+
+    Raises:
+      SettingsError: the port cannot be had.
+    """
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", settings.rest_api_max_body_bytes),
+            ("grpc.max_send_message_length", -1),
+            # Two servers on one port would share its requests.
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    services = _Services(manager, settings, metrics, workers)
+    server.add_generic_rpc_handlers(services.handlers())
+    if settings.enable_grpc_healthcheck_service:
+        servicer = health.aio.HealthServicer()
+        for name in _SERVICES:
+            await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        server.add_insecure_port(f"{host}:{settings.port}")
+        await server.start()
+    except RuntimeError:
+        raise SettingsError(
+            f"Cannot listen on {settings.host}:{settings.port}: stop what listens there, or choose "
+            "with --host and --port."
+        ) from None
+    return server
+
+
+class _Services:
+    """Both services. Messages are read, answered and written in the workers' threads."""
+
+    def __init__(
+        self, manager: Manager, settings: ServerSettings, metrics: Metrics, workers: Workers
+    ) -> None:
+        self._manager, self._metrics, self._workers = manager, metrics, workers
+        self._max_bytes = settings.rest_api_max_body_bytes
+        self._any_path = settings.allow_reload_from_any_path
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """What a server takes: a table of methods for each service."""
+        management = model_management_pb2.ReloadConfigRequest
+        services: dict[str, dict[str, grpc.RpcMethodHandler]] = {
+            "tensorflow.serving.PredictionService": {
+                "Predict": self._method(predict_pb2.PredictRequest, self._predict, "Predict"),
+                "Classify": self._method(
+                    classification_pb2.ClassificationRequest, self._classify, "Classify"
+                ),
+                "Regress": self._method(regression_pb2.RegressionRequest, self._regress, "Regress"),
+                "MultiInference": self._method(inference_pb2.MultiInferenceRequest, self._multi_inference),
+                "GetModelMetadata": self._method(
+                    get_model_metadata_pb2.GetModelMetadataRequest, self._metadata
+                ),
+            },
+            "tensorflow.serving.ModelService": {
+                "GetModelStatus": self._method(get_model_status_pb2.GetModelStatusRequest, self._status),
+                # Not in the workers: it may wait for requests that are under way.
+                "HandleReloadConfigRequest": self._method(management, self._reload, run=asyncio.to_thread),
+            },
+        }
+        return [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
+
+    def _method(
+        self,
+        kind: type[Message],
+        function: Callable[[Any], Message],
+        api: str = "",
+        run: Callable[..., Any] | None = None,
+    ) -> grpc.RpcMethodHandler:
+        """A method that takes messages of `kind`; those with an `api` are counted."""
+
+        def work(content: bytes) -> bytes:
+            try:
+                request: Any = kind.FromString(content)
+            except DecodeError:
+                raise invalid(f"The request is no {kind.DESCRIPTOR.full_name}") from None
+            with self._counted(request, api):
+                return function(request).SerializeToString()
+
+        async def call(content: bytes, context: Any) -> bytes:
+            try:
+                return await (run or self._workers.run)(work, content)
+            except ServingError as error:
+                code, text = error.code, error.message
+            except Exception as error:
+                _log.exception("A gRPC request failed.")
+                code, text = Code.INTERNAL, f"{type(error).__name__}: {error}"
+            await context.abort(_CODES[code], _shortened(text))
+            raise AssertionError  # abort has raised
+
+        return grpc.unary_unary_rpc_method_handler(call)
+
+    def _counted(self, request: Any, api: str) -> contextlib.AbstractContextManager[None]:
+        if api and request.model_spec.name in self._manager.models():
+            return self._metrics.request(request.model_spec.name, api, "GRPC")
+        return contextlib.nullcontext()
+
+    def _predict(self, request: predict_pb2.PredictRequest) -> Message:
+        spec = request.model_spec
+        inputs = {name: self._array(name, tensor) for name, tensor in request.inputs.items()}
+        with self._use(spec) as servable:
+            with self._metrics.run(spec.name, "Predict"):
+                outputs = inference.predict(
+                    servable, spec.signature_name, inputs, list(dict.fromkeys(request.output_filter))
+                )
+            response = predict_pb2.PredictResponse(model_spec=_answered(spec, servable))
+            signature = servable.signatures[spec.signature_name or DEFAULT_SIGNATURE]
+        for name, array in outputs.items():
+            response.outputs[name].CopyFrom(_tensor(array, signature.outputs[name].dtype))
+        return response
+
+    def _classify(self, request: classification_pb2.ClassificationRequest) -> Message:
+        response = classification_pb2.ClassificationResponse()
+        with self._use(request.model_spec) as servable:
+            self._classified(request, servable, request.input, response.result)
+            response.model_spec.CopyFrom(_answered(request.model_spec, servable))
+        return response
+
+    def _classified(self, task: Any, servable: Loaded, given: Any, result: Any) -> None:
+        with self._metrics.run(task.model_spec.name, "Classify"):
+            rows = inference.classify(servable, task.model_spec.signature_name, serialized_examples(given))
+        for row in rows:
+            listed = result.classifications.add()
+            for label, score in row:
+                listed.classes.add(label=label.decode(errors="replace"), score=score)
+
+    def _regress(self, request: regression_pb2.RegressionRequest) -> Message:
+        response = regression_pb2.RegressionResponse()
+        with self._use(request.model_spec) as servable:
+            self._regressed(request, servable, request.input, response.result)
+            response.model_spec.CopyFrom(_answered(request.model_spec, servable))
+        return response
+
+    def _regressed(self, task: Any, servable: Loaded, given: Any, result: Any) -> None:
+        with self._metrics.run(task.model_spec.name, "Regress"):
+            values = inference.regress(servable, task.model_spec.signature_name, serialized_examples(given))
+        for value in values.tolist():
+            result.regressions.add(value=value)
+
+    def _multi_inference(self, request: inference_pb2.MultiInferenceRequest) -> Message:
+        _check_tasks(request)
+        response = inference_pb2.MultiInferenceResponse()
+        # One servable for all tasks, so that no two versions answer together.
+        with self._use(request.tasks[0].model_spec) as servable:
+            for task in request.tasks:
+                result = response.results.add(model_spec=_answered(task.model_spec, servable))
+                if task.method_name == _CLASSIFY:
+                    self._classified(task, servable, request.input, result.classification_result)
+                else:
+                    self._regressed(task, servable, request.input, result.regression_result)
+        return response
+
+    def _metadata(self, request: get_model_metadata_pb2.GetModelMetadataRequest) -> Message:
+        if not request.metadata_field:
+            raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+        for field in request.metadata_field:
+            if field != "signature_def":
+                raise invalid(f"Metadata field {field} is not supported")
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        with self._use(request.model_spec) as servable:
+            response.model_spec.CopyFrom(_answered(request.model_spec, servable))
+            listed = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
+        response.metadata["signature_def"].Pack(listed)
+        return response
+
+    def _status(self, request: get_model_status_pb2.GetModelStatusRequest) -> Message:
+        spec = request.model_spec
+        version = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
+        return responses.status(self._manager.status(spec.name, version))
+
+    def _reload(self, request: model_management_pb2.ReloadConfigRequest) -> Message:
+        try:
+            wanted = textproto.models(request.config)
+        except SettingsError as error:
+            raise invalid(str(error)) from None
+        known = {model.base_path for model in self._manager.models().values()}
+        for model in wanted:
+            if model.base_path not in known and not self._any_path:
+                raise ServingError(
+                    Code.PERMISSION_DENIED,
+                    f"{model.name}: no model is served from {model.base_path}; add it to "
+                    "--model_config_file, or start with --allow_reload_from_any_path=true",
+                )
+        self._manager.reload(wanted)
+        response = model_management_pb2.ReloadConfigResponse()
+        response.status.SetInParent()
+        return response
+
+    def _use(self, spec: model_pb2.ModelSpec) -> Any:
+        if not spec.name:
+            raise invalid("Missing ModelSpec")
+        kind = spec.WhichOneof("version_choice")
+        return self._manager.use(
+            spec.name,
+            spec.version.value if kind == "version" else None,
+            spec.version_label if kind == "version_label" else None,
+        )
+
+    def _array(self, name: str, tensor: tensor_pb2.TensorProto) -> np.ndarray:
+        """The values of an input tensor.
+
+        Raises:
+          ServingError: it is damaged, or its shape announces more than a request may hold.
+        """
+        try:
+            dtype = tf.dtypes.as_dtype(tensor.dtype)
+            # One value may stand for all: the shape alone decides about the memory; a string is a pointer.
+            size = np.prod([float(dim.size) for dim in tensor.tensor_shape.dim]) * (dtype.size or 8)
+            if size > self._max_bytes:
+                raise invalid(f"Tensor {name} of {size:.0f} bytes is larger than {self._max_bytes}")
+            return tf.make_ndarray(tensor)
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            raise invalid(f"tensor parsing error: {name} ({error})") from None
+
+
+def _check_tasks(request: inference_pb2.MultiInferenceRequest) -> None:
+    if not request.tasks:
+        raise invalid("Inference request must have one or more tasks.")
+    seen = set()
+    for task in request.tasks:
+        if not task.model_spec.name:
+            raise invalid("Found ModelSpec with an empty model name.")
+        if task.model_spec.name != request.tasks[0].model_spec.name:
+            raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+        signature = task.model_spec.signature_name or DEFAULT_SIGNATURE
+        if signature in seen:
+            raise invalid(f"Duplicate evaluation of signature: {signature}")
+        seen.add(signature)
+        if task.method_name not in (_CLASSIFY, _REGRESS):
+            raise ServingError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
+
+
+def _answered(spec: model_pb2.ModelSpec, servable: Loaded) -> model_pb2.ModelSpec:
+    """Which version has answered."""
+    answered = model_pb2.ModelSpec(name=spec.name, signature_name=spec.signature_name or DEFAULT_SIGNATURE)
+    answered.version.value = servable.version
+    return answered
+
+
+def _tensor(array: np.ndarray, dtype: int) -> tensor_pb2.TensorProto:
+    """A tensor with its values in the field of their type, as TensorFlow Serving answers by default."""
+    field = _FIELDS.get(dtype)
+    if field is None:
+        return tf.make_tensor_proto(array, dtype=dtype)
+    tensor = tensor_pb2.TensorProto(dtype=dtype)
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_shape.SetInParent()
+    getattr(tensor, field).extend(array.ravel().tolist())
+    return tensor
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}...TRUNCATED"

@@ -1,0 +1,125 @@
+/* Image files: what can be sent as it is, and how the rest becomes a PNG. */
+
+const MAX_BYTES = 50 * 2 ** 20; // the server's --max_image_bytes
+const HEAD_BYTES = 128 * 1024; // Exif data lie in one of the first segments, of 64 KB at most
+
+/**
+ * What to send for a file. JPEG and PNG go as they are, so that answers are those of the API.
+ *
+ * @param {File} file of any kind.
+ * @returns {Promise<{blob: Blob, turned: boolean, notes: string[]}>} JPEG or PNG, whether a rotation that the
+ *   model ignores is stored in it, and what to tell about it.
+ * @throws {Error} too large, or no image; the message is for people.
+ */
+export async function prepare(file) {
+  refuseLarge(file);
+  const head = new Uint8Array(await file.slice(0, HEAD_BYTES).arrayBuffer());
+  if (isPng(head)) return { blob: file, turned: false, notes: [] };
+  if (isJpeg(head)) {
+    const turned = orientation(head) > 1;
+    const note = "Shown as the model sees it: the rotation stored in this photo is not applied.";
+    return { blob: file, turned, notes: turned ? [note] : [] };
+  }
+  const blob = await converted(file);
+  refuseLarge(blob);
+  const kind = file.type.replace(/^image\//, "").toUpperCase() || "another format";
+  return {
+    blob,
+    turned: false,
+    notes: [`Converted from ${kind} to PNG in this browser; the model reads JPEG and PNG.`],
+  };
+}
+
+/** What a video shows now, as a PNG file. */
+export async function frame(video, name) {
+  const blob = await drawn(video, video.videoWidth, video.videoHeight);
+  return new File([blob], name, { type: "image/png" });
+}
+
+/** Standard base64 of a blob's bytes. */
+export function base64(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(new Error("The file cannot be read any more; add it again."));
+    reader.readAsDataURL(blob);
+  });
+}
+
+/** 57 KB, 3.4 MB. */
+export function size(bytes) {
+  const kilobytes = bytes / 2 ** 10;
+  return kilobytes < 1000 ? `${Math.ceil(kilobytes)} KB` : `${+(kilobytes / 2 ** 10).toFixed(1)} MB`;
+}
+
+function refuseLarge(blob) {
+  if (blob.size > MAX_BYTES) {
+    throw new Error(`This image is larger than ${size(MAX_BYTES)}. Choose a smaller one.`);
+  }
+}
+
+function isPng(head) {
+  return [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a].every((byte, i) => head[i] === byte);
+}
+
+function isJpeg(head) {
+  return head[0] === 0xff && head[1] === 0xd8 && head[2] === 0xff;
+}
+
+async function converted(file) {
+  const url = URL.createObjectURL(file);
+  try {
+    const image = new Image();
+    image.src = url;
+    await image.decode().catch(() => {
+      throw new Error("This file is no image that the browser can read. Choose a JPEG or PNG.");
+    });
+    return await drawn(image, image.naturalWidth, image.naturalHeight);
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+}
+
+function drawn(source, width, height) {
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d");
+  // The model ignores transparency: what shows through must be the same here and there.
+  context.fillStyle = "white";
+  context.fillRect(0, 0, width, height);
+  context.drawImage(source, 0, 0);
+  return new Promise((resolve, reject) => {
+    const done = (blob) =>
+      blob
+        ? resolve(blob)
+        : reject(new Error("This image is too large to convert. Choose a smaller one, or a JPEG."));
+    canvas.toBlob(done, "image/png");
+  });
+}
+
+/** Exif's orientation, 1 to 8, of a JPEG; 1 (upright) where none is stored. */
+function orientation(head) {
+  const view = new DataView(head.buffer);
+  try {
+    let at = 2;
+    while (view.getUint8(at) === 0xff && view.getUint8(at + 1) !== 0xda) {
+      const exif = view.getUint8(at + 1) === 0xe1 && view.getUint32(at + 4) === 0x45786966; // "Exif"
+      if (exif) return orientationOfTiff(new DataView(head.buffer, at + 10));
+      at += 2 + view.getUint16(at + 2);
+    }
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error; // cut off: the server will say so
+  }
+  return 1;
+}
+
+function orientationOfTiff(view) {
+  const little = view.getUint16(0) === 0x4949;
+  const directory = view.getUint32(4, little);
+  for (let i = 0; i < view.getUint16(directory, little); i++) {
+    const entry = directory + 2 + 12 * i;
+    if (view.getUint16(entry, little) === 0x0112) return view.getUint16(entry + 8, little);
+  }
+  return 1;
+}
