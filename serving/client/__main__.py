@@ -1,0 +1,5 @@
+"""`python -m serving.client`."""
+
+from .cli import main
+
+raise SystemExit(main())

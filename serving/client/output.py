@@ -1,0 +1,89 @@
+"""Answers as a table, as JSON, and as files: CSV or JSON Lines."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import IO
+
+from .api import ClientError
+from .batch import Answer
+
+COLUMNS = ("file", "rank", "label", "probability", "error")
+
+
+def table(answers: Sequence[Answer]) -> str:
+    """Aligned lines: name, label and probability; the answers without labels are left out."""
+    rows = [
+        (shown(answer.name) if rank == 0 else "", label)
+        for answer in answers
+        for rank, label in enumerate(answer.labels)
+    ]
+    names = max((len(name) for name, _ in rows), default=0)
+    labels = max((len(label.name) for _, label in rows), default=0)
+    return "".join(
+        f"{name:{names}}  {label.name:{labels}}  {label.probability:6.2%}\n" for name, label in rows
+    )
+
+
+def as_json(answers: Sequence[Answer]) -> str:
+    """A JSON list with an object for each answer that has labels."""
+    listed = [_entry(answer) for answer in answers if not answer.error]
+    return json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
+
+
+def check_path(path: str) -> None:
+    """Raises ClientError when `write` could not write there."""
+    if os.path.splitext(path)[1] not in _FORMATS:
+        raise ClientError(f"--out {path}: must end in {' or '.join(_FORMATS)}.")
+    folder = os.path.dirname(path) or "."
+    if not os.access(folder, os.W_OK) or os.path.isdir(path):
+        raise ClientError(f"--out {path}: must be a file in a folder that can be written.")
+
+
+def write(path: str, answers: Iterable[Answer]) -> None:
+    """Writes all answers, those without labels with their error, in the format that `path` ends in.
+
+    The file is there when the last answer is, and never in part. What `answers` raises leaves none.
+    """
+    folder, name = os.path.split(path)
+    part = os.path.join(folder, f".{name}.{os.getpid()}.part")
+    try:
+        # Names of files may be of any bytes.
+        with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            _FORMATS[os.path.splitext(name)[1]](file, answers)
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+
+
+def shown(name: str) -> str:
+    """A name as it can be printed."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _csv(file: IO[str], answers: Iterable[Answer]) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for answer in answers:
+        if answer.error:
+            writer.writerow([answer.name, "", "", "", answer.error])
+        for rank, label in enumerate(answer.labels, 1):
+            writer.writerow([answer.name, rank, label.name, label.probability, ""])
+
+
+def _json_lines(file: IO[str], answers: Iterable[Answer]) -> None:
+    for answer in answers:
+        entry = {"file": answer.name, "error": answer.error} if answer.error else _entry(answer)
+        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def _entry(answer: Answer) -> dict[str, object]:
+    return {"file": answer.name, "labels": [label._asdict() for label in answer.labels]}
+
+
+_FORMATS: dict[str, Callable[[IO[str], Iterable[Answer]], None]] = {".csv": _csv, ".jsonl": _json_lines}
