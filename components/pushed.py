@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -11,6 +12,8 @@ import tensorflow as tf
 _READ_BYTES = 2**22
 _MODEL_FILE = "saved_model.pb"
 _UNFINISHED = ".pushing-"
+# What the Evaluator measured; written at the push, and no part of the model.
+EVALUATION = "assets.extra/evaluation.json"
 
 
 def digest(model: str) -> str:
@@ -21,6 +24,8 @@ def digest(model: str) -> str:
     """
     found = hashlib.sha256()
     for path in _files(model):
+        if path.endswith(EVALUATION):
+            continue
         size = tf.io.gfile.stat(path).length
         found.update(f"{path[len(model) :]} {size}\n".encode())
         if size <= _READ_BYTES:
@@ -29,19 +34,28 @@ def digest(model: str) -> str:
     return found.hexdigest()
 
 
-def copy(model: str, target: str) -> None:
+def copy(model: str, target: str, extra: Mapping[str, str] | None = None) -> None:
     """Copies a SavedModel so that `target` is whole or not there.
 
     Object stores cannot rename a folder: there saved_model.pb, by which a version is known to be whole,
     comes last.
+
+    Args:
+      model: its folder.
+      target: that does not exist yet.
+      extra: texts by path below `target`, which go along.
     """
     parent, name = os.path.split(target)
     remote = _is_remote(target)
     place = target if remote else os.path.join(parent, f"{_UNFINISHED}{name}")
+    for below, text in (extra or {}).items():
+        tf.io.gfile.makedirs(os.path.dirname(os.path.join(place, below)))
+        with tf.io.gfile.GFile(os.path.join(place, below), "w") as file:
+            file.write(text)
     for path in sorted(_files(model), key=lambda path: os.path.basename(path) == _MODEL_FILE):
-        file = place + path[len(model) :]
-        tf.io.gfile.makedirs(os.path.dirname(file))
-        tf.io.gfile.copy(path, file, overwrite=True)
+        copied = place + path[len(model) :]
+        tf.io.gfile.makedirs(os.path.dirname(copied))
+        tf.io.gfile.copy(path, copied, overwrite=True)
     if not remote:
         os.rename(place, target)
 

@@ -1,20 +1,45 @@
-"""A Pusher that can be tried again: no half-copied version, and none twice."""
+"""A Pusher that can be tried again: no half-copied version, and none twice; on request a canary first."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 import os
 import time
+from pathlib import Path
 from typing import Any
 
-from tfx import v1 as tfx
+import tensorflow as tf
+from tfx import types
 from tfx.components.pusher import executor as pusher
-from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.base import base_component, executor_spec
 from tfx.proto import pusher_pb2
-from tfx.types import artifact_utils, standard_component_specs
+from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import proto_utils
 
-from components import pushed
+from components import evaluation, pushed
 from models import pretrained
+from serving import rollout
+from serving.server import textproto
+from serving.server.config import ModelSettings
+
+_EVALUATION = "evaluation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Canary:
+    """A version that is pushed is on trial first.
+
+    Attributes:
+      hours: of the trial.
+      model_config_file: of the servers; the new version is its canary beside the stable one.
+      model_name: in that file.
+    """
+
+    hours: float
+    model_config_file: str
+    model_name: str
 
 
 class Executor(pusher.Executor):
@@ -33,12 +58,58 @@ class Executor(pusher.Executor):
             return
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
-        version = push(self.GetModelPath(input_dict), destination.filesystem.base_directory)
+        folder = destination.filesystem.base_directory
+        settings = json.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
+        uri = artifact_utils.get_single_uri(input_dict[_EVALUATION])
+        version = push(self.GetModelPath(input_dict), folder, measured(uri, settings["protocol"]))
+        if settings.get("canary"):
+            try_out(Canary(**settings["canary"]), folder, int(os.path.basename(version)))
         self._MarkPushed(record, pushed_destination=version, pushed_version=os.path.basename(version))
 
 
-def push(model: str, folder: str) -> str:
-    """Makes `model` the newest version in `folder`, unless it is; returns the version's folder."""
+def measured(uri: str, protocol: str) -> dict[str, Any]:
+    """What goes along with a pushed version, for those who look at it.
+
+    Args:
+      uri: folder of a ModelEvaluation artifact.
+      protocol: the one that decided.
+    """
+    errors = {
+        name: {"top1_error": _number(error.top1), "top5_error": _number(error.top5)}
+        for name, error in evaluation.errors(uri).items()
+    }
+    return {"examples": evaluation.example_count(uri), "protocol": protocol, "protocols": errors}
+
+
+def _number(error: float) -> float | None:
+    return None if math.isnan(error) else error
+
+
+def try_out(canary: Canary, folder: str, version: int) -> None:
+    """Makes a version that was just pushed the canary of the servers' file."""
+    path = canary.model_config_file
+    models: tuple[ModelSettings, ...] = ()
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file:
+            models = textproto.parse_models(file.read(), path)
+    others = tuple(model for model in models if model.name != canary.model_name)
+    [model] = [m for m in models if m.name == canary.model_name] or [
+        ModelSettings(canary.model_name, Path(folder))
+    ]
+    model = dataclasses.replace(model, base_path=Path(folder))
+    changed = rollout.on_trial(model, version, 3600 * canary.hours, time.time())
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.gfile.GFile(f"{path}.tmp", "w") as file:
+        file.write(textproto.models_text((*others, changed)))
+    tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
+
+
+def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> str:
+    """Makes `model` the newest version in `folder`, unless it is; returns the version's folder.
+
+    Args:
+      evaluated: of `measured`; goes along.
+    """
     versions = pretrained.versions(folder)
     newest = int(os.path.basename(versions[0])) if versions else 0
     number = max(int(time.time()), newest + 1)
@@ -46,11 +117,58 @@ def push(model: str, folder: str) -> str:
     if versions and pushed.digest(versions[0]) == pushed.digest(model):
         return versions[0]
     version = os.path.join(folder, str(number))
-    pushed.copy(model, version)
+    extra = {pushed.EVALUATION: json.dumps(evaluated, indent=2)} if evaluated else {}
+    pushed.copy(model, version, extra)
     return version
 
 
-class Pusher(tfx.components.Pusher):
-    """TFX's Pusher with our executor."""
+class Spec(component_spec.ComponentSpec):
+    """TFX's, with the evaluation as an input."""
 
+    PARAMETERS = standard_component_specs.PusherSpec.PARAMETERS
+    INPUTS = {
+        **standard_component_specs.PusherSpec.INPUTS,
+        _EVALUATION: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
+    }
+    OUTPUTS = standard_component_specs.PusherSpec.OUTPUTS
+    TYPE_ANNOTATION = standard_component_specs.PusherSpec.TYPE_ANNOTATION
+
+
+class Pusher(base_component.BaseComponent):
+    """Pushes blessed models.
+
+    Args:
+      model: channel.
+      model_blessing: channel of the Evaluator.
+      evaluation: channel of the Evaluator.
+      infra_blessing: channel of the ServingValidator; None asks for none.
+      directory: folder of versions.
+      protocol: the test protocol that decided.
+      canary: None pushes to all at once.
+    """
+
+    SPEC_CLASS = Spec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        model_blessing: types.BaseChannel,
+        evaluation: types.BaseChannel,
+        infra_blessing: types.BaseChannel | None,
+        directory: str,
+        protocol: str,
+        canary: Canary | None = None,
+    ) -> None:
+        filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=directory)
+        settings = {"protocol": protocol, "canary": dataclasses.asdict(canary) if canary else None}
+        spec = Spec(
+            model=model,
+            model_blessing=model_blessing,
+            evaluation=evaluation,
+            push_destination=pusher_pb2.PushDestination(filesystem=filesystem),
+            custom_config=json.dumps(settings, sort_keys=True),
+            pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+            **({"infra_blessing": infra_blessing} if infra_blessing else {}),
+        )
+        super().__init__(spec=spec)

@@ -118,8 +118,37 @@ class Serve:
     model_name: str = "resnet"
     # Folder of versions in TF Serving's layout; "" is <pipeline root>/serving/<model_name>.
     directory: str = ""
+    # Address that the server listens to: 0.0.0.0 lets other machines in.
     host: str = "127.0.0.1"
     rest_port: int = 8501
+    grpc_port: int = 8500
+    # The newest versions that serve together.
+    num_versions: int = 2
+    # LABEL=VERSION, such as stable=1764000000,canary=1764086400: exactly these versions serve then.
+    labels: tuple[str, ...] = ()
+    # Requests that share a run of the model, 0 for none, and how long one waits for others.
+    max_batch_size: int = 0
+    batch_timeout_micros: int = 0
+    # For Prometheus, under /monitoring/prometheus/metrics.
+    metrics: bool = True
+    # Who serves a blessed model before it is pushed, and must answer as the Evaluator did: "embedded",
+    # an image of TensorFlow Serving for docker (tensorflow/serving:2.20.0), or "none".
+    validator: str = "embedded"
+    # Images of the evaluation split that are asked for.
+    validator_images: int = 16
+    # Most milliseconds of one image (99th percentile) and megabytes of the server; 0 asks nothing.
+    max_latency_ms: float = 0.0
+    max_memory_mb: int = 0
+    # Hours that a pushed version is a canary before it can be stable (docs/serving.md); 0: it serves at once.
+    canary_hours: float = 0.0
+    # The rest is for containers (`python -m pipeline.serving_files`): TensorFlow Serving with its version
+    # (2.20.0-gpu with gpus), how many servers, and what each gets.
+    image: str = "tensorflow/serving:2.20.0"
+    min_replicas: int = 2
+    max_replicas: int = 6
+    cpu: int = 2
+    memory: str = "4Gi"
+    gpus: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,9 +330,10 @@ class Config:
                 f"no_cache={', '.join(sorted(unknown))}: must name nodes of this pipeline: "
                 f"{', '.join(graph.nodes(self))}."
             )
-        from pipeline import beam  # it imports this module
+        from pipeline import beam, serve_check  # they import this module
 
         beam.check(self)
+        serve_check.check(self.serve)
 
 
 def _check_metadata(metadata: Metadata) -> None:

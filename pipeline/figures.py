@@ -12,6 +12,7 @@ from tfx.types import artifact_utils
 
 from components import drift, evaluation
 from components.example_gen import summary
+from components.serving_validator import component as serving_validator
 from models import preprocessing
 
 
@@ -68,6 +69,10 @@ def pushed_version(outputs: Mapping[str, Any]) -> str:
     return artifact.get_string_custom_property("pushed_destination")
 
 
+def _serving_validator(outputs: Mapping[str, Any]) -> str:
+    return serving_validator.describe(uri(outputs, "blessing"))
+
+
 def _pusher(outputs: Mapping[str, Any]) -> str:
     version = pushed_version(outputs)
     return f"version {os.path.basename(version)}" if version else "nothing pushed: the model is not blessed"
@@ -99,5 +104,6 @@ _FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "Trainer": _trainer,
     "Baseline": _baseline,
     "Evaluator": _evaluator,
+    "ServingValidator": _serving_validator,
     "Pusher": _pusher,
 }

@@ -14,6 +14,7 @@ def nodes(config: Config) -> dict[str, tuple[str, ...]]:
     statistics = {"StatisticsGen": ("ExampleGen",) if infer else ("ExampleGen", "SchemaGen")}
     schema: dict[str, tuple[str, ...]] = {"SchemaGen": ("StatisticsGen",) if infer else ()}
     warm, tuned = config.train.warm_start, config.tune.enabled
+    validated = config.serve.validator != "none"
     learning = ("ExampleGen", "Transform", *(["WarmStart"] if warm else []))
     if config.transform.shorter_side:
         learning = learning[1:]
@@ -31,5 +32,6 @@ def nodes(config: Config) -> dict[str, tuple[str, ...]]:
             "Trainer",
             *(["Baseline"] if config.evaluate.max_top1_increase < 1 else []),
         ),
-        "Pusher": ("Evaluator", "Trainer"),
+        **({"ServingValidator": ("Evaluator", "ExampleGen", "Trainer")} if validated else {}),
+        "Pusher": ("Evaluator", "Trainer", *(["ServingValidator"] if validated else [])),
     }

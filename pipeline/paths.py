@@ -25,11 +25,15 @@ class Paths:
         # Statistics of the accepted spans, which the next span is compared with.
         self.spans = os.path.join(shared, "spans")
         self.digits = os.path.join(root, "data", "digits")
+        # What a production server needs besides the model (pipeline.serving_files).
+        self.deployment = os.path.join(self.home, "deployment")
         self.logs = os.path.join(self.home, "logs")
         self.lock = os.path.join(self.home, "lock")
         self.serving = _absolute(
             config.serve.directory or os.path.join(shared, "serving", config.serve.model_name)
         )
+        # --model_config_file of the servers, where pushed versions are on trial first.
+        self.model_config = os.path.join(os.path.dirname(self.serving), "models.config")
 
 
 def settings(config: Config) -> dict[str, tuple[str, ...]]:

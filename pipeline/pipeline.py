@@ -18,10 +18,14 @@ from tfx.dsl.components.base import base_node
 import models
 from components import baseline, data_validation, drift, evaluation, pusher
 from components.example_gen import component, files, source
+from components.serving_validator import component as serving_validator
 from models import pretrained
 from pipeline import beam, metadata
 from pipeline.config import Config, ConfigError, digest, to_dict
 from pipeline.paths import Paths
+
+# Longest start of the server that tries a candidate, its warm-up included.
+_SERVER_SECONDS = 300.0
 
 
 def create_pipeline(config: Config) -> tfx.dsl.Pipeline:
@@ -131,12 +135,31 @@ def _components(
         baseline_model=compared.outputs["model"] if config.evaluate.max_top1_increase < 1 else None,
         eval_config=evaluation.eval_config(classes=len(classes), **dataclasses.asdict(config.evaluate)),
     )
+    serve = config.serve
+    validator = None
+    if serve.validator != "none":
+        validator = serving_validator.ServingValidator(
+            model=model,
+            model_blessing=evaluator.outputs["blessing"],
+            examples=examples.outputs["examples"],
+            settings={
+                "server": serve.validator,
+                "images": serve.validator_images,
+                "seconds": _SERVER_SECONDS,
+                "max_latency_ms": serve.max_latency_ms,
+                "max_memory_mb": serve.max_memory_mb,
+            },
+        )
     push = pusher.Pusher(
         model=model,
         model_blessing=evaluator.outputs["blessing"],
-        push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=paths.serving)
-        ),
+        evaluation=evaluator.outputs["evaluation"],
+        infra_blessing=validator.outputs["blessing"] if validator else None,
+        directory=paths.serving,
+        protocol=config.evaluate.protocol,
+        canary=pusher.Canary(serve.canary_hours, paths.model_config, serve.model_name)
+        if serve.canary_hours
+        else None,
     )
     return [
         examples,
@@ -147,6 +170,7 @@ def _components(
         trainer,
         compared,
         evaluator,
+        *([validator] if validator else []),
         push,
     ]
 

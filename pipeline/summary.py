@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import shlex
@@ -12,11 +13,13 @@ from rich.table import Table
 
 from components import evaluation
 from components.example_gen.summary import read_summary
-from pipeline import figures
+from components.serving_validator import component as serving_validator
+from pipeline import figures, serving_files
 from pipeline.config import Config, Serve
 from pipeline.local_dag import Outputs
 from pipeline.paths import Paths
 from pipeline.progress import View
+from serving import deploy
 
 
 def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs]) -> None:
@@ -37,20 +40,28 @@ def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs])
     _hardest(view, config, nodes, folder)
     view.line()
     _verdict(view, config, folder)
+    if "ServingValidator" in nodes and evaluation.verdict(folder)[0]:
+        _serving_verdict(view, figures.uri(nodes["ServingValidator"], "blessing"))
     version = figures.pushed_version(nodes["Pusher"])
     if version:
+        made = _write_files(view, config, paths)
         view.line(f"Model    {escape(short(version))}")
-        view.line(f"Serve    {escape(serve_command(config.serve, paths.serving))}")
+        view.line(f"Serve    {escape(serve_command(made, short(paths.deployment)))}")
         view.line(f"Predict  {escape(predict_command(config.serve))}")
+        view.line(f"Deploy   {escape(short(paths.deployment))} (TensorFlow Serving, Compose, Kubernetes)")
 
 
-def serve_command(serve: Serve, directory: str) -> str:
-    """The command line that serves the pushed versions."""
-    defaults = Serve()
-    flags = [f"--model_name={serve.model_name}", f"--model_base_path={short(directory)}"]
-    flags += [f"--rest_api_port={serve.rest_port}"]
-    flags += [f"--host={serve.host}"] if serve.host != defaults.host else []
-    return shlex.join(["python", "-m", "serving.server", *flags])
+def _write_files(view: View, config: Config, paths: Paths) -> deploy.Deployment:
+    """Writes what a production server needs, as `python -m pipeline.serving_files` does."""
+    stored, folder = short(f"{view.log.removesuffix('.log')}.config.json"), short(paths.deployment)
+    return serving_files.produce(config, folder, ["--config", stored, "--out", folder])
+
+
+def serve_command(made: deploy.Deployment, folder: str) -> str:
+    """The command line that serves the pushed versions, with the production files in `folder`."""
+    file = short(made.model_config) if made.model_config else ""
+    made = dataclasses.replace(made, directory=short(made.directory), model_config=file)
+    return shlex.join(deploy.embedded_command(made, os.path.join(folder, "tensorflow_serving")))
 
 
 def predict_command(serve: Serve) -> str:
@@ -58,7 +69,9 @@ def predict_command(serve: Serve) -> str:
     defaults = Serve()
     flags = [f"--model_name={serve.model_name}"] if serve.model_name != defaults.model_name else []
     if (serve.host, serve.rest_port) != (defaults.host, defaults.rest_port):
-        flags.append(f"--url=http://{serve.host}:{serve.rest_port}")
+        # Where everything is listened to, this machine's own address is one to ask.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(serve.host, serve.host)
+        flags.append(f"--url=http://{f'[{host}]' if ':' in host else host}:{serve.rest_port}")
     return shlex.join(["python", "-m", "serving.client", "IMAGE.jpg", *flags])
 
 
@@ -88,6 +101,12 @@ def _verdict(view: View, config: Config, folder: str) -> None:
         view.line(f"[green]Blessed[/]: {bounds}.")
     else:
         view.line("[yellow]Not blessed[/], nothing pushed: " + "; ".join(reasons) + ".")
+
+
+def _serving_verdict(view: View, blessing: str) -> None:
+    reasons = serving_validator.read(blessing).reasons
+    if reasons:
+        view.line(f"[yellow]Not served[/], nothing pushed: {escape('; '.join(reasons))}.")
 
 
 def _percent(value: float) -> str:

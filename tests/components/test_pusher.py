@@ -1,5 +1,6 @@
 """Pushing: whole versions, rising numbers, and none twice."""
 
+import json
 import os
 import shutil
 import time
@@ -9,6 +10,8 @@ import tensorflow as tf
 
 from components import pushed, pusher
 from models import pretrained
+from serving.server import textproto
+from serving.server.config import ModelSettings
 
 
 def saved(path, value=1.0):
@@ -109,3 +112,31 @@ def test_an_object_store_gets_the_model_file_last(models, monkeypatch):
     assert pretrained.versions("ram://serving") == [version]
     assert pushed.digest(version) == pushed.digest(models[0])
     assert pusher.push(models[0], "ram://serving") == version
+
+
+def test_what_was_measured_goes_along_and_makes_no_other_model(models, tmp_path):
+    folder = str(tmp_path)
+    measured = {"examples": 2, "protocol": "center", "protocols": {"center": {"top1_error": 0.5}}}
+    version = pusher.push(models[0], folder, measured)
+    with open(os.path.join(version, "assets.extra", "evaluation.json")) as file:
+        assert json.load(file) == measured
+    assert pusher.push(models[0], folder, {**measured, "examples": 3}) == version
+
+
+def test_a_push_on_trial_is_the_canary_of_the_servers_file(models, tmp_path):
+    folder, file = str(tmp_path / "serving" / "m"), tmp_path / "serving" / "models.config"
+    canary = pusher.Canary(1.0, str(file), "m")
+    other = ModelSettings("other", tmp_path)
+    file.parent.mkdir()
+    file.write_text(textproto.models_text([other]))
+    numbers = []
+    for model in (models[0], models[1], models[1]):
+        version = int(os.path.basename(pusher.push(model, folder)))
+        pusher.try_out(canary, folder, version)
+        numbers.append(version)
+    first, second, again = numbers
+    assert second == again
+    kept, tried = textproto.read_models(file)
+    assert kept == other
+    assert (tried.name, str(tried.base_path)) == ("m", folder)
+    assert (tried.versions, tried.labels) == ((first, second), {"stable": first, "canary": second})

@@ -20,7 +20,7 @@ from common import artifact, command, run, serving, state, versions
 
 QUICK = ["train.epochs=3", "evaluate.max_top1_error=0.5", "evaluate.max_top5_error=0.3"]
 NODES = ["ExampleGen", "SchemaGen", "StatisticsGen", "ExampleValidator", "Transform", "Trainer",
-         "Baseline", "Evaluator", "Pusher"]  # fmt: skip
+         "Baseline", "Evaluator", "ServingValidator", "Pusher"]  # fmt: skip
 pytestmark = pytest.mark.e2e
 
 
@@ -42,9 +42,18 @@ def test_first_run_pushes_and_says_so(home, first):
     assert "1,437 train, 360 eval, 0 quarantined" in first
     assert re.search(r"center +\d+\.\d\d%", first)
     assert re.search(r"ten_crop +\d+\.\d\d%", first)
+    assert re.search(r"ServingValidator .* 16 images served bit for bit as evaluated", first)
     [version] = versions(home)
     assert f"resnet/{version}" in first
+    with open(os.path.join(serving(home), version, "assets.extra", "evaluation.json")) as file:
+        evaluated = json.load(file)
+    assert (evaluated["examples"], sorted(evaluated["protocols"])) == (360, ["center", "ten_crop"])
+    shown = f"{evaluated['protocols']['center']['top1_error']:.2%}"
+    assert re.search(rf"^ center +{shown}", first, re.M)
     assert "python -m serving.server" in first
+    for name in re.findall(r"_file=(\S+)", first):
+        assert os.path.isfile(os.path.join(home, name))
+    assert os.path.isfile(os.path.join(home, re.search(r"Deploy +(\S+)", first)[1], "kubernetes/kserve.yaml"))
     for noise in ("WARNING", "Traceback", "absl", "I0000", "E0000", "DeprecationWarning"):
         assert noise not in first
     log = re.search(r"Full log: (\S+)", first)[1]
@@ -105,8 +114,15 @@ def test_second_run_is_served_from_cache(home, first):
 def test_a_node_that_is_named_runs_again_without_a_second_push(home, first):
     status, output = run(home, *QUICK, "no_cache=Pusher,Baseline")
     assert status == 0
-    again = {"Baseline": "✓", "Evaluator": "✓", "Pusher": "✓"}
+    again = dict.fromkeys(("Baseline", "Evaluator", "ServingValidator", "Pusher"), "✓")
     assert [state(output, node) for node in NODES] == [again.get(node, "·") for node in NODES]
+    assert len(versions(home)) == 1
+
+
+def test_a_model_that_the_server_serves_too_slowly_is_not_pushed(home, first):
+    status, output = run(home, *QUICK, "serve.max_latency_ms=0.001")
+    assert status == 0
+    assert "above serve.max_latency_ms=0.001" in output and "Not served, nothing pushed" in output
     assert len(versions(home)) == 1
 
 

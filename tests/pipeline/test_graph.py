@@ -23,6 +23,7 @@ from pipeline.pipeline import create_pipeline
         ["tune.enabled=true", "train.warm_start=true"],
         ["transform.shorter_side=40", "tune.enabled=true"],
         ["train.warm_start=true", "evaluate.max_top1_increase=1"],
+        ["serve.validator=none"],
     ],
     ids=lambda settings: ",".join(settings) or "default",
 )
@@ -34,6 +35,27 @@ def test_the_graph_is_what_tfx_builds(settings, tmp_path):
     assert {name: set(upstream) for name, upstream in said.items()} == built
     for (number, name), other in itertools.product(enumerate(said), said):
         assert other not in said[name] or list(said).index(other) < number
+
+
+def test_settings_of_serving_reach_the_validator_and_the_pusher(tmp_path):
+    settings = [
+        "serve.validator=tensorflow/serving:2.20.0",
+        "serve.validator_images=3",
+        "serve.max_latency_ms=20",
+        "serve.max_memory_mb=900",
+        "serve.canary_hours=2",
+    ]
+    nodes = {n.id: n for n in create_pipeline(assign(Config(root=str(tmp_path)), settings)).components}
+    assert json.loads(nodes["ServingValidator"].exec_properties["settings"]) == {
+        "server": "tensorflow/serving:2.20.0",
+        "images": 3,
+        "seconds": 300.0,
+        "max_latency_ms": 20.0,
+        "max_memory_mb": 900,
+    }
+    pushed = json.loads(nodes["Pusher"].exec_properties["custom_config"])
+    file = str(tmp_path / "resnet-digits" / "serving" / "models.config")
+    assert pushed["canary"] == {"hours": 2.0, "model_config_file": file, "model_name": "resnet"}
 
 
 def test_a_schema_of_ones_own_that_was_edited_is_another_one(tmp_path):
@@ -144,7 +166,7 @@ def test_a_node_without_its_inputs_or_without_a_run_says_so(tmp_path, capfd):
     assert "cannot be read as a configuration" in error[0]
     status, out, error = command("compile", "--config", file, "--run-id", "first")
     assert (status, error) == (0, [])
-    assert "9 nodes for run first" in out
+    assert "10 nodes for run first" in out
     status, out, error = command("run", "--node", "StatisticsGen")
     assert status == 1
     assert error == ["StatisticsGen failed: the nodes before it have no results in this run; run them first"]

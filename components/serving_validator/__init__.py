@@ -1,0 +1,1 @@
+"""Starts a real server on a candidate and asks it, before it is pushed."""

@@ -1,0 +1,129 @@
+"""A server of one model in a process of its own: the embedded one, or TensorFlow Serving's container."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from serving.client import Client, ClientError
+
+NAME = "candidate"
+EMBEDDED = "embedded"
+# Lines of its log that a failure shows.
+_LAST_LINES = 3
+
+
+class ServerError(RuntimeError):
+    """The server does not serve the candidate; the message has the end of its log."""
+
+
+class Server(NamedTuple):
+    """Where it answers, and its process.
+
+    `pid` is that of the server itself; 0 where it runs in a container.
+    """
+
+    url: str
+    grpc: str
+    pid: int
+
+    def peak_memory(self) -> int:
+        """Most bytes that it has held at a time; 0 where its process is not ours to see."""
+        if not self.pid:
+            return 0
+        with open(f"/proc/{self.pid}/status") as file:
+            peak = next(line for line in file if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) * 1024
+
+
+@contextlib.contextmanager
+def running(model: str, kind: str, seconds: float) -> Iterator[Server]:
+    """Serves a model until the block ends.
+
+    Args:
+      model: folder of a SavedModel, on any file system.
+      kind: EMBEDDED, or an image of TensorFlow Serving that docker runs, such as tensorflow/serving:2.20.0.
+      seconds: to wait until it is ready.
+
+    Raises:
+      ServerError: it does not start, or does not serve the model.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        base = _versions(model, folder)
+        rest, grpc = _free_port(), _free_port()
+        log = stack.enter_context(open(os.path.join(folder, "log"), "w+"))
+        command = _embedded(base, rest, grpc) if kind == EMBEDDED else _docker(kind, base, rest, grpc)
+        try:
+            process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        except OSError as error:
+            raise ServerError(f"{command[0]} cannot be started ({error.strerror}).") from error
+        stack.callback(_end, process)
+        url = f"http://127.0.0.1:{rest}"
+        _wait(Client(url, NAME), process, seconds, log.name)
+        yield Server(url, f"127.0.0.1:{grpc}", process.pid if kind == EMBEDDED else 0)
+
+
+def _versions(model: str, folder: str) -> str:
+    """A folder of versions with the model in it: as a copy where a process of its own could not read it."""
+    base = os.path.join(folder, NAME)
+    target = os.path.join(base, "1")
+    for path, _, names in tf.io.gfile.walk(model):
+        place = target + path[len(model.rstrip("/")) :].rstrip("/")
+        os.makedirs(place, exist_ok=True)
+        for name in names:
+            tf.io.gfile.copy(os.path.join(path, name), os.path.join(place, name))
+    return base
+
+
+def _embedded(base: str, rest: int, grpc: int) -> list[str]:
+    flags = [f"--model_name={NAME}", f"--model_base_path={base}", f"--rest_api_port={rest}", f"--port={grpc}"]
+    return [sys.executable, "-m", "serving.server", *flags, "--max_num_load_retries=0", "--enable_page=false"]
+
+
+def _docker(image: str, base: str, rest: int, grpc: int) -> list[str]:
+    docker = shutil.which("docker")
+    if not docker:
+        raise ServerError(f"docker is not on the PATH, and {image} needs it; set serve.validator={EMBEDDED}.")
+    ports = ["-p", f"127.0.0.1:{rest}:8501", "-p", f"127.0.0.1:{grpc}:8500"]
+    where = ["-v", f"{base}:/models/{NAME}:ro", "-e", f"MODEL_NAME={NAME}"]
+    return [docker, "run", "--rm", "--name", f"{NAME}-{rest}", *ports, *where, image]
+
+
+def _wait(client: Client, process: subprocess.Popen, seconds: float, log: str) -> None:
+    for _ in range(max(1, int(seconds))):
+        if process.poll() is not None:
+            raise ServerError(f"the server has ended: {_end_of(log)}")
+        with contextlib.suppress(ClientError):
+            client.wait_until_available(1)
+            return
+    raise ServerError(f"the server is not ready after {seconds:g} s: {_end_of(log)}")
+
+
+def _end_of(log: str) -> str:
+    with open(log, errors="replace") as file:
+        lines = [line.strip() for line in file if line.strip()]
+    return " | ".join(lines[-_LAST_LINES:]) or "it has said nothing"
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
