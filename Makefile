@@ -28,10 +28,11 @@ lint: $(STAMP)  ## ruff and mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: $(STAMP)  ## measure ingestion, Transform's memory and evaluation (minutes)
+bench: $(STAMP)  ## measure ingestion, Transform's memory, evaluation and serving (minutes)
 	$(PY) -m benchmarks.ingestion
 	$(PY) benchmarks/transform_memory.py
 	$(PY) -m benchmarks.evaluation
+	$(PY) -m benchmarks.serving
 
 # Locks hold hashes and no addresses; overrides.txt is explained in BUILD.md.
 COMPILE = .uv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
