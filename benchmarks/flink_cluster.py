@@ -60,6 +60,8 @@ taskmanager.numberOfTaskSlots: 2
 taskmanager.network.sort-shuffle.min-buffers: 32
 rest.address: localhost
 rest.port: 8081
+# Gigabytes, which a task manager that has a name of its own leaves behind.
+io.tmp.dirs: {temporary}
 # With Beam's classes on the task managers' own class path a job's stages share their Python workers;
 # loaded with the job, they would be gone between two stages, and Python starts take many seconds.
 classloader.resolve-order: parent-first
@@ -107,7 +109,10 @@ class Cluster:
         if _answer("/overview"):
             raise ClusterError(f"Another Flink cluster answers at {REST}: stop it first.")
         self._prepare()
-        config = _CONFIG.format(restart="fixed-delay" if restart else "none")
+        temporary = self.folder / "tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        config = _CONFIG.format(restart="fixed-delay" if restart else "none", temporary=temporary)
         for name, text in (("config.yaml", config), ("log4j.properties", _LOGGING)):
             (self.folder / "conf").mkdir(exist_ok=True)
             (self.folder / "conf" / name).write_text(text)
@@ -177,6 +182,7 @@ class Cluster:
                 # Its own process group: the pool takes its workers with it.
                 os.killpg(pid, signal.SIGTERM)
             (self.folder / "pid" / name).unlink()
+        shutil.rmtree(self.folder / "tmp", ignore_errors=True)
 
     def _prepare(self) -> None:
         if not shutil.which("java"):

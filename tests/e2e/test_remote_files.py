@@ -27,7 +27,7 @@ class FileUrls(LocalFileSystem):
         return "file"
 
 
-def test_nothing_but_logs_and_metadata_stays_in_the_root(tmp_path, capfd, monkeypatch):
+def test_only_small_files_stay_in_the_root(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.symlink("/", "file:")
     source = data.small_ilsvrc(str(tmp_path / "in"), classes=3, per_class=12, val_per_class=6)
@@ -52,7 +52,8 @@ def test_nothing_but_logs_and_metadata_stays_in_the_root(tmp_path, capfd, monkey
     kept = [
         os.path.relpath(p, "runs/remote") for p in glob.glob("runs/**", recursive=True) if os.path.isfile(p)
     ]
-    assert all(p.startswith("logs/") or p in ("metadata.sqlite", "lock") for p in kept), kept
+    small = ("logs/", "deployment/")
+    assert all(p.startswith(small) or p in ("metadata.sqlite", "lock") for p in kept), kept
     status, _ = local_runner.run(config)
     output = capfd.readouterr().out
     assert status == 0, output
