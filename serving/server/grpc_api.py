@@ -224,6 +224,7 @@ class _Services:
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         with self._use(request.model_spec) as servable:
             response.model_spec.CopyFrom(_answered(request.model_spec, servable))
+            response.model_spec.signature_name = ""  # it is about all of them
             listed = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
         response.metadata["signature_def"].Pack(listed)
         return response

@@ -1,5 +1,7 @@
 """Constant load from a process of its own: `python load_client.py URL CONNECTIONS OUT`, until its input ends.
 
+It prints a line when the first answer is there.
+
 Every request has rows 1 .. 8, and model m multiplies them by its version. OUT is JSON: `versions` (answers of
 each), `failures`, `mixed` (answers with rows of several versions), `longest` (seconds between two answers).
 """
@@ -41,6 +43,8 @@ class Load:
         scales = {row[0] / n for row, n in zip(json.loads(body)["predictions"], ROWS, strict=True)}
         self.mixed += len(scales) > 1
         version = str(scales.pop())
+        if not self.versions:
+            print("answered", flush=True)
         self.versions[version] = self.versions.get(version, 0) + 1
 
     async def run(self, connections):

@@ -222,7 +222,7 @@ def test_metadata(image):
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert reply.metadata["signature_def"].Unpack(signatures)
     assert {"serving_default", "top_k", "classify"} <= set(signatures.signature_def)
-    assert reply.model_spec.version.value == 1
+    assert (reply.model_spec.version.value, reply.model_spec.signature_name) == (1, "")
     call = image.prediction.GetModelMetadata
     request.metadata_field[:] = ["other"]
     expect(Code.INVALID_ARGUMENT, "Metadata field other is not supported", call, request)
