@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from serving.client import Client
+from serving.client import Client, ClientError
 
 IMAGES, CLASSES, SWAPS = 32, 1000, 20
 
@@ -133,10 +133,14 @@ def server(command: list[str], port: int) -> Iterator[int]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         client = Client(f"http://127.0.0.1:{port}", "resnet")
-        for _ in range(600):
-            with contextlib.suppress(Exception):
-                client.predict([photographs(1)[0]])
+        image, end = photographs(1), time.monotonic() + 120
+        while True:
+            try:
+                client.predict(image)
                 break
+            except ClientError:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise
             time.sleep(0.2)
         yield process.pid
     finally:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from serving.server.source import EVALUATION_FILE
+
 # Larger files hold weights, whose checksums are in variables.index.
 _READ_BYTES = 2**22
 _MODEL_FILE = "saved_model.pb"
 _UNFINISHED = ".pushing-"
-# What the Evaluator measured; written at the push, and no part of the model.
-EVALUATION = "assets.extra/evaluation.json"
 
 
 def digest(model: str) -> str:
@@ -24,8 +24,8 @@ def digest(model: str) -> str:
     """
     found = hashlib.sha256()
     for path in _files(model):
-        if path.endswith(EVALUATION):
-            continue
+        if path.endswith(EVALUATION_FILE):
+            continue  # written at the push, and no part of the model
         size = tf.io.gfile.stat(path).length
         found.update(f"{path[len(model) :]} {size}\n".encode())
         if size <= _READ_BYTES:

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 from tfx import types
 from tfx.components.pusher import executor as pusher
 from tfx.dsl.components.base import base_component, executor_spec
@@ -20,9 +19,10 @@ from tfx.utils import proto_utils
 
 from components import evaluation, pushed
 from models import pretrained
-from serving import rollout
+from serving import admin, rollout
 from serving.server import textproto
 from serving.server.config import ModelSettings
+from serving.server.source import EVALUATION_FILE
 
 _EVALUATION = "evaluation"
 
@@ -87,21 +87,14 @@ def _number(error: float) -> float | None:
 
 def try_out(canary: Canary, folder: str, version: int) -> None:
     """Makes a version that was just pushed the canary of the servers' file."""
-    path = canary.model_config_file
-    models: tuple[ModelSettings, ...] = ()
-    if tf.io.gfile.exists(path):
-        with tf.io.gfile.GFile(path) as file:
-            models = textproto.parse_models(file.read(), path)
-    others = tuple(model for model in models if model.name != canary.model_name)
-    [model] = [m for m in models if m.name == canary.model_name] or [
-        ModelSettings(canary.model_name, Path(folder))
-    ]
-    model = dataclasses.replace(model, base_path=Path(folder))
-    changed = rollout.on_trial(model, version, 3600 * canary.hours, time.time())
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.gfile.GFile(f"{path}.tmp", "w") as file:
-        file.write(textproto.models_text((*others, changed)))
-    tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
+    path = Path(canary.model_config_file)
+    with admin.locked(path):
+        models = textproto.read_models(path) if path.exists() else ()
+        found = {model.name: model for model in models}
+        ours = found.get(canary.model_name, ModelSettings(canary.model_name, Path(folder)))
+        ours = dataclasses.replace(ours, base_path=Path(folder))
+        found[ours.name] = rollout.on_trial(ours, version, 3600 * canary.hours, time.time())
+        admin.write(path, textproto.models_text(found.values()))
 
 
 def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> str:
@@ -117,7 +110,7 @@ def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> st
     if versions and pushed.digest(versions[0]) == pushed.digest(model):
         return versions[0]
     version = os.path.join(folder, str(number))
-    extra = {pushed.EVALUATION: json.dumps(evaluated, indent=2)} if evaluated else {}
+    extra = {EVALUATION_FILE: json.dumps(evaluated, indent=2)} if evaluated else {}
     pushed.copy(model, version, extra)
     return version
 

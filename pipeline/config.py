@@ -333,7 +333,7 @@ class Config:
         from pipeline import beam, serve_check  # they import this module
 
         beam.check(self)
-        serve_check.check(self.serve)
+        serve_check.check(self.serve, self.artifacts)
 
 
 def _check_metadata(metadata: Metadata) -> None:

@@ -12,8 +12,11 @@ _NAME = re.compile("[^/:]+")
 _IMAGE = re.compile(r"[\w./:-]+:(?!latest\b)[\w][\w.-]*(@sha256:[0-9a-f]{64})?")
 
 
-def check(serve: Serve) -> None:
+def check(serve: Serve, artifacts: str = "") -> None:
     """Finds settings that no server could start with.
+
+    Args:
+      artifacts: of the configuration, beside which models lie without `serve.directory`.
 
     Raises:
       ConfigError: the first one, and how to mend it.
@@ -52,10 +55,10 @@ def check(serve: Serve) -> None:
         raise ConfigError(
             f"serve.image={serve.image}: must name a version, as tensorflow/serving:2.20.0 does; not latest."
         )
-    _check_canary(serve)
+    _check_canary(serve, serve.directory or artifacts)
 
 
-def _check_canary(serve: Serve) -> None:
+def _check_canary(serve: Serve, place: str) -> None:
     for name in ("max_latency_ms", "canary_hours"):
         if not 0 <= getattr(serve, name) < math.inf:
             raise ConfigError(f"serve.{name}={getattr(serve, name)}: must be 0 or more.")
@@ -64,10 +67,10 @@ def _check_canary(serve: Serve) -> None:
             f"serve.labels={','.join(serve.labels)}: with serve.canary_hours the pushes set the labels; "
             "leave one of the two out."
         )
-    if serve.canary_hours and "://" in serve.directory:
+    if serve.canary_hours and "://" in place:
         raise ConfigError(
-            f"serve.canary_hours={serve.canary_hours:g}: the servers' file of models lies beside "
-            f"serve.directory={serve.directory}, which must be a folder then; mount the bucket."
+            f"serve.canary_hours={serve.canary_hours:g}: the servers' file of models cannot lie in {place}; "
+            "mount the bucket and name its folder with --set serve.directory=FOLDER."
         )
 
 

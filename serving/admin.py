@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Changes what serves; returns 1 when that cannot be, 2 for wrong arguments."""
     options = _parser().parse_args(arguments)
     try:
-        with _locked(options.model_config_file):
+        with locked(options.model_config_file):
             for line in _run(options):
                 print(line)
     except (RolloutError, SettingsError) as error:
@@ -163,8 +163,12 @@ def _pushed(number: int) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One change at a time."""
+def locked(path: Path) -> Iterator[None]:
+    """One change of a file of models at a time, by a person or by a push.
+
+    Raises:
+      SettingsError: its folder cannot be written.
+    """
     try:
         lock = os.open(path.with_name(f".{path.name}.lock"), os.O_CREAT | os.O_RDWR)
     except OSError as error:

@@ -23,9 +23,8 @@ from starlette.responses import Response
 
 from serving.server.errors import ServingError
 from serving.server.manager import Manager, State
+from serving.server.source import EVALUATION_FILE
 
-# The errors of a version on the evaluation split; who pushes a model writes it.
-EVALUATION_FILE = "assets.extra/evaluation.json"
 # A larger file is none of ours.
 _MAX_EVALUATION_BYTES = 2**16
 

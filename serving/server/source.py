@@ -7,6 +7,8 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+# How a version did on the evaluation split, below its folder; who pushes a model writes it.
+EVALUATION_FILE = "assets.extra/evaluation.json"
 _INT64_MAX = 2**63 - 1
 
 

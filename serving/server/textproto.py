@@ -68,11 +68,6 @@ def read_models(path: Path) -> tuple[ModelSettings, ...]:
     return models(_read(path, ModelServerConfig()), str(path))
 
 
-def parse_models(text: str, where: str) -> tuple[ModelSettings, ...]:
-    """As `read_models`, of a text that came from `where`."""
-    return models(_parse(text, ModelServerConfig(), where), where)
-
-
 def models(given: ModelServerConfig, where: str = "the configuration") -> tuple[ModelSettings, ...]:
     """The models of a ModelServerConfig.
 
@@ -180,16 +175,10 @@ def monitoring_text(metrics_path: str) -> str:
 
 def _read(path: Path, message: Any) -> Any:
     try:
-        text = path.read_text()
+        return text_format.Parse(path.read_text(), message)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise SettingsError(f"{path} cannot be read ({reason}).") from error
-    return _parse(text, message, str(path))
-
-
-def _parse(text: str, message: Any, where: str) -> Any:
-    try:
-        return text_format.Parse(text, message)
     except text_format.ParseError as error:
         kind = message.DESCRIPTOR.name
-        raise SettingsError(f"{where} is no {kind} in protobuf's text format: {error}") from error
+        raise SettingsError(f"{path} is no {kind} in protobuf's text format: {error}") from error

@@ -217,3 +217,11 @@ def test_with_a_canary_the_servers_follow_the_file_that_pushes_change():
     [flag] = [flag for flag in command if flag.startswith("--model_config_file=")]
     assert flag.endswith("runs/resnet-digits/serving/models.config")
     assert not [flag for flag in command if flag.startswith("--model_base_path")]
+
+
+@pytest.mark.parametrize("place", ["serve.directory=gs://b/models", "artifacts=gs://b/runs"])
+def test_a_canary_needs_a_folder_for_the_servers_file(place):
+    config = assign(presets.get("digits"), ["serve.canary_hours=24", place])
+    with pytest.raises(config_module.ConfigError, match=r"gs://b/.*mount the bucket"):
+        config.check()
+    assign(config, ["serve.directory=/mnt/models"]).check()

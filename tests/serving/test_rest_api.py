@@ -395,7 +395,7 @@ def test_more_requests_than_may_wait_are_503(exports, tmp_path):
     publish(exports / "dense", tmp_path, 1)
     options = {"rest_api_num_threads": 1, "max_waiting_requests": 1, "rest_api_timeout_in_ms": 0}
     with rest(EMBEDDED, tmp_path, "m", **options) as client:
-        slow = {"signature_name": "slow", "inputs": 3_000_000}
+        slow = {"signature_name": "slow", "inputs": 600_000}
         answers = []
         asking = [
             threading.Thread(target=lambda: answers.append(post(client, slow, "/v1/models/m:predict")))
