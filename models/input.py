@@ -1,10 +1,8 @@
 """TFRecords of images -> batches of pixels.
 
 The training stream is endless: epoch after epoch, each shuffled anew, of as many full batches as the
-examples give; the few left over differ from epoch to epoch. Under one global seed
-(`keras.utils.set_random_seed`, which tf.data mixes into every shuffle) it is a pure function of its
-arguments. A step can therefore be found again after a restart, and the beginning of an epoch without reading
-what came before.
+examples give; the few left over differ from epoch to epoch. It is a pure function of its arguments. A step
+can therefore be found again after a restart, and the beginning of an epoch without reading what came before.
 """
 
 from __future__ import annotations
@@ -79,13 +77,14 @@ def train_dataset(
 
     Returns:
       Batches (float32 [batch_size, size, size, 3], int64 [batch_size]). The order of examples depends on
-      the arguments and TensorFlow's global seed, which `models.train.compiled_model` sets; the augmentation
-      of the k-th example on (train.seed, k) alone.
+      the arguments alone, the augmentation of the k-th example on (train.seed, k).
     """
     position = start_step * train.batch_size
     first_epoch, skip = place(start_step, train.batch_size, total)
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        # Every shuffle mixes in the seed of its graph, which would be the caller's, and takes no 0 there.
+        tf.random.set_seed(train.seed + 1)
         # Shuffling takes one seed; the constant keeps runs of neighbouring seeds apart.
         seed = train.seed * 1_000_003 + number
         names = tf.data.Dataset.from_tensor_slices(list(files))

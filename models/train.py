@@ -143,7 +143,6 @@ def compiled_model(task: Task, where: tf.distribute.Strategy) -> keras.Model:
       ValueError: the weights of `task.start` do not fit.
     """
     train, classes = task.train, len(task.constants.labels)
-    # Never 0: tf.data compares that seed with the epoch's, which is a tensor.
     keras.utils.set_random_seed(train.seed + 1)
     with strategy.precision(train.precision), where.scope():
         model = resnet.build(task.model, classes, train.weight_decay)

@@ -112,6 +112,17 @@ def test_the_stream_is_a_function_of_the_seed(files):
     assert stream(1) != stream(2)
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_global_seed_changes_nothing(files, seed):
+    def stream():
+        return labels(batches.train_dataset(files, PLAIN, CONSTANTS, Train(batch_size=5), total=23), 6)
+
+    tf.random.set_seed(1)
+    expected = stream()
+    tf.random.set_seed(seed)
+    assert stream() == expected
+
+
 @pytest.mark.parametrize("step", [1, 4, 5, 11])
 def test_a_restart_continues_the_stream_pixel_for_pixel(tmp_path, step):
     noisy = write(tmp_path, noise=True)
