@@ -87,39 +87,76 @@ def strengthen(settings: Transform, strength: float) -> Transform:
     )
 
 
-def train_image(encoded: tf.Tensor, seed: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
-    """A random view of one image, as the network is trained on it (paper, sections 3.4 and 4.2).
+def train_images(
+    examples: tf.data.Dataset, batch_size: int, settings: Transform, constants: Constants
+) -> tf.data.Dataset:
+    """Random views of images, as the network is trained on them (paper, sections 3.4 and 4.2).
 
     Args:
-      encoded: string scalar, JPEG (PNG and whatever else TensorFlow decodes work as well, slower).
-      seed: int [2]; equal seeds give equal results.
+      examples: (string scalar, int64 [2], label): a JPEG (PNG and whatever else TensorFlow decodes work as
+        well, slower) and a seed; equal seeds give equal results.
+      batch_size: of the batches; a last one that is not full is left out.
       settings: which views are drawn.
       constants: mean and covariance of the training split.
 
     Returns:
-      float32 [size, size, 3], RGB, mean subtracted. Under `pad` the mean is subtracted before padding,
-      so that the border is the mean colour (0).
+      Batches (float32 [batch_size, size, size, 3], labels), RGB, mean subtracted. Under `pad` the mean is
+      subtracted before padding, so that the border is the mean colour (0). Bytes that are no image end the
+      stream with an error.
 
     Raises:
-      ValueError: settings that no crop fits. tf.errors.InvalidArgumentError: bytes that are no image.
+      ValueError: settings that no crop fits.
     """
     check_transform(settings)
+    if settings.crop == "pad":
+        images = examples.map(
+            lambda encoded, seed, label: (_padded(encoded, seed, settings, constants), label),
+            tf.data.AUTOTUNE,
+        )
+        return _batches(images, batch_size)
+    drawn = examples.map(
+        lambda encoded, seed, label: (encoded, *_draw(encoded, seed, settings, constants), label),
+        tf.data.AUTOTUNE,
+    )
+    # Numba takes a second to import, which evaluation and serving need not wait for.
+    from models import fast_views
+
+    shape = [settings.size, settings.size, 3]
+    mean = np.broadcast_to(_mean(settings, constants), shape).astype(np.float32)
+
+    def look(*columns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = tf.numpy_function(fast_views.look, [*columns[:-1], mean], tf.float32, stateful=False)
+        return tf.ensure_shape(images, [batch_size, *shape]), columns[-1]
+
+    # Two batches under way keep every thread busy to the end of the first.
+    return _batches(drawn, batch_size).map(look, 2, deterministic=True)
+
+
+def _batches(examples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    return examples.batch(
+        batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _draw(
+    encoded: tf.Tensor, seed: tf.Tensor, settings: Transform, constants: Constants
+) -> tuple[tf.Tensor, ...]:
+    """A view's scale and offset, whether it is mirrored, and the shift of its pixels (float32 [3])."""
     seeds = tf.unstack(tf.random.split(seed, 3))
-    if settings.crop == "pad":
-        image = center_pixels(encoded, settings)
-    else:
-        draw = views.DRAWS[settings.crop]
-        image = views.look(encoded, lambda shape: draw(shape, settings, seeds[0]), settings.size, reduce=True)
-    if settings.colour:
-        image += _colour_noise(seeds[1], settings, constants)
-    image = subtract_mean(image, settings, constants)
-    if settings.crop == "pad":
-        pad = settings.pad
-        image = tf.pad(image, [[pad, pad], [pad, pad], [0, 0]])
-        image = tf.image.stateless_random_crop(image, [settings.size, settings.size, 3], seeds[0])
-    if settings.flip:
-        image = tf.image.stateless_random_flip_left_right(image, seeds[2])
-    return image
+    view = views.DRAWS[settings.crop](views.shape(encoded), settings, seeds[0])
+    # As tf.image.stateless_random_flip_left_right draws it.
+    mirror = tf.random.stateless_uniform([], seeds[2]) < 0.5 if settings.flip else tf.constant(False)
+    return *view, mirror, _colour_noise(seeds[1], settings, constants)
+
+
+def _padded(encoded: tf.Tensor, seed: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
+    """A window of the padded image: float32 [size, size, 3]."""
+    seeds = tf.unstack(tf.random.split(seed, 3))
+    image = center_pixels(encoded, settings)
+    image = subtract_mean(image + _colour_noise(seeds[1], settings, constants), settings, constants)
+    image = tf.pad(image, [[settings.pad, settings.pad], [settings.pad, settings.pad], [0, 0]])
+    image = tf.image.stateless_random_crop(image, [settings.size, settings.size, 3], seeds[0])
+    return tf.image.stateless_random_flip_left_right(image, seeds[2]) if settings.flip else image
 
 
 def center(encoded: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
@@ -181,9 +218,11 @@ def whole(pixels: tf.Tensor, shorter_side: tf.Tensor | int, constants: Constants
 
 def subtract_mean(images: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
     """Subtracts the mean image or mean colour from float32 [..., size, size, 3], RGB, 0..255."""
-    if settings.mean == "channel":
-        return subtract_channel_mean(images, constants)
-    return images - tf.constant(constants.pixel_mean, tf.float32)
+    return images - tf.constant(_mean(settings, constants), tf.float32)
+
+
+def _mean(settings: Transform, constants: Constants) -> np.ndarray:
+    return constants.channel_mean if settings.mean == "channel" else constants.pixel_mean
 
 
 def subtract_channel_mean(images: tf.Tensor, constants: Constants) -> tf.Tensor:
@@ -198,6 +237,8 @@ def _colour_noise(seed: tf.Tensor, settings: Transform, constants: Constants) ->
     0..1, as fb.resnet.torch's published constants (0.2175, 0.0188, 0.0045) show. That is a shift of
     0.1 * 55 levels along the first component of ImageNet.
     """
+    if not settings.colour:
+        return tf.zeros([3])
     values, vectors = np.linalg.eigh(np.asarray(constants.covariance, np.float64))
     basis = vectors * values / 255
     alpha = tf.random.stateless_normal([3], seed, stddev=settings.colour)

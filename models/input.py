@@ -97,17 +97,13 @@ def train_dataset(
         # Repeated only where an epoch is less than a batch.
         return shuffled.repeat().take(steps_per_epoch(total, train.batch_size) * train.batch_size)
 
-    def example(number: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def example(number: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         features = tf.io.parse_single_example(serialized, _FEATURES)
-        seed = tf.stack([tf.constant(train.seed, tf.int64), number])
-        image = augmentation.train_image(features[IMAGE_KEY], seed, settings, constants)
-        return image, features[LABEL_KEY]
+        return features[IMAGE_KEY], tf.stack([tf.constant(train.seed, tf.int64), number]), features[LABEL_KEY]
 
     stream = tf.data.Dataset.counter(first_epoch).flat_map(epoch).skip(skip).enumerate(position)
-    batches = stream.map(example, tf.data.AUTOTUNE).batch(
-        train.batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    return _finish(batches, tf.data.INFINITE_CARDINALITY)
+    images = augmentation.train_images(stream.map(example), train.batch_size, settings, constants)
+    return _finish(images, tf.data.INFINITE_CARDINALITY)
 
 
 def eval_dataset(

@@ -20,7 +20,7 @@ from models.settings import Transform
 
 # Decoding a window is exact only if it reaches past the pixels that are used: chroma is upsampled from
 # its neighbours, and a 4:1:1 JPEG has one chroma sample for four pixels.
-_MARGIN = 4
+MARGIN = 4
 # Slow integer DCT, as PIL and libjpeg's default; TensorFlow's own default differs by up to 5 levels.
 _DCT = "INTEGER_ACCURATE"
 # A decoded image of so many pixels has 300 MB; ingestion has the same limit unless it is told otherwise.
@@ -162,6 +162,15 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     )
 
 
+def shape(encoded: tf.Tensor) -> tf.Tensor:
+    """Height and width (int32 [2]) of an encoded image (string scalar), of a JPEG without decoding it."""
+    return tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.extract_jpeg_shape(encoded)[:2],  # its channel count is wrong for CMYK
+        lambda: tf.shape(_decode_other(encoded))[:2],
+    )
+
+
 def shrink(encoded: tf.Tensor, shorter_side: int) -> tf.Tensor:
     """The image resized to a shorter side: uint8 [height, width, 3] from a string scalar."""
 
@@ -169,8 +178,7 @@ def shrink(encoded: tf.Tensor, shorter_side: int) -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(encoded)[:2]
         scale, target = _resized(shape, shorter_side)
         ratio = _ratio(scale)
-        pixels = _jpeg_window(encoded, tf.zeros_like(shape), _reduced(shape, ratio), ratio)
-        return whole(pixels, scale * tf.cast(ratio, tf.float64), target)
+        return whole(_reduced(encoded, ratio), scale * tf.cast(ratio, tf.float64), target)
 
     def other() -> tf.Tensor:
         pixels = _decode_other(encoded)
@@ -183,15 +191,13 @@ def shrink(encoded: tf.Tensor, shorter_side: int) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
 
-def look(encoded: tf.Tensor, draw: Draw, size: int, reduce: bool = False) -> tf.Tensor:
+def look(encoded: tf.Tensor, draw: Draw, size: int) -> tf.Tensor:
     """What one view of an encoded image shows.
 
     Args:
       encoded: string scalar, JPEG (of which one window is decoded) or another format (decoded whole).
       draw: shape of the image, int32 [2] -> the view.
       size: side of the window.
-      reduce: also let the JPEG decoder shrink by 2, 4 or 8, where that leaves at least the pixels that the
-        view shows. Faster for large photographs, but no longer exactly what resizing gives.
 
     Returns:
       float32 [size, size, 3].
@@ -200,12 +206,11 @@ def look(encoded: tf.Tensor, draw: Draw, size: int, reduce: bool = False) -> tf.
     def jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(encoded)[:2]  # its channel count is wrong for CMYK
         view = draw(shape)
-        ratio = _ratio(view.scale) if reduce else None
-        if ratio is not None:
-            view = View(view.scale * tf.cast(ratio, tf.float64), view.offset)
-            shape = _reduced(shape, ratio)
         begin, extent = _needed(view, shape, size)
-        return _resample(_jpeg_window(encoded, begin, extent, ratio), begin, view, [size, size])
+        pixels = tf.image.decode_and_crop_jpeg(
+            encoded, tf.concat([begin, extent], axis=0), channels=3, dct_method=_DCT
+        )
+        return _resample(pixels, begin, view, [size, size])
 
     def other() -> tf.Tensor:
         pixels = _decode_other(encoded)
@@ -244,28 +249,19 @@ def _ratio(scale: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.left_shift(1, tf.add_n(fits))
 
 
-def _reduced(shape: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:
-    return (shape + ratio - 1) // ratio
-
-
-def _jpeg_window(
-    encoded: tf.Tensor, begin: tf.Tensor, extent: tf.Tensor, ratio: tf.Tensor | None
-) -> tf.Tensor:
-    """Decodes one window, given in pixels of the reduced image (None: not reduced): uint8 [*extent, 3]."""
-    window = tf.concat([begin, extent], axis=0)
+def _reduced(encoded: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:
+    """A JPEG, decoded at 1/ratio of its size: uint8 [height, width, 3]."""
 
     def at(ratio: int) -> tf.Tensor:
-        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, ratio=ratio, dct_method=_DCT)
+        return tf.io.decode_jpeg(encoded, channels=3, ratio=ratio, dct_method=_DCT)
 
-    if ratio is None:
-        return at(1)
     branches = [(tf.equal(ratio, r), lambda r=r: at(r)) for r in (2, 4, 8)]
     return tf.case(branches, default=lambda: at(1), exclusive=True)
 
 
 def _needed(view: View, shape: tf.Tensor, size: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
     """Begin and extent (int32 [2]) of the pixels that the view's resampling kernels reach."""
-    reach = tf.maximum(1 / view.scale, 1) + _MARGIN
+    reach = tf.maximum(1 / view.scale, 1) + MARGIN
     sides, last = tf.cast(shape, tf.float64), view.offset + tf.cast(size, tf.float64)
     begin = tf.clip_by_value(tf.floor(view.offset / view.scale - reach), 0, sides - 1)
     end = tf.clip_by_value(tf.math.ceil(last / view.scale + reach), begin + 1, sides)
