@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from models import views
 from models.settings import Transform, check_transform
 
 CONSTANTS_FILE = "augmentation.npz"
+
+Read = Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,13 +91,14 @@ def strengthen(settings: Transform, strength: float) -> Transform:
 
 
 def train_images(
-    examples: tf.data.Dataset, batch_size: int, settings: Transform, constants: Constants
+    records: tf.data.Dataset, read: Read, batch_size: int, settings: Transform, constants: Constants
 ) -> tf.data.Dataset:
     """Random views of images, as the network is trained on them (paper, sections 3.4 and 4.2).
 
     Args:
-      examples: (string scalar, int64 [2], label): a JPEG (PNG and whatever else TensorFlow decodes work as
-        well, slower) and a seed; equal seeds give equal results.
+      records: whatever `read` takes.
+      read: a record -> an encoded image (string scalar; JPEG is fastest), a seed (int64 [2]) and a label.
+        Equal seeds give equal views.
       batch_size: of the batches; a last one that is not full is left out.
       settings: which views are drawn.
       constants: mean and covariance of the training split.
@@ -109,27 +113,29 @@ def train_images(
     """
     check_transform(settings)
     if settings.crop == "pad":
-        images = examples.map(
-            lambda encoded, seed, label: (_padded(encoded, seed, settings, constants), label),
-            tf.data.AUTOTUNE,
-        )
-        return _batches(images, batch_size)
-    drawn = examples.map(
-        lambda encoded, seed, label: (encoded, *_draw(encoded, seed, settings, constants), label),
-        tf.data.AUTOTUNE,
-    )
+
+        def padded(*record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            encoded, seed, label = read(*record)
+            return _padded(encoded, seed, settings, constants), label
+
+        return _batches(records.map(padded, tf.data.AUTOTUNE), batch_size)
+
     # Numba takes a second to import, which evaluation and serving need not wait for.
     from models import fast_views
 
     shape = [settings.size, settings.size, 3]
     mean = np.broadcast_to(_mean(settings, constants), shape).astype(np.float32)
 
+    def drawn(*record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        encoded, seed, label = read(*record)
+        return encoded, *_draw(encoded, seed, settings, constants), label
+
     def look(*columns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images = tf.numpy_function(fast_views.look, [*columns[:-1], mean], tf.float32, stateful=False)
         return tf.ensure_shape(images, [batch_size, *shape]), columns[-1]
 
     # Two batches under way keep every thread busy to the end of the first.
-    return _batches(drawn, batch_size).map(look, 2, deterministic=True)
+    return _batches(records.map(drawn, tf.data.AUTOTUNE), batch_size).map(look, 2, deterministic=True)
 
 
 def _batches(examples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:

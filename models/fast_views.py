@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -52,7 +52,7 @@ def look(
     Raises:
       tf.errors.InvalidArgumentError: bytes that are no image.
     """
-    images = np.empty([len(encoded), *mean.shape], np.float32)
+    images = _aligned([len(encoded), *mean.shape])
     means = (mean, np.ascontiguousarray(mean[:, ::-1]))
 
     def one(number: int) -> None:
@@ -62,6 +62,14 @@ def look(
 
     list(_threads().map(one, range(len(encoded))))  # the list raises what a thread has raised
     return images
+
+
+def _aligned(shape: Sequence[int]) -> np.ndarray:
+    """An empty float32 array that TensorFlow takes as it is: at other addresses it copies."""
+    size = math.prod(shape) * 4
+    memory = np.empty(size + 64, np.uint8)
+    begin = -memory.ctypes.data % 64
+    return memory[begin : begin + size].view(np.float32).reshape(shape)
 
 
 @functools.cache

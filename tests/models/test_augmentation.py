@@ -31,7 +31,7 @@ def constants(size=56, mean=0.0, covariance=None):
 
 def train_image(encoded, seed, settings, measured):
     examples = tf.data.Dataset.from_tensors((encoded, tf.constant(seed, tf.int64), 0))
-    [(images, _)] = augmentation.train_images(examples, 1, settings, measured)
+    [(images, _)] = augmentation.train_images(examples, lambda *example: example, 1, settings, measured)
     return images[0]
 
 
