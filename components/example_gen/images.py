@@ -109,10 +109,10 @@ def _passes(picture: Pil.Image, data: bytes) -> bool:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether every scan of a JPEG ends at a marker, the last one at the end of the image, and its headers decode.
+    """Whether every scan of a JPEG ends at a marker, the last at the image's end, and its headers decode.
 
-    No decoder refuses such a file: libjpeg (TensorFlow's and PIL's) takes any bits of a scan for a picture and
-    only warns. Decoding every image to find damage found no more, in four fifths of the ingestion's time.
+    No decoder refuses such a file: libjpeg (TensorFlow's and PIL's) takes any bits of a scan for a picture
+    and only warns. Decoding every image to find damage found no more, in four fifths of the ingestion's time.
     """
     headers = jpeg_headers.without_scans(data)
     if headers is None:
