@@ -3,10 +3,10 @@
     python -m benchmarks.ingestion [--images 4000] [--rounds 3]
     python -m benchmarks.ingestion --kind ilsvrc --source FOLDER
 
-Without `--source` a tar of photographs is made. The peers read every image in the order of the index and write
-it as a TFRecord, with one thread: alone, and with the ingestion's own check of every image. The file cache is
-warm for all. Every way runs in a process of its own that has TensorFlow loaded; two workers are processes that
-import it first, which is told apart. Memory is the peak of a process that ingests nothing else.
+Without `--source` a tar of photographs is made. The peers read every image in the order of the index and
+write it as a TFRecord, with one thread: alone, and with the ingestion's own check of every image. The file
+cache is warm for all. Every way runs in a process of its own that has TensorFlow loaded; two workers are
+processes that import it first, which is told apart. Memory is the peak of a process that ingests nothing else.
 """
 
 from __future__ import annotations
@@ -198,7 +198,6 @@ def main() -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     rows.append(memory(options.images // 10, options.images))
-    # A bare command line is what `make bench-ingestion` runs.
     given = " ".join(["python -m benchmarks.ingestion", *sys.argv[1:]])
     report.write("ingestion", given, rows, facts)
 
