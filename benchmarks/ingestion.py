@@ -6,7 +6,7 @@
 Without `--source` a tar of photographs is made. The peers read every image in the order of the index and
 write it as a TFRecord, with one thread: alone, and with the ingestion's own check of every image. The file
 cache is warm for all. Every way runs in a process of its own that has TensorFlow loaded; two workers are
-processes that import it first, which is told apart. Memory is the peak of a process that ingests nothing else.
+processes that import it first, which is told apart. Memory is the peak of a process of its own.
 """
 
 from __future__ import annotations

