@@ -6,13 +6,16 @@ Small pictures (64 x 64), so that the images, not their pixels, are many; half o
 TFX's executors run with the exec properties of the pipeline's own graph; training is one epoch of a small
 network on the training split. Figures are processor seconds of this process, which does the whole work, after
 all stages have run once on few images. The exponent is the slope of the logarithm of the seconds over that of
-the images: 1 is linear, and what a stage costs before its first image makes it smaller.
+the images: 1 is linear, and what a stage costs before its first image makes it smaller. From three sizes, each
+the same factor larger, the exponent of what grows alone follows as well; it is noisy where little grows.
 """
 
 from __future__ import annotations
 
 import argparse
 import glob
+import itertools
+import math
 import os
 import sys
 import tempfile
@@ -75,6 +78,15 @@ def exponent(numbers: Sequence[int], seconds: Sequence[float]) -> float:
     return float(np.polyfit(np.log(numbers), np.log(seconds), 1)[0])
 
 
+def further_exponent(seconds: Sequence[float], factor: float) -> float:
+    """The exponent p of fixed + c * images**p, from three sizes, each `factor` times the one before.
+
+    Not a number where the seconds do not grow.
+    """
+    first, second = np.diff(seconds)
+    return math.log(second / first) / math.log(factor) if min(first, second) > 0 else math.nan
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 4000, 16000], help="two or more")
@@ -86,12 +98,17 @@ def main() -> None:
     # Tracing and first imports belong to no number of images.
     costs(256, network)
     seen = [costs(number, network) for number in options.images]
+    factors = {after / before for before, after in itertools.pairwise(options.images)}
     sizes = ", ".join(f"{number:,}" for number in options.images)
     rows = []
     for stage in seen[0]:
         seconds = [found[stage] for found in seen]
         what = f"{stage}: exponent ({', '.join(f'{one:.1f}' for one in seconds)} s)"
         rows.append(report.Row(what, [exponent(options.images, seconds)], "", bar=1.05, at_most=True))
+    if len(factors) == 1 and len(options.images) == 3:
+        for stage in seen[0]:
+            further = further_exponent([found[stage] for found in seen], *factors)
+            rows.append(report.Row(f"{stage}: exponent without its fixed cost", [further], ""))
     facts = [f"Processor seconds in brackets are those of {sizes} images."]
     report.write("growth", " ".join(["python -m benchmarks.growth", *sys.argv[1:]]), rows, facts)
 
