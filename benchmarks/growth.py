@@ -6,8 +6,8 @@ Small pictures (64 x 64), so that the images, not their pixels, are many; half o
 TFX's executors run with the exec properties of the pipeline's own graph; training is one epoch of a small
 network on the training split. Figures are processor seconds of this process, which does the whole work, after
 all stages have run once on few images. The exponent is the slope of the logarithm of the seconds over that of
-the images: 1 is linear, and what a stage costs before its first image makes it smaller. From three sizes, each
-the same factor larger, the exponent of what grows alone follows as well; it is noisy where little grows.
+the images: 1 is linear, and what a stage costs before its first image makes it smaller. From three sizes,
+each the same factor larger, the exponent of what grows follows as well; it is noisy where little grows.
 """
 
 from __future__ import annotations
