@@ -22,15 +22,15 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from tfx.orchestration import data_types
-from tfx.types import standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 
-from benchmarks import beam_outputs, evaluation, flink_cluster
-from benchmarks.ingestion import make_source
+from benchmarks import beam_outputs, evaluation, flink_cluster, sources
+from benchmarks.photos import photos
 from components.example_gen import driver
 from models.settings import Transform
 from pipeline import beam
@@ -52,31 +52,44 @@ class Graph:
     """The pipeline's own nodes, each to be run alone.
 
     Args:
-      folder: for the source and all outputs.
-      images: number of images that are made.
+      folder: for all outputs.
+      source: of `benchmarks.sources`.
+      size: side of the network's images in pixels.
+      depth: of the network that is made for the Evaluator; 0 makes none.
       shards: of the train split; 0 lets the ingestion choose.
+      holdout: part of the images that is for evaluation.
+      shorter_side: of the scale stage of Transform; 0 is without.
     """
 
     def __init__(
-        self, folder: str, images: int, size: int, depth: int, protocols: list[str], shards: int = 0
+        self,
+        folder: str,
+        source: str,
+        size: int,
+        depth: int = 0,
+        protocols: Sequence[str] = ("center",),
+        shards: int = 0,
+        holdout: float = 0.5,
+        shorter_side: int = 0,
     ):
-        self.folder, self.images = folder, images
-        source = os.path.join(folder, "source")
-        os.makedirs(source)
+        self.folder = folder
+        self.examples: list[Any] = []
+        transform = Transform(size=size, test_shorter_side=round(size * 8 / 7), shorter_side=shorter_side)
         config = Config(
             name="beam",
             root=folder,
-            data=Data(kind="folder", source=make_source(source, images), train_shards=shards, holdout=0.5),
-            transform=Transform(size=size, test_shorter_side=round(size * 8 / 7)),
-            model=Model(depth=depth),
+            data=Data(kind="folder", source=source, train_shards=shards, holdout=holdout),
+            transform=transform,
+            model=Model(depth=depth or 18),
             evaluate=Evaluate(protocols=tuple(protocols), protocol=protocols[0]),
         )
         config.check()
         self._nodes = {node.id: node for node in create_pipeline(config).components}
         schema = os.path.join(self._new("inputs", "schema"), "schema.pbtxt")
         shutil.copy(self._nodes["SchemaGen"].exec_properties["schema_file"], schema)
-        model = os.path.join(self._new("inputs", "model"), "Format-Serving")
-        evaluation.make_model(model, depth, size, 10, protocols)
+        if depth:
+            model = os.path.join(self._new("inputs", "model"), "Format-Serving")
+            evaluation.make_model(model, depth, size, sources.CLASSES, list(protocols))
 
     def run(self, job: str, runner: str, settings: Beam | None = None) -> tuple[dict[str, Any], float, float]:
         """Runs a job; returns its output artifacts by name, its seconds and this process's processor time."""
@@ -94,6 +107,12 @@ class Graph:
         if job == "ExampleGen" and runner == "direct":
             self.examples = outputs["examples"]
         return {name: artifact for name, [artifact] in outputs.items()}, seconds, busy
+
+    def read(self, uri: str) -> None:
+        """Takes the Examples of another process, in this folder of an artifact, for all jobs."""
+        examples = standard_artifacts.Examples()
+        examples.uri, examples.split_names = uri, artifact_utils.encode_split_names(["train", "eval"])
+        self.examples = [examples]
 
     def staging(self, runner: str) -> str:
         """Where the ingestion writes its shards before they are the artifact."""
@@ -194,7 +213,8 @@ def main() -> None:
     for images in options.images:
         with tempfile.TemporaryDirectory() as folder:
             shards = 32 if options.kill else 0
-            graph = Graph(folder, images, options.size, options.depth, protocols, shards)
+            source = sources.write_tar(os.path.join(folder, "source"), photos(images))
+            graph = Graph(folder, source, options.size, options.depth, protocols, shards)
             if options.kill:
                 kill(graph, options.kill, options.retries, flink_cluster.Cluster(options.folder))
                 continue

@@ -1,10 +1,12 @@
-"""Ingestion against a plain sequential copy of the same bytes, and what gzip would cost.
+"""Ingestion against a plain sequential copy of the same bytes.
 
-    python -m benchmarks.ingestion [--kind ilsvrc --source FOLDER] [--images 4000] [--workers 1 2]
+    python -m benchmarks.ingestion [--images 8000] [--rounds 3]
+    python -m benchmarks.ingestion --kind ilsvrc --source FOLDER
 
-Without `--source` a tar of 375 x 500 JPEGs of about ImageNet's file size is made. One line a
-measurement: seconds, images/s, MB/s of image bytes. The file cache is warm for all of them.
-Two workers are processes that import TensorFlow first: small data is faster with one.
+Without `--source` a tar of photographs is made. The peers read every image in the order of the index and
+write it as a TFRecord, with one thread: alone, and with the ingestion's own check of every image. The file
+cache is warm for all. Every way runs in a process of its own that has TensorFlow loaded; two workers are
+processes that import it first, which is told apart. Memory is the peak of a process of its own.
 """
 
 from __future__ import annotations
@@ -12,62 +14,51 @@ from __future__ import annotations
 import argparse
 import glob
 import gzip
-import io
 import os
 import resource
-import tarfile
+import shutil
+import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
 import apache_beam as beam
-import numpy as np
 import tensorflow as tf
-from PIL import Image
 from tfx.components.example_gen import driver
 from tfx.orchestration import data_types
 from tfx.types import standard_artifacts
 
-from components.example_gen import component, files, index, shards, source, summary
+from benchmarks import report, sources
+from benchmarks.rounds import Worker, answer, take_turns
+from components.example_gen import component, files, images, index, shards, source, summary
 from pipeline.config import Data, to_dict
 
-_CLASSES = 10
+_COPY = "plain copy"
+_CHECKED = "plain copy + the same check"
 
 
-def make_source(folder: str, images: int) -> str:
-    """Writes train.tar with `images` distinct 375 x 500 JPEGs of about 110 kB in class folders."""
-    rng = np.random.default_rng(0)
-    small = Image.fromarray(rng.integers(0, 256, (48, 63, 3), np.uint8))
-    picture = np.asarray(small.resize((500, 375), Image.Resampling.BICUBIC), float)
-    noise = rng.normal(0, 16, (2 * 375, 2 * 500, 3))
-    with tarfile.open(os.path.join(folder, "train.tar"), "w") as tar:
-        for number in range(images):
-            y, x = rng.integers(0, 375), rng.integers(0, 500)
-            pixels = (picture + noise[y : y + 375, x : x + 500]).clip(0, 255).astype(np.uint8)
-            out = io.BytesIO()
-            Image.fromarray(pixels).save(out, "JPEG", quality=88)
-            info = tarfile.TarInfo(f"c{number % _CLASSES}/{number:06d}.jpg")
-            info.size = out.tell()
-            tar.addfile(info, io.BytesIO(out.getvalue()))
-    return folder
-
-
-def copy_sequentially(config: dict, folder: str) -> tuple[int, int]:
+def copy(config: dict[str, Any], folder: str, check: bool) -> dict[str, float]:
     """What any tool must do at least: read every image in order, write it as a record."""
     where = source.layout(config)
-    count = size = 0
+    tables = [index.build(where, split) for split in ("train", "eval") if getattr(where, split)]
+    start, size, count = time.perf_counter(), 0, 0
     with tf.io.TFRecordWriter(os.path.join(folder, "copy")) as writer:
-        for split in ("train", "eval") if where.eval else ("train",):
-            table = index.build(where, split)
+        for table in tables:
             streams = {path: files.open_read(path) for path in table["path"].unique().to_pylist()}
             for batch in table.to_batches(1000):
                 for row in batch.to_pylist():
                     streams[row["path"]].seek(row["offset"])
-                    writer.write(streams[row["path"]].read(row["size"]))
-                    count, size = count + 1, size + row["size"]
-    return count, size
+                    data = streams[row["path"]].read(row["size"])
+                    if check:
+                        images.normalize(data, config["max_pixels"])
+                    writer.write(data)
+                    count, size = count + 1, size + len(data)
+    return {"seconds": time.perf_counter() - start, "images": count, "bytes": size}
 
 
-def ingest(config: dict, folder: str, workers: int) -> str:
+def ingest(config: dict[str, Any], folder: str, workers: int) -> str:
     """Runs TFX's driver and our executor; returns the artifact's folder."""
     args = ["--runner=FnApiRunner"]
     if workers > 1:
@@ -77,69 +68,138 @@ def ingest(config: dict, folder: str, workers: int) -> str:
         dict(component.example_gen(config).exec_properties), info, data_types.ComponentInfo("", "", info)
     )
     artifact = standard_artifacts.Examples()
-    artifact.uri = os.path.join(folder, "ImageExampleGen", "examples", str(workers))
+    artifact.uri = os.path.join(folder, "ImageExampleGen", "examples", "1")
     context = component.Executor.Context(make_beam_pipeline_fn=lambda: beam.Pipeline(argv=args))
     component.Executor(context).Do({}, {"examples": [artifact]}, properties)
     return artifact.uri
 
 
 def steady(uri: str, workers: int) -> float:
-    """Images a second after every worker's first shard: without the imports of new processes."""
+    """Images a second after every worker's first shard: without the start of processes."""
     paths = sorted(glob.glob(os.path.join(uri, "Split-*", "*")), key=os.path.getmtime)
     times = [os.path.getmtime(path) for path in paths]
     count = sum(1 for _ in tf.data.TFRecordDataset(paths[workers:]))
     return count / (times[-1] - times[workers - 1])
 
 
-def gzip_cost(uri: str) -> str:
-    """Gzips one shard as TFX would, and reads it back."""
-    path = sorted(glob.glob(os.path.join(uri, "Split-train", "*")))[0]
-    plain = files.read(path)
+def measure(way: str, config: dict[str, Any]) -> dict[str, float]:
+    """Runs one way in a folder of its own: seconds, peak memory (MB), and what else is known of it.
+
+    Args:
+      way: _COPY, _CHECKED or the number of workers.
+      config: fields of `pipeline.config.Data`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if way in (_COPY, _CHECKED):
+            return copy(config, folder, way == _CHECKED)
+        start = time.perf_counter()
+        uri = ingest(config, folder, int(way))
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {"seconds": seconds, "steady": steady(uri, int(way)), "peak": peak}
+
+
+def compare(config: dict[str, Any], rounds: int) -> tuple[list[report.Row], list[str]]:
+    """The rows and facts about speed."""
+    ways = (_COPY, _CHECKED, "1", "2")
+    workers = {way: Worker(sys.executable, "-m", "benchmarks.ingestion", "--answer") for way in ways}
+    known: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+
+    def turn(way: str) -> Callable[[], float]:
+        def run() -> float:
+            known[way].append(workers[way].ask(way=way, config=config))
+            return count / known[way][-1]["seconds"]
+
+        return run
+
+    first = workers[_COPY].ask(way=_COPY, config=config)
+    count, mega = int(first["images"]), first["bytes"] / 1e6
+    speed = take_turns({way: turn(way) for way in ways}, rounds)
+    for worker in workers.values():
+        worker.close()
+    rate = {way: [one["steady"] for one in known[way]] for way in "12"}
+    volume = {way: [images / count * mega for images in speed[way]] for way in (_COPY, "1")}
+    rows = [
+        report.Row("one worker, whole run", speed["1"], "images/s", _COPY, speed[_COPY], bar=0.8),
+        report.Row("the same in bytes", volume["1"], "MB/s", _COPY, volume[_COPY], bar=0.8),
+        report.Row("one worker, whole run", speed["1"], "images/s", _CHECKED, speed[_CHECKED], bar=0.8),
+        report.Row("one worker, once started", rate["1"], "images/s", _CHECKED, speed[_CHECKED], bar=0.8),
+        report.Row(
+            "two workers, once started", rate["2"], "images/s", "one worker, once started", rate["1"], bar=1.8
+        ),
+        report.Row("two workers, whole run", speed["2"], "images/s", "one worker", speed["1"]),
+    ]
+    return rows, [_pay(count, known["2"], *(statistics.median(rate[way]) for way in "12"))]
+
+
+def _pay(count: int, runs: list[dict[str, float]], one: float, two: float) -> str:
+    """From how many images on two processes are faster, by their start-up and the steady rates."""
+    start = statistics.median(run["seconds"] for run in runs) - count / two
+    if two <= one:
+        return f"Two worker processes need {start:.1f} s to start, and pay at no number of images here."
+    number = start / (1 / one - 1 / two)
+    return f"Two worker processes need {start:.1f} s to start, and pay from {number:,.0f} images on."
+
+
+def memory(few: int, many: int) -> report.Row:
+    """Peak memory of a process for each of two numbers of images."""
+    peaks = []
+    for number in (few, many):
+        with tempfile.TemporaryDirectory() as folder:
+            root = sources.write_tar(folder, sources.many_photos(number))
+            worker = Worker(sys.executable, "-m", "benchmarks.ingestion", "--answer")
+            peaks.append(worker.ask(way="1", config=to_dict(Data(kind="folder", source=root)))["peak"])
+            worker.close()
+    what = f"peak memory, {many:,} images"
+    return report.Row(what, peaks[1:], "MB", f"{few:,} images", peaks[:1], bar=1.1, at_most=True)
+
+
+def index_fact(config: dict[str, Any]) -> str:
+    """Speed and size of the index of the train split."""
+    start = time.perf_counter()
+    table = index.build(source.layout(config), "train")
+    seconds = time.perf_counter() - start
+    row = len(shards.to_bytes(table)) / table.num_rows
+    return f"Index: {table.num_rows / seconds:,.0f} images/s, {row:.0f} bytes an image."
+
+
+def gzip_fact(config: dict[str, Any]) -> str:
+    """What gzip of a shard would save and cost."""
+    with tempfile.TemporaryDirectory() as folder:
+        uri = ingest(config, folder, 1)
+        described = summary.describe(summary.read_summary(uri))
+        plain = files.read(min(glob.glob(os.path.join(uri, "Split-train", "*"))))
     start = time.perf_counter()
     packed = gzip.compress(plain, 6)
-    pack = time.perf_counter() - start
-    start = time.perf_counter()
-    gzip.decompress(packed)
-    unpack = time.perf_counter() - start
-    mega = len(plain) / 1e6
+    pack = len(plain) / 1e6 / (time.perf_counter() - start)
     return (
-        f"gzip of a shard: {len(packed) / len(plain):.3f} of the size; "
-        f"{mega / pack:.0f} MB/s to write, {mega / unpack:.0f} MB/s to read"
+        f"{described}. gzip of a shard, as TFX writes it: {len(packed) / len(plain):.1%} of the size at "
+        f"{pack:.0f} MB/s; it is off."
     )
-
-
-def _report(name: str, seconds: float, count: int, size: int) -> None:
-    print(f"{name:<34} {seconds:7.2f} s {count / seconds:9,.0f} images/s {size / seconds / 1e6:8.1f} MB/s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", default="folder", help="ilsvrc, or folder (tars)")
     parser.add_argument("--source", default="", help="folder of the archives; default: made")
-    parser.add_argument("--images", type=int, default=4000, help="images to make without --source")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--images", type=int, default=8000, help="images to make without --source")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        root = options.source or make_source(folder, options.images)
+    if options.answer:
+        answer(measure)
+        return
+    folder = "" if options.source else tempfile.mkdtemp()
+    try:
+        root = options.source or sources.write_tar(folder, sources.many_photos(options.images))
         config = to_dict(Data(kind=options.kind, source=root))
-        where = source.layout(config)
-        start = time.perf_counter()
-        table = index.build(where, "train")
-        seconds = time.perf_counter() - start
-        row = len(shards.to_bytes(table)) / table.num_rows
-        print(f"index: {table.num_rows / seconds:,.0f} images/s, {row:.0f} bytes an image")
-        start = time.perf_counter()
-        count, size = copy_sequentially(config, folder)
-        _report("sequential copy, no check", time.perf_counter() - start, count, size)
-        for workers in options.workers:
-            start = time.perf_counter()
-            uri = ingest(config, folder, workers)
-            _report(f"ImageExampleGen, {workers} worker(s)", time.perf_counter() - start, count, size)
-            print(f"{'  once the workers have started':<34} {steady(uri, workers):>29,.0f} images/s")
-        print(summary.describe(summary.read_summary(uri)))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"peak memory of this process: {peak:,.0f} MB")
-        print(gzip_cost(uri))
+        rows, facts = compare(config, options.rounds)
+        facts += [index_fact(config), gzip_fact(config)]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    rows.append(memory(options.images // 10, options.images))
+    given = " ".join(["python -m benchmarks.ingestion", *sys.argv[1:]])
+    report.write("ingestion", given, rows, facts)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageChops, WebPImagePlugin
 
+from components.example_gen import jpeg_headers
+
 QUALITY = 95
 FORMAT = "JPEG"
 # PIL opens a plugin's format by name only once its module is imported.
@@ -89,7 +91,8 @@ def _normalize(data: bytes, max_pixels: int) -> Image:
         raise BadImage(f"{width} x {height} pixels, more than data.max_pixels={max_pixels}")
     if _passes(picture, data):
         channels = 1 if picture.mode == "L" else 3
-        _check_entropy(picture)
+        if not _is_whole(data):
+            _check_decodes(picture, data)
         return Image(data, FORMAT, height, width, channels, False, FORMAT)
     channels = 1 if picture.mode in _GREY else 3
     # MPO: a JPEG with further pictures behind the first.
@@ -101,31 +104,37 @@ def _passes(picture: Pil.Image, data: bytes) -> bool:
     return (
         picture.format in ("JPEG", "MPO")
         and picture.mode in ("L", "RGB")
-        and _frame_marker(data) in _HUFFMAN_FRAMES
+        and jpeg_headers.frame_marker(data) in _HUFFMAN_FRAMES
     )
 
 
-def _check_entropy(picture: Pil.Image) -> None:
+def _is_whole(data: bytes) -> bool:
+    """Whether every scan of a JPEG ends at a marker, the last at the image's end, and its headers decode.
+
+    No decoder refuses such a file: libjpeg (TensorFlow's and PIL's) takes any bits of a scan for a picture
+    and only warns. Decoding every image to find damage found no more, in four fifths of the ingestion's time.
+    """
+    headers = jpeg_headers.without_scans(data)
+    if headers is None:
+        return False
+    try:
+        Pil.open(io.BytesIO(headers), formats=(FORMAT,)).load()
+    except (OSError, SyntaxError):  # PIL's names for a damaged header
+        return False
+    return True
+
+
+def _check_decodes(picture: Pil.Image, data: bytes) -> None:
     """Decodes at an eighth of the size: reads all of the stream, skips most of the arithmetic."""
     picture.draft(picture.mode, (max(picture.width // 8, 1), max(picture.height // 8, 1)))
     picture.load()
+    # PIL is content when it has all pixels; TensorFlow wants the end of the stream as well.
+    import tensorflow as tf  # rarely needed here, and slow to import
 
-
-def _frame_marker(data: bytes) -> int:
-    """The JPEG's start-of-frame marker (0xC0 baseline, 0xC2 progressive, ...)."""
-    at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:  # garbage between segments is skipped, as libjpeg does
-            at += 1
-            continue
-        marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return marker
-        if marker == 0xFF or marker == 0x00 or marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            at += 1 if marker == 0xFF else 2
-            continue
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return 0
+    try:
+        tf.io.decode_jpeg(data, ratio=8)
+    except tf.errors.InvalidArgumentError:
+        raise BadImage("does not decode: what follows its last pixel is damaged") from None
 
 
 def _convert(picture: Pil.Image) -> bytes:

@@ -230,10 +230,12 @@ def _serialize(image: images.Image, name: str, label: int, synset: str, span: in
         "image/class/synset": synset.encode(),
         **({} if span is None else {SPAN: span, SOURCE_FORMAT: image.source_format.encode()}),
     }
-    feature = {
-        key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-        if isinstance(value, bytes)
-        else tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-        for key, value in values.items()
-    }
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
+    # Filled in place: a Feature object a value would copy the image once more, and take three times as long.
+    example = tf.train.Example()
+    feature = example.features.feature
+    for key, value in values.items():
+        if isinstance(value, bytes):
+            feature[key].bytes_list.value.append(value)
+        else:
+            feature[key].int64_list.value.append(value)
+    return example.SerializeToString(deterministic=True)

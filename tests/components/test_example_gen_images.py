@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.example_gen import images
+from components.example_gen import images, jpeg_headers
 from tests import data
 
 LIMIT = 1_000_000
@@ -97,9 +97,9 @@ def test_every_truncation_is_found(cut, progressive):
 
 def test_an_arithmetic_coded_frame_does_not_pass_as_it_is():
     baseline = data.jpeg(0)
-    assert images._frame_marker(baseline) == 0xC0
-    assert images._frame_marker(data.jpeg(0, progressive=True)) == 0xC2
-    assert images._frame_marker(baseline.replace(b"\xff\xc0", b"\xff\xc9", 1)) == 0xC9
+    assert jpeg_headers.frame_marker(baseline) == 0xC0
+    assert jpeg_headers.frame_marker(data.jpeg(0, progressive=True)) == 0xC2
+    assert jpeg_headers.frame_marker(baseline.replace(b"\xff\xc0", b"\xff\xc9", 1)) == 0xC9
 
 
 def test_random_damage_never_yields_what_tensorflow_refuses():
@@ -119,6 +119,68 @@ def test_random_damage_never_yields_what_tensorflow_refuses():
         assert _decode(image.encoded).shape == (image.height, image.width, 3)
         tf.image.decode_and_crop_jpeg(image.encoded, [0, 0, 1, 1])
     assert 0 < refused < 400
+
+
+def _decodes_with_pil(encoded: bytes) -> bool:
+    picture = Image.open(io.BytesIO(encoded))
+    picture.draft(picture.mode, (max(picture.width // 8, 1), max(picture.height // 8, 1)))
+    try:
+        picture.load()
+    except (OSError, SyntaxError):
+        return False
+    return True
+
+
+def _damage(original: bytes, rng: np.random.Generator) -> bytes:
+    start, stop = np.sort(rng.integers(2, len(original), 2))
+    noise = rng.bytes(int(rng.integers(1, 30)))
+    return (
+        original[:start],
+        original[:start] + original[stop:],
+        original[:start] + noise + original[start:],
+        original[:start] + noise + original[start + len(noise) :],
+        original[:start] + bytes(stop - start) + original[stop:],
+        original[:start] + b"\xff" + noise[:1] + original[start + 2 :],
+        original[:stop] + original[start:],
+        original + noise,
+    )[rng.integers(0, 8)]
+
+
+def test_what_passes_undecoded_is_what_decoders_take():
+    """Damage of every kind, anywhere: a file whose structure is whole is refused by no decoder."""
+    rng = np.random.default_rng(0)
+    originals = [data.jpeg(1), data.jpeg(1, progressive=True), data.grey(1), data.jpeg(1, subsampling=0)]
+    originals += [data.jpeg(1, restart_marker_blocks=3), data.jpeg(1, 200, 300, quality=60)]
+    whole = 0
+    for trial in range(1500):
+        damaged = _damage(originals[trial % len(originals)], rng)
+        if not images._is_whole(damaged):
+            continue
+        whole += 1
+        assert _decodes_with_pil(damaged)
+        _decode(damaged)
+    assert 200 < whole < 1200
+
+
+@pytest.mark.parametrize("name", data.plain())
+def test_an_undamaged_jpeg_is_not_decoded(name, monkeypatch):
+    monkeypatch.delattr(images, "_check_decodes")
+    images.normalize(data.plain()[name], LIMIT)
+
+
+def test_a_damaged_end_that_pil_does_not_see_is_refused():
+    damaged = data.jpeg(1)[:-2] + b"\xff\xc4"
+    assert _decodes_with_pil(damaged)
+    with pytest.raises(images.BadImage, match="what follows its last pixel"):
+        images.normalize(damaged, LIMIT)
+
+
+def test_a_whole_scan_of_more_than_libjpeg_takes_is_refused():
+    small = data.jpeg(1)
+    at = small.index(b"\xff\xc0") + 5
+    wide = small[:at] + (8).to_bytes(2, "big") + (65_501).to_bytes(2, "big") + small[at + 4 :]
+    with pytest.raises(images.BadImage, match="does not decode"):
+        images.normalize(wide, LIMIT)
 
 
 def test_webp_is_read():

@@ -222,6 +222,17 @@ def test_labels_that_are_not_the_sorted_classes_are_refused():
             preprocessing._vocabulary(bad)
 
 
+def test_sums_are_as_exact_as_float32_is():
+    settings = dataclasses.replace(SETTINGS, size=224, test_shorter_side=256)
+    encoded = [data.jpeg(seed, 300, 280) for seed in range(8)]
+    count, image, outer = preprocessing._totals(tf.constant(encoded), tf.range(8), settings)
+    crops = [augmentation.center_pixels(tf.constant(e), settings).numpy().astype(float) for e in encoded]
+    colours = np.reshape(crops, [-1, 3])
+    assert count.numpy() == [8]
+    np.testing.assert_allclose(image[0], np.sum(crops, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(outer[0], colours.T @ colours, rtol=2e-7)
+
+
 def test_an_empty_sample_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="analyze_fraction"):
         preprocessing._write((collections.Counter(), 0, 0.0, 0.0), str(tmp_path / "a.npz"), "{}")
