@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -79,10 +78,9 @@ def rows(
 ) -> list[report.Row]:
     """Ours against each other way of a group."""
     first, *others = found
-    variant = "" if depth == 18 else " v1" if first == "ours-v1" else " v1.5"
     return [
         report.Row(
-            f"ResNet-{depth}{variant}, {PRECISIONS[precision]}",
+            f"{network(depth, first)}, {PRECISIONS[precision]}",
             found[first],
             "images/s",
             said[way]["name"] + unlike(said[first], said[way]),
@@ -101,15 +99,19 @@ def unlike(ours: dict[str, Any], peer: dict[str, Any]) -> str:
     return f" ({', '.join(found)})" if found else ""
 
 
-def facts(depth: int, said: dict[str, dict[str, Any]]) -> list[str]:
-    """What the group's own network costs."""
+def network(depth: int, way: str) -> str:
+    """Name of our network: without bottlenecks v1 and v1.5 are the same."""
+    return f"ResNet-{depth}" + ("" if depth == 18 else " v1" if way == "ours-v1" else " v1.5")
+
+
+def work(depth: int, said: dict[str, dict[str, Any]]) -> str:
+    """The size of the group's own network."""
     first = next(iter(said))
-    own = said[first]
-    name = f"ResNet-{depth}{'' if depth == 18 else ' v1' if first == 'ours-v1' else ' v1.5'}"
-    return [
-        f"{name}: {own['parameters']:,} trainable parameters, {own['macs'] / 1e9:.3f} billion multiply-adds "
-        "an image; so have the peers, but where a line says otherwise."
-    ]
+    parameters, macs = f"{said[first]['parameters']:,}", f"{said[first]['macs'] / 1e9:.3f} billion"
+    return (
+        f"{network(depth, first)}: {parameters} trainable parameters, {macs} multiply-adds an image forward; "
+        "the peers' have as many where their line says nothing."
+    )
 
 
 def main() -> None:
@@ -129,19 +131,20 @@ def main() -> None:
                 found, said = measure(group, depth, precision, options)
                 table += rows(found, said, depth, precision)
                 if precision == "float32":
-                    notes += facts(depth, {way: said[way] for way in group})
+                    notes.append(work(depth, {way: said[way] for way in group}))
                 if "ours-xla" in said:
-                    seconds = [statistics.fmean([said[way]["warm_up"]]) for way in ("ours", "ours-xla")]
                     notes.append(
-                        f"XLA off and on, ResNet-{depth}: the first two steps, compilation included, took "
-                        f"{seconds[0]:.1f} and {seconds[1]:.1f} s while all of the group started."
+                        f"ResNet-{depth}: the first two steps, compilation included, took "
+                        f"{said['ours']['warm_up']:.1f} s, with jit_compile=True "
+                        f"{said['ours-xla']['warm_up']:.1f} s, while the whole group started."
                     )
     notes.append(
         f"Batches of {options.batch} images of {options.size} x {options.size} pixels, "
         f"{options.steps} steps a measurement, {options.rounds} rounds; all on "
         f"{len(os.sched_getaffinity(0))} threads."
     )
-    report.write("step", "python -m benchmarks.training_step", table, notes)
+    command = " ".join(["python -m benchmarks.training_step", *sys.argv[1:]])
+    report.write("step", command, table, notes)
 
 
 if __name__ == "__main__":
