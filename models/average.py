@@ -9,10 +9,27 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 
 class SGD(keras.optimizers.SGD):
     """Keras' own, whose weights stay what they are when `fit` ends: the training may go on in another one."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Keras' update with TensorFlow's own operation, which passes over the memory fewer times."""
+        if not self.momentum or self.nesterov or isinstance(gradient, tf.IndexedSlices):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        velocity = self.momentums[self._get_variable_index(variable)].value
+        # A replica's part of a variable is TensorFlow's already.
+        weights = variable.value if isinstance(variable, keras.Variable) else variable
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=weights.handle,
+            accum=velocity.handle,
+            lr=tf.cast(learning_rate, weights.dtype),
+            grad=tf.cast(gradient, weights.dtype),
+            momentum=tf.cast(self.momentum, weights.dtype),
+        )
 
     def finalize_variable_values(self, var_list):
         """Nothing to do; Keras puts the average into the weights here."""

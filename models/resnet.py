@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import keras
 
-from models.layers import BatchNormalization, ZeroPadShortcut
+from models.layers import L2, BatchNormalization, ZeroPadShortcut
 from models.settings import BLOCKS, BOTTLENECK_FROM, POOLS, SHORTCUTS, VARIANTS, Model
 
 FILTERS = (64, 128, 256, 512)
@@ -233,7 +233,7 @@ class _Builder:
         self.residual = residual
         self.option = shortcut
         self.classes = classes
-        # Keras' L2(l) adds l * |k|^2, whose gradient is 2 * l * k.
+        # L2(l) adds l * |k|^2, whose gradient is 2 * l * k.
         self.decay = weight_decay / 2
 
     def basic(self, x, filters: int, stride: int, name: str):
@@ -304,7 +304,7 @@ class _Builder:
         return self.relu(y, f"{name}_out")
 
     def _regularizer(self) -> keras.Regularizer | None:
-        return keras.regularizers.L2(self.decay) if self.decay else None
+        return L2(self.decay) if self.decay else None
 
 
 def _pad(x, width: int | tuple[tuple[int, int], tuple[int, int]], name: str):

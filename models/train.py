@@ -199,14 +199,35 @@ def fit(
             start_step=run.steps_done,
             examples=examples,
         )
-        with strategy.precision(train.precision):
-            model.fit(
-                stream,
-                initial_epoch=run.epoch,
-                epochs=last,
-                steps_per_epoch=run.steps_per_epoch - run.step,
-                validation_data=validation,
-                callbacks=callbacks,
-                shuffle=False,
-                verbose=0,
-            )
+        steps(model, stream, run, callbacks, last, validation)
+
+
+def steps(
+    model: keras.Model,
+    stream: tf.data.Dataset,
+    run: Run,
+    callbacks: list[keras.callbacks.Callback],
+    last: int,
+    validation: tf.data.Dataset | None = None,
+) -> None:
+    """Trains from where `run` stands to the end of an epoch.
+
+    Args:
+      model: of `compiled_model`.
+      stream: batches of images [B, H, W, 3] and labels [B], from the step to come on.
+      run: moved on by the callbacks.
+      callbacks: `Follow` first.
+      last: number of the last epoch, from 1.
+      validation: batches of images, labels and weights [B], seen after each epoch; None for none.
+    """
+    with strategy.precision(run.train.precision):
+        model.fit(
+            stream,
+            initial_epoch=run.epoch,
+            epochs=last,
+            steps_per_epoch=run.steps_per_epoch - run.step,
+            validation_data=validation,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+        )
