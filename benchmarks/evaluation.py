@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import glob
 import os
 import shutil
@@ -199,6 +200,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
     parser.add_argument("--protocols", nargs="+", default=list(PROTOCOLS), choices=PROTOCOLS)
     options = parser.parse_args()
+    # As the local runner does after its imports.
+    gc.freeze()
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         made = cases(folder, options)

@@ -41,8 +41,8 @@ _TFDV_CODER = coders.registry.get_coder(pa.RecordBatch)
 class RecordBatchCoder(coders.Coder):
     """TFDV's coder, but for how it tells the size of a batch.
 
-    Beam asks for that of each of the first batches in every place, and TFDV's compresses all images of the
-    batch for it: a third of what the Evaluator costs for each image beside the model.
+    Beam asks for that of each of the first batches in every place, and TFDV's serializes all images for
+    it: a third of what the Evaluator costs for each image beside the model.
     """
 
     def encode(self, value: pa.RecordBatch) -> bytes:

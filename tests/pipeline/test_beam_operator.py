@@ -40,9 +40,7 @@ def test_batches_are_coded_as_tfdv_does_and_not_to_tell_their_size():
     coder = coders.registry.get_coder(pa.RecordBatch)
     assert coder.decode(coder.encode(batch)).equals(batch)
     assert coder.get_impl().decode(coder.get_impl().encode(batch)).equals(batch)
-    assert 2000 <= coder.get_impl().estimate_size(batch) == batch.nbytes < 2100
-    # Compressed, it would be far smaller.
-    assert len(coder.encode(batch)) < 1000
+    assert coder.get_impl().estimate_size(batch) == batch.nbytes != len(coder.encode(batch))
 
 
 class Recorder(base_beam_executor.BaseBeamExecutor):
