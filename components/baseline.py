@@ -14,8 +14,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tfx import types
-from tfx import v1 as tfx
-from tfx.components.evaluator import executor as evaluator
+from tfx.components.evaluator import component, executor
 from tfx.dsl.components.base import base_component, base_driver, base_executor, executor_spec
 from tfx.orchestration.portable import base_driver as ir_base_driver
 from tfx.orchestration.portable import data_types
@@ -23,7 +22,7 @@ from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import path_utils
 
-from components import pushed
+from components import evaluated_model, pushed
 from models import finetune, pretrained, task
 from models.settings import Model, Transform
 
@@ -208,17 +207,19 @@ class WarmStart(base_component.BaseComponent):
         super().__init__(spec=spec)
 
 
-class EvaluatorExecutor(evaluator.Executor):
-    """Takes a baseline artifact without a model for no baseline."""
+class EvaluatorExecutor(executor.Executor):
+    """Takes a baseline artifact without a model for no baseline, and loads models by `evaluated_model`."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
         """See the base class."""
         key = standard_component_specs.BASELINE_MODEL_KEY
         kept = {k: v for k, v in input_dict.items() if k != key or not any(is_empty(a) for a in v)}
-        super().Do(kept, output_dict, exec_properties)
+        # Here and not in the graph: how a model is called changes no result, so that caches stay valid.
+        module = {standard_component_specs.MODULE_PATH_KEY: evaluated_model.__name__}
+        super().Do(kept, output_dict, {**exec_properties, **module})
 
 
-class Evaluator(tfx.components.Evaluator):
+class Evaluator(component.Evaluator):
     """TFX's Evaluator after a Baseline."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(EvaluatorExecutor)

@@ -60,7 +60,8 @@ class Learned(NamedTuple):
     Attributes:
       network: float32, on one device.
       summary: figures of `network` ("val_...") and of the last epoch, and what they were reached with.
-        "images_per_second" is of the training steps, or of the evaluation where there were none.
+        "images_per_second" is of the training steps, or of the evaluation where there were none;
+        "fit_seconds" is what `fit` took, validation included.
       checkpoints: to be removed when the network is stored.
     """
 
@@ -105,7 +106,9 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
     callbacks = [Follow(run), guard, progress, Curves(run, log_dir), Checkpoint(run, checkpoints, guard)]
     if task.train.ema:
         callbacks.append(average.Average())
+    start = time.monotonic()
     fit(model, task, run, callbacks, totals, progress.say)
+    fitted = time.monotonic() - start
     if task.train.ema and run.steps_done:
         average.take(model)
     network = final.inference_copy(model, task)
@@ -117,6 +120,7 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
     if changes or not run.history:
         figures |= final.finish(network, task, replicas, totals[1], progress.say)
     summary = {**_summary(task, run, figures), "replicas": replicas, "resumed_from": resumed}
+    summary["fit_seconds"] = fitted
     return Learned(network, {**summary, "parameters": network.count_params()}, checkpoints)
 
 

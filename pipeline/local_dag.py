@@ -10,20 +10,23 @@ import tensorflow as tf
 from apache_beam.io import filesystems
 from ml_metadata.proto import metadata_store_pb2
 from tfx import types
-from tfx import v1 as tfx
 from tfx.dsl.compiler import compiler, constants
-from tfx.orchestration.local import runner_utils
+from tfx.orchestration.local import local_dag_runner, runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import execution_lib
+from tfx.proto.orchestration import executable_spec_pb2
 
 from components.example_gen import files
 from models import pretrained
-from pipeline import figures
+from pipeline import beam_operator, figures
 from pipeline import metadata as store
 from pipeline.config import Config, ConfigError
 from pipeline.paths import Paths
 from pipeline.pipeline import create_pipeline
 from pipeline.progress import View
+
+# For Beam jobs in this process; what goes to a cluster, TFX labels.
+_OPERATORS = {executable_spec_pb2.BeamExecutableSpec: beam_operator.Operator}
 
 # Output artifacts of a component by name.
 Outputs = dict[str, list[types.Artifact]]
@@ -137,10 +140,11 @@ class Nodes:
             pipeline_runtime_spec=self._ir.runtime_spec,
             executor_spec=runner_utils.extract_executor_spec(self._deployment, name),
             custom_driver_spec=runner_utils.extract_custom_driver_spec(self._deployment, name),
+            custom_executor_operators=_OPERATORS if self._config.beam.runner == "direct" else None,
         )
 
 
-class Runner(tfx.orchestration.LocalDagRunner):
+class Runner(local_dag_runner.LocalDagRunner):
     """Upstream's runner with our view of the nodes; `tfx pipeline create` finds pipelines by its `run`.
 
     Args:

@@ -10,7 +10,6 @@ import ml_metadata
 from google.protobuf.message import Message
 from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2
-from tfx import v1 as tfx
 from tfx.orchestration import metadata
 
 from pipeline.config import Config, ConfigError
@@ -33,7 +32,7 @@ def connection(config: Config, secret: bool = True) -> metadata_store_pb2.Connec
     """
     at = config.metadata
     if at.kind == "sqlite":
-        return tfx.orchestration.metadata.sqlite_metadata_connection_config(Paths(config).metadata)
+        return metadata.sqlite_metadata_connection_config(Paths(config).metadata)
     password = os.environ.get(at.password_env) if secret else ""
     if password is None:
         raise ConfigError(
@@ -42,9 +41,7 @@ def connection(config: Config, secret: bool = True) -> metadata_store_pb2.Connec
         )
     port = at.port or _PORTS[at.kind]
     if at.kind == "mysql":
-        return tfx.orchestration.metadata.mysql_metadata_connection_config(
-            at.host, port, at.database, at.user, password
-        )
+        return metadata.mysql_metadata_connection_config(at.host, port, at.database, at.user, password)
     server = metadata_store_pb2.PostgreSQLDatabaseConfig(
         host=at.host, port=str(port), user=at.user, password=_quoted(password), dbname=at.database
     )

@@ -82,7 +82,8 @@ def _in_log(config: Config, name: str, work: Callable[[View], None]) -> None:
 def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
     if config.data.kind != "digits":
         source.check(to_dict(config.data))
-    from pipeline import local_dag, metadata
+    with local_runner.uncollected():
+        from pipeline import local_dag, metadata
 
     # What no node could do without is missed now, not by the first one.
     local_dag.prepare(config)
@@ -104,9 +105,10 @@ def _write(path: str, content: bytes) -> None:
 def _run(config: Config, path: str, name: str, view: View) -> None:
     if not os.path.isfile(path):
         raise ConfigError(f"{path} does not exist: compile the run first.")
-    from tfx.proto.orchestration import pipeline_pb2
+    with local_runner.uncollected():
+        from tfx.proto.orchestration import pipeline_pb2
 
-    from pipeline import local_dag
+        from pipeline import local_dag
 
     with open(path, "rb") as file:
         graph = pipeline_pb2.Pipeline.FromString(file.read())

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from concurrent import futures
 from typing import Any
 
 import tensorflow as tf
@@ -63,8 +64,11 @@ def validate(model: str, examples: list[bytes], settings: Mapping[str, Any]) -> 
         **{field.name: settings[field.name] for field in dataclasses.fields(checks.Limits)}
     )
     try:
-        with server.running(model, settings["server"], settings["seconds"]) as started:
-            return checks.check(started, examples, checks.expected(model, examples), limits)
+        with futures.ThreadPoolExecutor(1) as pool:
+            # The server imports TensorFlow for seconds, while the model can be loaded here.
+            wanted = pool.submit(checks.expected, model, examples)
+            with server.running(model, settings["server"], settings["seconds"]) as started:
+                return checks.check(started, examples, wanted.result(), limits)
     except server.ServerError as error:
         return checks.Report((str(error),))
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 
-from components import evaluation
+from components import evaluated_model, evaluation
 
 CLASSES, EXAMPLES = 12, 57
 LABELS = np.random.default_rng(0).integers(0, CLASSES, EXAMPLES)
@@ -36,8 +36,28 @@ def analysed(folder, candidate, baseline=None, **bounds):
     if baseline:
         config.model_specs.add().CopyFrom(config.model_specs[0])
         config.model_specs[1].name, config.model_specs[1].is_baseline = tfma.BASELINE_KEY, True
-    data = folder / "data"
-    with tf.io.TFRecordWriter(str(data)) as writer:
+    write(str(folder / "data"))
+    models = []
+    for name, values in ((tfma.CANDIDATE_KEY, candidate), (tfma.BASELINE_KEY, baseline)):
+        if values:
+            path = saved(str(folder / name), values)
+            models.append(
+                evaluated_model.custom_eval_shared_model(
+                    path, model_name=name, eval_config=config, rubber_stamp=not baseline
+                )
+            )
+    tfma.run_model_analysis(
+        models if baseline else models[0],
+        config,
+        data_location=str(folder / "data"),
+        output_path=str(folder / "out"),
+    )
+    return str(folder / "out")
+
+
+def write(path):
+    """The examples: a row of the scores and its label each."""
+    with tf.io.TFRecordWriter(path) as writer:
         for row, label in enumerate(LABELS):
             number = {"row": [row], evaluation.LABEL: [label]}
             feature = {
@@ -45,22 +65,6 @@ def analysed(folder, candidate, baseline=None, **bounds):
                 for name, value in number.items()
             }
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    models = []
-    for name, values in ((tfma.CANDIDATE_KEY, candidate), (tfma.BASELINE_KEY, baseline)):
-        if values:
-            path = saved(str(folder / name), values)
-            models.append(
-                tfma.default_eval_shared_model(
-                    path, model_name=name, eval_config=config, rubber_stamp=not baseline
-                )
-            )
-    tfma.run_model_analysis(
-        models if baseline else models[0],
-        config,
-        data_location=str(data),
-        output_path=str(folder / "out"),
-    )
-    return str(folder / "out")
 
 
 def saved(path, values):

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -139,6 +140,23 @@ def test_a_candidate_that_does_not_load_is_not_blessed(candidate, tmp_path):
     os.remove(os.path.join(path, "variables", "variables.data-00000-of-00001"))
     [reason] = component.validate(path, EXAMPLES[:1], EMBEDDED).reasons
     assert reason.startswith("the server has ended: Version 1 of candidate cannot be served: ")
+
+
+def test_the_model_is_loaded_here_while_the_server_starts(candidate, monkeypatch):
+    loading = threading.Event()
+    expected, wait = checks.expected, server._wait
+
+    def load(*args):
+        loading.set()
+        return expected(*args)
+
+    def started(*args):
+        assert loading.wait(60)
+        wait(*args)
+
+    monkeypatch.setattr(checks, "expected", load)
+    monkeypatch.setattr(server, "_wait", started)
+    assert component.validate(candidate, EXAMPLES[:2], EMBEDDED).reasons == ()
 
 
 DOCKER = """#!{python}

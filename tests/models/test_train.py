@@ -53,6 +53,7 @@ def test_a_training_learns_and_leaves_its_figures(uninterrupted):
     assert figures["val_top1_error"] == float(rows[-1]["val_top1_error"])
     assert figures["steps"] == 12 and figures["replicas"] == 1 and figures["resumed_from"] is None
     assert figures["images_per_second"] > 0
+    assert 0 < figures["fit_seconds"] < figures["seconds"]
     logs = uninterrupted["model_run_dir"]
     assert all(tf.io.gfile.glob(f"{logs}/{part}/events.*") for part in ("train", "validation"))
 

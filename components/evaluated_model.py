@@ -1,0 +1,57 @@
+"""The model that the Evaluator asks, as TFMA is to load it: the hook `custom_eval_shared_model` of TFX."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.api import types
+
+
+def custom_eval_shared_model(
+    eval_saved_model_path: str, model_name: str, eval_config: tfma.EvalConfig, **settings: Any
+) -> types.EvalSharedModel:
+    """TFMA's default, but for how its signatures are called; TFX's executor calls this.
+
+    Args:
+      eval_saved_model_path: folder of a SavedModel whose signatures take serialized tf.Examples, `examples`.
+      model_name: of the model in `eval_config`.
+      eval_config: of components.evaluation.
+      settings: further arguments of tfma.default_eval_shared_model.
+    """
+    return tfma.default_eval_shared_model(
+        eval_saved_model_path,
+        model_name=model_name,
+        eval_config=eval_config,
+        custom_model_loader=types.ModelLoader(functools.partial(_Loaded, eval_saved_model_path)),
+        **settings,
+    )
+
+
+class _Loaded:
+    """A SavedModel with `signatures`, as far as TFMA looks."""
+
+    def __init__(self, path: str) -> None:
+        # Holds the variables.
+        self._model = tf.saved_model.load(path, tags=[tf.saved_model.SERVING])
+        self.signatures = {name: _ByName(function) for name, function in self._model.signatures.items()}
+
+
+class _ByName:
+    """A signature that is given its one input by name.
+
+    TFMA gives it by position. TensorFlow then tries the signature's own form first, and for the message of an
+    error that nobody sees it writes out all bytes of all images: most of TFMA's time for each image.
+    """
+
+    # Without one, TFMA hands over the serialized examples and does not look for features.
+    structured_input_signature = None
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, examples: tf.Tensor) -> Any:
+        return self._function(examples=examples)
