@@ -1,130 +1,52 @@
-"""The embedded server against the bare model in a loop, and against KServe's ModelServer.
+"""The embedded server against the bare model in a loop, and the ways to run the network on a CPU.
 
-    python -m benchmarks.serving [--depth 50 --size 224] [--clients 1 8 32] [--rounds 3] [--kserve PYTHON]
+    python -m benchmarks.serving [--depth 50] [--clients 8 32] [--rounds 3] [--kserve PYTHON]
 
-A ResNet with random weights, 1,000 classes; requests are JPEGs of 375 x 500 and 110 kB. Every server is a
-process of its own, clients are another one, with keep-alive connections that ask one image at a time:
+A ResNet of 224 pixels with random weights, 1,000 classes; requests are the JPEGs of benchmarks/photos.py.
+Each is a process of its own, and they take turns:
   bare      the SavedModel's `serving_default` on the same JPEGs in a loop, one thread or one a core;
-  server    this project's, over REST; `batching` with --enable_batching;
-  KServe    its ModelServer, for which PYTHON has kserve and tensorflow installed.
-They take turns, `--rounds` times; a figure is the median of the rounds. Then where the time goes, one image
-at a time: decoding and cropping, the network, JSON. And the memory of the server over 20 hot swaps.
+  server    this project's, over REST; `batching` with --enable_batching. Its clients are another process,
+            with keep-alive connections that ask one image at a time;
+  KServe    its ModelServer, for which PYTHON has kserve and tensorflow installed;
+  network   `serving_tensor` as exported, against the same without folding (models/folding.py), TensorFlow's
+            settings, XLA, and OpenVINO and ONNX Runtime where .venv-peers has them.
+Then where the time of one image goes, and the memory of the server over hot swaps.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import base64
 import contextlib
-import io
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
 import numpy as np
-from PIL import Image
 
+from benchmarks import report
+from benchmarks.photos import photos
+from benchmarks.rounds import Worker, take_turns
+from benchmarks.serving_paths import network_rows
+from benchmarks.serving_workers import IMAGES, SIDE
 from serving.client import Client, ClientError
 
-IMAGES, CLASSES, SWAPS = 32, 1000, 20
+CLASSES = 1000
+CORES = len(os.sched_getaffinity(0))
+WORKERS = [sys.executable, "-m", "benchmarks.serving_workers"]
+MOST = 1.15  # p50 of one client against the bare call
+LEAST = 0.95  # images/s against the bare loop on all cores
 
 
-def photographs(number: int) -> list[bytes]:
-    """Distinct JPEGs of 375 x 500, about 110 kB each, as ImageNet's are on average."""
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(number):
-        coarse = Image.fromarray(rng.integers(0, 256, (48, 63, 3), np.uint8))
-        smooth = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC), float)
-        pixels = smooth + rng.normal(0, 16, smooth.shape)
-        out = io.BytesIO()
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=88)
-        found.append(out.getvalue())
-    return found
-
-
-def bare(model: str, threads: int, seconds: float) -> dict[str, float]:
-    """The signature in a loop, in this process."""
-    import tensorflow as tf
-
-    call = tf.saved_model.load(model).signatures["serving_default"]
-    images = [tf.constant([image]) for image in photographs(IMAGES)]
-    times: list[float] = []
-    for image in images[:3]:
-        call(image_bytes=image)
-    end = time.perf_counter() + seconds
-
-    def loop(first: int) -> None:
-        number = first
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            call(image_bytes=images[number % len(images)])["probabilities"].numpy()
-            times.append(time.perf_counter() - start)
-            number += 1
-
-    asked = [threading.Thread(target=loop, args=(i,)) for i in range(threads)]
-    start = time.perf_counter()
-    for thread in asked:
-        thread.start()
-    for thread in asked:
-        thread.join()
-    return figures(times, time.perf_counter() - start)
-
-
-def figures(times: Sequence[float], seconds: float) -> dict[str, float]:
-    """Images a second, and milliseconds: median and 99th percentile."""
-    median, p99 = np.percentile(times, (50, 99)) * 1000
-    return {"rate": len(times) / seconds, "p50": float(median), "p99": float(p99)}
-
-
-async def load(url: str, connections: int, seconds: float) -> dict[str, float]:
-    """What clients see that ask one image after the other on a connection each."""
-    address = url.removeprefix("http://").split("/")[0]
-    path = url.removeprefix("http://").removeprefix(address)
-    host, port = address.split(":")
-    requests = []
-    for image in photographs(IMAGES):
-        body = json.dumps({"instances": [{"b64": base64.b64encode(image).decode()}]}).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-        requests.append(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-
-    async def connection(first: int) -> None:
-        reader, writer = await asyncio.open_connection(host, int(port), limit=2**22)
-        number = first
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            writer.write(requests[number % len(requests)])
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            size = next(int(x.split(":")[1]) for x in head.splitlines() if x.startswith("content-length"))
-            await reader.readexactly(size)
-            if head.split()[1] != "200":
-                raise RuntimeError(head)
-            times.append(time.perf_counter() - start)
-            number += 1
-        writer.close()
-
-    start = time.perf_counter()
-    await asyncio.gather(*(connection(i) for i in range(connections)))
-    return figures(times, time.perf_counter() - start)
-
-
-def child(*arguments: object) -> dict[str, float]:
-    """What this module prints in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.serving", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -133,7 +55,7 @@ def server(command: list[str], port: int) -> Iterator[int]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         client = Client(f"http://127.0.0.1:{port}", "resnet")
-        image, end = photographs(1), time.monotonic() + 120
+        image, end = list(photos(1)), time.monotonic() + 120
         while True:
             try:
                 client.predict(image)
@@ -168,92 +90,91 @@ def servers(base: str, kserve: str) -> dict[str, tuple[list[str], int]]:
     return found
 
 
-def compare(base: str, options: argparse.Namespace) -> None:
-    """Prints the table."""
-    cores = os.cpu_count() or 1
-    rows: dict[tuple[str, int], list[dict[str, float]]] = {}
-    used: dict[str, float] = {}
-    for _ in range(options.rounds):
-        for threads in (1, cores):
-            rows.setdefault(("bare", threads), []).append(
-                child("--bare", base, "--threads", threads, "--seconds", options.seconds)
-            )
+def server_rows(base: str, options: argparse.Namespace) -> tuple[list[report.Row], list[str]]:
+    """One client's p50 against the bare call, and the images/s of many against the bare loop on all cores."""
+    p99: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        bare, clients = Worker(*WORKERS, "bare", f"{base}/1"), Worker(*WORKERS, "clients")
+        stack.callback(bare.close)
+        stack.callback(clients.close)
+
+        def one(way: str, worker: Worker, figure: str, **arguments: object) -> Callable[[], float]:
+            def measure() -> float:
+                found = worker.ask(seconds=options.seconds, **arguments)
+                p99.setdefault(way, []).append(found["p99"])
+                return found[figure]
+
+            return measure
+
+        loop = f"bare, {CORES} threads"
+        ways = {
+            "bare, 1 thread": one("bare", bare, "p50", threads=1),
+            loop: one(loop, bare, "rate", threads=CORES),
+        }
+        pids = {}
         for name, (command, port) in servers(base, options.kserve).items():
-            with server(command, port) as pid:
-                url = f"http://127.0.0.1:{port}/v1/models/resnet:predict"
-                for clients in options.clients:
-                    found = child("--load", url, "--connections", clients, "--seconds", options.seconds)
-                    rows.setdefault((name, clients), []).append(found)
-                used[name] = max(memory(pid), used.get(name, 0))
-    alone, all_cores = (_median(rows["bare", n]) for n in (1, cores))
-    titles = (
-        "",
-        "clients",
-        "images/s",
-        "to bare on all cores",
-        "p50, ms",
-        "to bare",
-        "p99, ms",
-        "memory, MB",
-    )
-    print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
-    for (name, clients), measured in rows.items():
-        row = _median(measured)
-        held = f"{used[name]:.0f}" if name in used else ""
-        rates = f"{row['rate']:.1f} | {row['rate'] / all_cores['rate']:.2f}"
-        times = f"{row['p50']:.1f} | {row['p50'] / alone['p50']:.2f} | {row['p99']:.1f}"
-        print(f"| {name} | {clients} | {rates} | {times} | {held} |")
+            pids[name] = stack.enter_context(server(command, port))
+            where = {"host": "127.0.0.1", "port": port, "path": "/v1/models/resnet:predict"}
+            ways[f"{name}, 1 client"] = one(name, clients, "p50", connections=1, **where)
+            for number in options.clients:
+                way = f"{name}, {number} clients"
+                ways[way] = one(way, clients, "rate", connections=number, **where)
+        found = take_turns(ways, options.rounds)
+        held = ", ".join(f"{name} {memory(pid):,.0f} MB" for name, pid in pids.items())
+    rows = []
+    for way in list(ways)[2:]:
+        single = way.endswith("1 client")
+        bar = (MOST if single else LEAST) if way.startswith("server") else None
+        unit, against = ("ms", "bare, 1 thread") if single else ("images/s", loop)
+        title = f"{way}{': p50' if single else ''}"
+        rows.append(report.Row(title, found[way], unit, against, found[against], bar, at_most=single))
+    tails = ", ".join(f"{name} {np.median(values):.0f} ms" for name, values in p99.items())
+    return rows, [f"99th percentiles: {tails}.", f"Most memory held: {held}."]
 
 
-def _median(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
-
-
-def shares(model: str) -> None:
-    """Prints where the time of one image goes, in milliseconds."""
+def shares(model: str) -> str:
+    """Where the time of one image goes."""
     import tensorflow as tf
 
     from serving.server import requests, responses
     from serving.server.servable import Servable
 
-    servable, images = Servable(Path(model), 1), photographs(IMAGES)
-    size = servable.signatures["serving_tensor"].inputs["images"].tensor_shape.dim[1].size
-    pixels = np.random.default_rng(0).uniform(0, 255, (1, size, size, 3)).astype(np.float32)
+    servable, images = Servable(Path(model), 1), list(photos(IMAGES))
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, SIDE, SIDE, 3)).astype(np.float32)
     bodies = [json.dumps({"instances": [{"b64": base64.b64encode(i).decode()}]}).encode() for i in images]
     dtype = {"image_bytes": tf.string.as_datatype_enum}
     answer = servable.run("serving_default", {"image_bytes": np.array([images[0]], object)})
     floats = {"probabilities": tf.float32.as_datatype_enum}
-    whole = _milliseconds(
-        lambda n: servable.run("serving_default", {"image_bytes": np.array([images[n]], object)})
-    )
-    network = _milliseconds(lambda n: servable.run("serving_tensor", {"images": pixels}))
-    read = _milliseconds(lambda n: requests.decode_predict(requests.parse_json(bodies[n]), dtype))
-    write = _milliseconds(lambda n: responses.predict_body(answer, floats, True))
-    print(f"model {whole:.2f} ms: network {network:.2f}, decoding and cropping {whole - network:.2f}")
-    print(f"JSON and base64: {read:.2f} ms to read, {write:.2f} ms to write {CLASSES} numbers")
-
-
-def _milliseconds(call: Any) -> float:
-    for number in range(3):
-        call(number)
-    times = []
+    calls: dict[str, Callable[[int], object]] = {
+        "whole": lambda n: servable.run("serving_default", {"image_bytes": np.array([images[n]], object)}),
+        "network": lambda n: servable.run("serving_tensor", {"images": pixels}),
+        "read": lambda n: requests.decode_predict(requests.parse_json(bodies[n]), dtype),
+        "write": lambda n: responses.predict_body(answer, floats, True),
+    }
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(IMAGES):
-        start = time.perf_counter()
-        call(number)
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call(number)
+            times[name].append(1000 * (time.perf_counter() - start))
+    took = {name: float(np.median(values[3:])) for name, values in times.items()}
+    return (
+        f"Of {took['whole']:.1f} ms in the model the network has {took['network']:.1f}, decoding and "
+        f"cropping {took['whole'] - took['network']:.1f}. JSON and base64: {took['read']:.2f} ms to read, "
+        f"{took['write']:.2f} ms to write {CLASSES:,} numbers."
+    )
 
 
-def swaps(model: str) -> None:
-    """Prints the server's memory over hot swaps of the same model, and the weights' size."""
-    weights = sum(entry.stat().st_size for entry in os.scandir(f"{model}/variables"))
+def swaps(model: str, number_of: int) -> str:
+    """The server's memory over hot swaps of the same model."""
+    weights = sum(entry.stat().st_size for entry in os.scandir(f"{model}/variables")) / 2**20
+    held = []
     with tempfile.TemporaryDirectory() as base:
         shutil.copytree(model, f"{base}/1")
         command, port = servers(base, "")["server"]
         with server([*command, "--file_system_poll_wait_seconds=0.1"], port) as pid:
-            client, held = Client(f"http://127.0.0.1:{port}", "resnet"), []
-            image = photographs(1)
-            for number in range(2, SWAPS + 2):
+            client, image = Client(f"http://127.0.0.1:{port}", "resnet"), list(photos(1))
+            for number in range(2, number_of + 2):
                 shutil.copytree(model, f"{base}/.{number}")
                 os.rename(f"{base}/.{number}", f"{base}/{number}")
                 shutil.rmtree(f"{base}/{number - 1}")
@@ -261,33 +182,42 @@ def swaps(model: str) -> None:
                     time.sleep(0.1)
                 client.predict(image)
                 held.append(memory(pid, "VmRSS"))
-    listed = ", ".join(f"{value:.0f}" for value in held)
-    print(f"memory after each of {SWAPS} swaps of {weights / 2**20:.0f} MB of weights, MB: {listed}")
+                say(f"  swap {number - 1} of {number_of}: {held[-1]:,.0f} MB")
+    return (
+        f"Hot swaps: {held[0]:,.0f} MB after the first and {held[-1]:,.0f} MB after the last of {number_of} "
+        f"swaps of {weights:.0f} MB of weights."
+    )
+
+
+def make_models(base: str, depth: int) -> None:
+    """1, as every model is exported, and `unfolded` without that step; the same weights."""
+    from benchmarks import evaluation  # TFX
+    from models import export
+
+    evaluation.make_model(f"{base}/served/1", depth, SIDE, CLASSES, ["center"])
+    with mock.patch.object(export.folding, "fold", lambda model: model):
+        evaluation.make_model(f"{base}/unfolded", depth, SIDE, CLASSES, ["center"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--depth", type=int, default=50)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--clients", type=int, nargs="+", default=[8, 32], help="beside one")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of every measurement")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of every measurement")
+    parser.add_argument("--swaps", type=int, default=20)
     parser.add_argument("--kserve", default="", metavar="PYTHON", help="that has kserve and tensorflow")
-    for name in ("--bare", "--load", "--threads", "--connections"):  # its own child processes
-        parser.add_argument(name, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.bare:
-        print(json.dumps(bare(f"{options.bare}/1", int(options.threads), options.seconds)))
-    elif options.load:
-        print(json.dumps(asyncio.run(load(options.load, int(options.connections), options.seconds))))
-    else:
-        from benchmarks import evaluation  # TFX
-
-        with tempfile.TemporaryDirectory() as base:
-            evaluation.make_model(f"{base}/1", options.depth, options.size, CLASSES, ["center"])
-            compare(base, options)
-            shares(f"{base}/1")
-            swaps(f"{base}/1")
+    with tempfile.TemporaryDirectory() as base:
+        say("Exporting ...")
+        make_models(base, options.depth)
+        rows, facts = server_rows(f"{base}/served", options)
+        more, further = network_rows(
+            f"{base}/served/1", f"{base}/unfolded", options.rounds, options.seconds / 2
+        )
+        facts += [*further, shares(f"{base}/served/1"), swaps(f"{base}/served/1", options.swaps)]
+    command = " ".join(["python -m benchmarks.serving", *sys.argv[1:]])
+    report.write("serving", command, [*rows, *more], facts)
 
 
 if __name__ == "__main__":

@@ -229,12 +229,16 @@ def test_labels_weights_and_means_lie_beside_the_model(model, exported):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_every_weight_is_stored_once(model, exported):
+def test_every_weight_is_stored_once_and_no_batch_normalisation(model, exported):
+    """Those are in the kernels, and a bias for each channel."""
     reader = tf.train.load_checkpoint(os.path.join(exported, "variables", "variables"))
     shapes = [
         shape for name, shape in reader.get_variable_to_shape_map().items() if "OBJECT_GRAPH" not in name
     ]
-    assert sum(int(np.prod(shape)) for shape in shapes) == model.count_params()
+    folded = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(folded) == 7  # of ResNet-8: one behind conv1, two in each of three blocks
+    expected = model.count_params() - sum(3 * layer.gamma.shape[0] for layer in folded)
+    assert sum(int(np.prod(shape)) for shape in shapes) == expected
 
 
 def test_few_classes_names_for_people_and_mixed_precision(tmp_path):
