@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -120,3 +122,54 @@ def test_damaged_images_are_refused(spoil):
     view = views.View(tf.constant([0.7, 0.7], tf.float64), tf.zeros([2], tf.float64))
     with pytest.raises(tf.errors.InvalidArgumentError):
         look(damaged, view)
+
+
+def test_memory_is_used_again_only_when_nobody_looks_at_it():
+    first = fast_views._empty([2, 3])
+    part = first[1:]
+    first[:] = 7
+    address = first.ctypes.data
+    del first
+    other = fast_views._empty([2, 3])
+    other[:] = 0
+    assert other.ctypes.data != address and (part == 7).all()
+    del part
+    assert fast_views._empty([2, 3]).ctypes.data == address
+
+
+def test_tensors_keep_their_batch():
+    """TensorFlow takes the memory over without a copy; no later batch may write into it."""
+    numbers = tf.data.Dataset.range(20).map(
+        lambda number: tf.numpy_function(_filled, [number], tf.float32), num_parallel_calls=2
+    )
+    kept = list(numbers)
+    assert [float(batch[0, 0]) for batch in kept] == list(range(20))
+
+
+def _filled(number):
+    array = fast_views._empty([64, 64])
+    array[:] = number
+    return array
+
+
+def test_a_process_ends_while_batches_are_made(tmp_path):
+    """The interpreter must not wait for an iterator that waits for the interpreter."""
+    path = tmp_path / "image.jpg"
+    path.write_bytes(jpeg(375, 500))
+    script = f"""
+import numpy as np, tensorflow as tf
+from models import augmentation, settings
+encoded = open({str(path)!r}, "rb").read()
+mean = np.zeros(3, np.float32)
+constants = augmentation.Constants(np.zeros([64, 64, 3]), mean, np.eye(3), ("a",), (1,))
+read = lambda number: (encoded, tf.stack([number, number]), number)
+numbers = tf.data.Dataset.range(10**9)
+views = augmentation.train_images(numbers, read, 256, settings.Transform(size=64, mean="channel"), constants)
+alive = iter(views.prefetch(tf.data.AUTOTUNE))
+for _ in range(3):
+    next(alive)
+print("ends")
+"""
+    for _ in range(3):
+        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+        assert ended.returncode == 0 and ended.stdout == "ends\n", ended.stderr[-2000:]
