@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks import report, rounds
 from benchmarks.input_peers import BATCH, BUFFER, INPUTS, SCALES, SIZE, measure
-from benchmarks.photos import photos
+from benchmarks.photos import HEIGHT, WIDTH, photos
 from benchmarks.report import Row
 
 PEERS = ".venv-peers/bin/python"
@@ -92,18 +92,16 @@ def differences(number: int) -> dict[str, np.ndarray]:
     import tensorflow as tf
     from PIL import Image
 
-    from models import fast_views, views
+    from models import draws, fast_views
     from models.settings import Transform
 
-    settings = Transform()
+    settings = Transform(colour=0.0, flip=False)
     found: dict[str, list[np.ndarray]] = {"TensorFlow": [], "PIL": []}
-    black, still = np.zeros([SIZE, SIZE, 3], np.float32), np.zeros([1, 3], np.float32)
-    for place, encoded in enumerate(photos(number, seed=1)):
-        view = views.DRAWS["scale"](views.shape(encoded), settings, tf.constant([place, 0]))
-        scale, offset = (np.asarray(part) for part in view)
-        mine = fast_views.look(np.array([encoded], object), scale[None], offset[None], [False], still, black)[
-            0
-        ]
+    black, rng = np.zeros([SIZE, SIZE, 3], np.float32), np.random.default_rng(0)
+    for encoded in photos(number, seed=1):
+        view = draws.draw((HEIGHT, WIDTH), settings, np.eye(3), rng)
+        scale, offset = view.scale, view.offset
+        [mine] = fast_views.look(np.array([encoded], object), lambda *_, view=view: view, black)
         top, left = (int(side) for side in offset)
         image = Image.open(io.BytesIO(encoded))
         sides = [round(side * zoom) for side, zoom in zip(image.size, scale[::-1], strict=True)]

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from models import views
+from models import draws, views
 from models.settings import Transform, check_transform
 
 CONSTANTS_FILE = "augmentation.npz"
 
-Read = Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+Read = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,15 +91,20 @@ def strengthen(settings: Transform, strength: float) -> Transform:
 
 
 def train_images(
-    records: tf.data.Dataset, read: Read, batch_size: int, settings: Transform, constants: Constants
+    records: tf.data.Dataset,
+    read: Read,
+    batch_size: int,
+    seed: int,
+    settings: Transform,
+    constants: Constants,
 ) -> tf.data.Dataset:
     """Random views of images, as the network is trained on them (paper, sections 3.4 and 4.2).
 
     Args:
-      records: whatever `read` takes.
-      read: a record -> an encoded image (string scalar; JPEG is fastest), a seed (int64 [2]) and a label.
-        Equal seeds give equal views.
+      records: (number int64, string scalar); the view depends on (seed, number) alone.
+      read: strings [n] -> encoded images (string [n]; JPEGs are fastest) and labels [n].
       batch_size: of the batches; a last one that is not full is left out.
+      seed: 0 or more.
       settings: which views are drawn.
       constants: mean and covariance of the training split.
 
@@ -114,9 +119,9 @@ def train_images(
     check_transform(settings)
     if settings.crop == "pad":
 
-        def padded(*record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            encoded, seed, label = read(*record)
-            return _padded(encoded, seed, settings, constants), label
+        def padded(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            encoded, labels = read(record[tf.newaxis])
+            return _padded(encoded[0], tf.stack([seed, number]), settings, constants), labels[0]
 
         return _batches(records.map(padded, tf.data.AUTOTUNE), batch_size)
 
@@ -124,35 +129,32 @@ def train_images(
     from models import fast_views
 
     shape = [settings.size, settings.size, 3]
-    mean = np.broadcast_to(_mean(settings, constants), shape).astype(np.float32)
+    mean = np.broadcast_to(_mean(settings, constants), shape)
+    basis = _basis(constants)
 
-    def drawn(*record: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        encoded, seed, label = read(*record)
-        return encoded, *_draw(encoded, seed, settings, constants), label
+    def look(encoded: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        def view(place: int, sides: draws.Shape) -> draws.Drawn:
+            # Counter-based: made in microseconds, and streams of neighbouring numbers are independent.
+            rng = np.random.Generator(np.random.Philox(key=[seed, numbers[place]]))
+            return draws.draw(sides, settings, basis, rng)
 
-    def look(*columns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images = tf.numpy_function(fast_views.look, [*columns[:-1], mean], tf.float32, stateful=False)
-        return tf.ensure_shape(images, [batch_size, *shape]), columns[-1]
+        return fast_views.look(encoded, view, mean)
+
+    def images(numbers: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        encoded, labels = read(batch)
+        pixels = tf.numpy_function(
+            tf.autograph.experimental.do_not_convert(look), [encoded, numbers], tf.float32, stateful=False
+        )
+        return tf.ensure_shape(pixels, [batch_size, *shape]), labels
 
     # Two batches under way keep every thread busy to the end of the first.
-    return _batches(records.map(drawn, tf.data.AUTOTUNE), batch_size).map(look, 2, deterministic=True)
+    return records.batch(batch_size, drop_remainder=True).map(images, 2, deterministic=True)
 
 
 def _batches(examples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
     return examples.batch(
         batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-
-
-def _draw(
-    encoded: tf.Tensor, seed: tf.Tensor, settings: Transform, constants: Constants
-) -> tuple[tf.Tensor, ...]:
-    """A view's scale and offset, whether it is mirrored, and the shift of its pixels (float32 [3])."""
-    seeds = tf.unstack(tf.random.split(seed, 3))
-    view = views.DRAWS[settings.crop](views.shape(encoded), settings, seeds[0])
-    # As tf.image.stateless_random_flip_left_right draws it.
-    mirror = tf.random.stateless_uniform([], seeds[2]) < 0.5 if settings.flip else tf.constant(False)
-    return *view, mirror, _colour_noise(seeds[1], settings, constants)
 
 
 def _padded(encoded: tf.Tensor, seed: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
@@ -236,16 +238,20 @@ def subtract_channel_mean(images: tf.Tensor, constants: Constants) -> tf.Tensor:
     return images - tf.constant(constants.channel_mean, tf.float32)
 
 
-def _colour_noise(seed: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
-    """One shift of all pixels along the principal components of RGB: float32 [3], levels.
+def _basis(constants: Constants) -> np.ndarray:
+    """The principal components of RGB times their eigenvalues: float64 [3, 3], levels.
 
     AlexNet multiplies each component by its eigenvalue, whose size depends on the unit of the pixels:
     0..1, as fb.resnet.torch's published constants (0.2175, 0.0188, 0.0045) show. That is a shift of
     0.1 * 55 levels along the first component of ImageNet.
     """
+    values, vectors = np.linalg.eigh(np.asarray(constants.covariance, np.float64))
+    return vectors * values / 255
+
+
+def _colour_noise(seed: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
+    """One shift of all pixels along the principal components of RGB: float32 [3], levels."""
     if not settings.colour:
         return tf.zeros([3])
-    values, vectors = np.linalg.eigh(np.asarray(constants.covariance, np.float64))
-    basis = vectors * values / 255
     alpha = tf.random.stateless_normal([3], seed, stddev=settings.colour)
-    return tf.linalg.matvec(tf.constant(basis, tf.float32), alpha)
+    return tf.linalg.matvec(tf.constant(_basis(constants), tf.float32), alpha)

@@ -97,12 +97,12 @@ def train_dataset(
         # Repeated only where an epoch is less than a batch.
         return shuffled.repeat().take(steps_per_epoch(total, train.batch_size) * train.batch_size)
 
-    def read(number: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        features = tf.io.parse_single_example(serialized, _FEATURES)
-        return features[IMAGE_KEY], tf.stack([tf.constant(train.seed, tf.int64), number]), features[LABEL_KEY]
+    def read(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features = tf.io.parse_example(serialized, _FEATURES)
+        return features[IMAGE_KEY], features[LABEL_KEY]
 
     stream = tf.data.Dataset.counter(first_epoch).flat_map(epoch).skip(skip).enumerate(position)
-    images = augmentation.train_images(stream, read, train.batch_size, settings, constants)
+    images = augmentation.train_images(stream, read, train.batch_size, train.seed, settings, constants)
     return _finish(images, tf.data.INFINITE_CARDINALITY)
 
 

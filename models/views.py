@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from models.settings import Transform
@@ -28,8 +27,6 @@ MAX_PIXELS = 100_000_000
 # Of a longer image, `whole_view` shows the middle: one of 1 x 60,000 pixels would not fit into any memory.
 MAX_ASPECT = 3
 _PNG = b"\x89PNG\r\n\x1a\n"
-_ASPECTS = (3 / 4, 4 / 3)
-_TRIES = 10
 
 
 class View(NamedTuple):
@@ -81,48 +78,6 @@ def whole_view(shape: tf.Tensor, shorter_side: tf.Tensor | int) -> tuple[View, t
     return View(scale, tf.cast((target - sides) // 2, tf.float64)), sides
 
 
-def _draw_none(shape: tf.Tensor, settings: Transform, seed: tf.Tensor) -> View:
-    del seed
-    return center_view(shape, settings)
-
-
-def _draw_scale(shape: tf.Tensor, settings: Transform, seed: tf.Tensor) -> View:
-    """Shorter side uniform over [scale_min, scale_max], window uniform over the image."""
-    seeds = tf.unstack(tf.random.split(seed, 2))
-    side = tf.random.stateless_uniform(
-        [], seeds[0], settings.scale_min, settings.scale_max + 1, dtype=tf.int32
-    )
-    scale, target = _resized(shape, side)
-    free = tf.cast(target - settings.size + 1, tf.float64)
-    offset = tf.floor(tf.random.stateless_uniform([2], seeds[1], dtype=tf.float64) * free)
-    return View(scale, offset)
-
-
-def _draw_inception(shape: tf.Tensor, settings: Transform, seed: tf.Tensor) -> View:
-    """Window of [area_min, 1] of the area and aspect 3/4..4/3; a central one when ten tries do not fit."""
-    seeds = tf.unstack(tf.random.split(seed, 3))
-    sides = tf.cast(shape, tf.float64)
-    area = tf.random.stateless_uniform([_TRIES], seeds[0], settings.area_min, 1, dtype=tf.float64)
-    low, high = np.log(_ASPECTS)
-    aspect = tf.exp(tf.random.stateless_uniform([_TRIES], seeds[1], low, high, dtype=tf.float64))
-    pixels = area * tf.reduce_prod(sides)
-    tries = tf.round(tf.sqrt(tf.stack([pixels / aspect, pixels * aspect], axis=1)))
-    fits = tf.reduce_all((tries >= 1) & (tries <= sides), axis=1)
-    # The last row always fits: the whole image, cut to the nearest allowed aspect.
-    widest = tf.maximum(tf.round(tf.minimum(sides, sides[::-1] * [1 / _ASPECTS[0], _ASPECTS[1]])), 1)
-    windows = tf.concat([tries, widest[tf.newaxis]], axis=0)
-    chosen = tf.argmax(tf.concat([fits, [True]], axis=0), output_type=tf.int32)
-    window = windows[chosen]
-    free = sides - window
-    place = tf.floor(tf.random.stateless_uniform([2], seeds[2], dtype=tf.float64) * (free + 1))
-    origin = tf.where(chosen < _TRIES, place, tf.floor(free / 2))
-    scale = settings.size / window
-    return View(scale, origin * scale)
-
-
-DRAWS = {"scale": _draw_scale, "inception": _draw_inception, "none": _draw_none}
-
-
 # Decoding and resampling.
 
 
@@ -159,15 +114,6 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         tf.io.is_jpeg(encoded),
         lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT),
         lambda: _decode_other(encoded),
-    )
-
-
-def shape(encoded: tf.Tensor) -> tf.Tensor:
-    """Height and width (int32 [2]) of an encoded image (string scalar), of a JPEG without decoding it."""
-    return tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.extract_jpeg_shape(encoded)[:2],  # its channel count is wrong for CMYK
-        lambda: tf.shape(_decode_other(encoded))[:2],
     )
 
 

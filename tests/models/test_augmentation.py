@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from models import augmentation, views
+from models import augmentation, draws, views
 from models.settings import Transform
 from tests import data
 
@@ -30,8 +30,10 @@ def constants(size=56, mean=0.0, covariance=None):
 
 
 def train_image(encoded, seed, settings, measured):
-    examples = tf.data.Dataset.from_tensors((encoded, tf.constant(seed, tf.int64), 0))
-    [(images, _)] = augmentation.train_images(examples, lambda *example: example, 1, settings, measured)
+    """The view of (seed, number)."""
+    records = tf.data.Dataset.from_tensors((tf.constant(seed[1], tf.int64), encoded))
+    read = lambda batch: (batch, tf.zeros([1]))  # noqa: E731
+    [(images, _)] = augmentation.train_images(records, read, 1, seed[0], settings, measured)
     return images[0]
 
 
@@ -149,34 +151,44 @@ def test_random_crops_are_windows_of_the_resized_image():
     assert len(found) > 6 and {side for side, _, _ in found} == {60, 61, 62}
 
 
+def drawn(crop, number, shape, **changes):
+    """Scale and offset of `number` views: float64 [number, 4]."""
+    settings = dataclasses.replace(SETTINGS, crop=crop, **changes)
+    rng = np.random.default_rng(0)
+    found = [draws.draw(shape, settings, np.eye(3), rng) for _ in range(number)]
+    return np.array([[*view.scale, *view.offset] for view in found])
+
+
 def test_scale_and_offset_cover_their_ranges():
-    settings = dataclasses.replace(SETTINGS, scale_min=64, scale_max=67)
-    seeds = tf.stack([tf.range(600), tf.zeros(600, tf.int32)], axis=1)
-    shape = tf.constant([100, 100])
-    drawn = tf.map_fn(
-        lambda seed: tf.concat(views._draw_scale(shape, settings, seed), axis=0),
-        seeds,
-        fn_output_signature=tf.float64,
-    ).numpy()
-    sides = np.round(drawn[:, 0] * 100).astype(int)
+    views_drawn = drawn("scale", 600, (100, 100), scale_min=64, scale_max=67)
+    sides = np.round(views_drawn[:, 0] * 100).astype(int)
     assert set(sides) == {64, 65, 66, 67}
     np.testing.assert_allclose(np.bincount(sides)[64:] / 600, 1 / 4, atol=0.07)
     for side in (64, 67):
-        offsets = drawn[sides == side, 2:].ravel()
+        offsets = views_drawn[sides == side, 2:].ravel()
         assert set(offsets) == set(range(side - 56 + 1))
+
+
+def test_half_of_the_views_are_mirrored():
+    settings = dataclasses.replace(SETTINGS, flip=True)
+    rng = np.random.default_rng(0)
+    mirrored = [draws.draw((90, 90), settings, np.eye(3), rng).mirror for _ in range(600)]
+    assert 0.44 < np.mean(mirrored) < 0.56
+    settings = dataclasses.replace(SETTINGS, flip=False)
+    assert not any(draws.draw((90, 90), settings, np.eye(3), rng).mirror for _ in range(20))
+
+
+@pytest.mark.parametrize("shape", [(375, 500), (500, 375), (64, 64), (57, 171)])
+def test_the_view_without_a_crop_is_the_test_crop(shape):
+    view = views.center_view(tf.constant(shape), SETTINGS)
+    np.testing.assert_array_equal(drawn("none", 1, shape)[0], np.concatenate([*view]))
 
 
 @pytest.mark.parametrize("shape", [(375, 500), (500, 375), (50, 1000), (8, 8)])
 def test_inception_windows_lie_inside_with_area_and_aspect_in_range(shape):
-    seeds = tf.stack([tf.range(300), tf.ones(300, tf.int32)], axis=1)
-    settings = dataclasses.replace(SETTINGS, crop="inception")
-    drawn = tf.map_fn(
-        lambda seed: tf.concat(views._draw_inception(tf.constant(shape), settings, seed), axis=0),
-        seeds,
-        fn_output_signature=tf.float64,
-    ).numpy()
-    sides = 56 / drawn[:, :2]
-    origins = drawn[:, 2:] / drawn[:, :2]
+    found = drawn("inception", 300, shape)
+    sides = 56 / found[:, :2]
+    origins = found[:, 2:] / found[:, :2]
     assert (origins > -1e-6).all() and (origins + sides < np.array(shape) + 1e-6).all()
     area = sides.prod(1) / np.prod(shape)
     aspect = sides[:, 1] / sides[:, 0]
@@ -189,16 +201,10 @@ def test_inception_windows_lie_inside_with_area_and_aspect_in_range(shape):
 
 def test_dct_reduction_is_close_to_the_exact_view():
     encoded = data.jpeg(8, 900, 1200)
-    image = train_image(encoded, [0, 1], SETTINGS, constants())
-    exact = views.look(
-        encoded,
-        lambda shape: views._draw_scale(
-            shape, SETTINGS, tf.random.split(tf.constant([0, 1], tf.int64), 3)[0]
-        ),
-        56,
-    )
-    difference = np.abs(image - exact)
-    assert difference.mean() < 2 and difference.max() < 20
+    settings = dataclasses.replace(SETTINGS, crop="none")
+    image = train_image(encoded, [0, 1], settings, constants())
+    difference = np.abs(image - augmentation.center_pixels(encoded, settings))
+    assert 0 < difference.mean() < 2 and difference.max() < 20
 
 
 @pytest.mark.parametrize(
@@ -242,9 +248,12 @@ def test_colour_noise_is_that_of_fb_resnet_torch():
     measured = constants(covariance=covariance.astype(np.float32))
     dataset = tf.data.Dataset.from_tensor_slices(np.stack([np.arange(4000), np.zeros(4000)], 1).astype(int))
     dataset = dataset.map(lambda seed: augmentation._colour_noise(seed, settings, measured)).batch(4000)
-    [noise] = dataset.as_numpy_iterator()
+    [of_tensorflow] = dataset.as_numpy_iterator()
+    rng, basis = np.random.default_rng(0), augmentation._basis(measured)
+    of_numpy = np.stack([draws.draw((90, 90), settings, basis, rng).shift for _ in range(4000)])
     expected = (0.1 * 255) ** 2 * (vectors * eigenvalues**2) @ vectors.T
-    np.testing.assert_allclose(np.cov(noise, rowvar=False), expected, rtol=0.1, atol=0.3)
+    for noise in (of_tensorflow, of_numpy):
+        np.testing.assert_allclose(np.cov(noise, rowvar=False), expected, rtol=0.1, atol=0.3)
 
 
 def test_colour_noise_shifts_all_pixels_alike():

@@ -10,14 +10,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from models import fast_views, views
+from models import draws, fast_views, views
 from models.settings import Transform
 from tests import data
 
 SIZE = 56
 BLACK = np.zeros([SIZE, SIZE, 3], np.float32)
-PLAIN = {"mirror": [False], "shift": np.zeros([1, 3], np.float32), "mean": BLACK}
-SETTINGS = Transform(size=SIZE, scale_min=64, scale_max=120, test_shorter_side=64)
+SETTINGS = Transform(size=SIZE, scale_min=64, scale_max=120, test_shorter_side=64, colour=0.0, flip=False)
 
 
 def jpeg(height, width, **options):
@@ -28,14 +27,22 @@ def jpeg(height, width, **options):
     return out.getvalue()
 
 
-def drawn(encoded, crop, seed):
+def drawn(shape, crop, seed):
     settings = dataclasses.replace(SETTINGS, crop=crop)
-    return views.DRAWS[crop](views.shape(encoded), settings, tf.constant([seed, 1]))
+    return draws.draw(shape, settings, np.eye(3), np.random.default_rng(seed))
 
 
-def look(encoded, view, **changes):
-    scale, offset = (np.asarray(part)[np.newaxis] for part in view)
-    return fast_views.look(np.array([encoded], object), scale, offset, **{**PLAIN, **changes})[0]
+def given(scale, top, left):
+    return draws.Drawn(np.full(2, scale), np.array([top, left], float), False, np.zeros(3, np.float32))
+
+
+def look(encoded, view, mean=BLACK):
+    return fast_views.look(np.array([encoded], object), lambda place, shape: view, mean)[0]
+
+
+def exact(encoded, view):
+    """TensorFlow's pixels."""
+    return views.look(encoded, lambda _: views.View(view.scale, view.offset), SIZE)
 
 
 ENCODINGS = {
@@ -54,34 +61,32 @@ def test_views_equal_those_of_tensorflow(encoding, crop):
     for shape in [(120, 97), (101, 134), (64, 64), (57, 171)]:
         encoded = jpeg(*shape, **ENCODINGS[encoding])
         for seed in range(4):
-            view = drawn(encoded, crop, seed)
-            if view.scale.numpy().max() <= 0.5:
+            view = drawn(shape, crop, seed)
+            if view.scale.max() <= 0.5:
                 continue  # the decoder reduces, see below
-            expected = views.look(encoded, lambda _, view=view: view, SIZE)
-            np.testing.assert_allclose(look(encoded, view), expected, atol=0.02)
+            np.testing.assert_allclose(look(encoded, view), exact(encoded, view), atol=0.02)
 
 
 @pytest.mark.parametrize("make", [data.grey, data.cmyk, data.cmyk_without_adobe, data.ycck, data.png])
 def test_other_images_equal_those_of_tensorflow(make):
     encoded = make(3)
-    view = drawn(encoded, "scale", 5)
-    np.testing.assert_allclose(look(encoded, view), views.look(encoded, lambda _: view, SIZE), atol=0.02)
+    view = drawn((48, 64), "scale", 5)
+    np.testing.assert_allclose(look(encoded, view), exact(encoded, view), atol=0.02)
 
 
 def test_a_window_at_the_top_costs_no_rows_below_and_gives_the_same_pixels():
     """Bytes behind the rows that are needed may be anything."""
     encoded = jpeg(375, 500)
-    view = views.View(tf.constant([0.8, 0.8], tf.float64), tf.constant([3.0, 7.0], tf.float64))
+    view = given(0.8, 3, 7)
     spoiled = encoded[: len(encoded) // 2] + bytes(len(encoded) // 2) + encoded[-2:]
-    expected = views.look(encoded, lambda _: view, SIZE)
-    np.testing.assert_allclose(look(spoiled, view), expected, atol=0.02)
+    np.testing.assert_allclose(look(spoiled, view), exact(encoded, view), atol=0.02)
 
 
 @pytest.mark.parametrize("ratio", [2, 4, 8])
 def test_large_photographs_are_reduced_by_the_decoder(ratio):
     encoded = jpeg(901, 1203)
-    scale = np.float64(0.99 / ratio)
-    view = views.View(tf.fill([2], scale), tf.constant([20.0, 9.0], tf.float64))
+    scale = 0.99 / ratio
+    view = given(scale, 20, 9)
     whole = Image.open(io.BytesIO(encoded))
     whole.draft("RGB", [side // ratio for side in whole.size])  # PIL reduces in the same way
     box = [9 / scale / ratio, 20 / scale / ratio, (9 + SIZE) / scale / ratio, (20 + SIZE) / scale / ratio]
@@ -92,22 +97,21 @@ def test_large_photographs_are_reduced_by_the_decoder(ratio):
 
 def test_mean_is_subtracted_before_the_mirror_and_the_shift_is_added():
     encoded = jpeg(90, 120)
-    view = drawn(encoded, "scale", 2)
+    view = drawn((90, 120), "scale", 2)
     mean = np.random.default_rng(0).uniform(0, 255, [SIZE, SIZE, 3]).astype(np.float32)
-    shift = np.array([[1.0, -2.0, 30.0]], np.float32)
-    found = look(encoded, view, mirror=[True], mean=mean, shift=shift)
-    np.testing.assert_allclose(found, (look(encoded, view) - mean + shift[0])[:, ::-1], atol=1e-3)
+    shift = np.array([1.0, -2.0, 30.0], np.float32)
+    found = look(encoded, view._replace(mirror=True, shift=shift), mean)
+    np.testing.assert_allclose(found, (look(encoded, view) - mean + shift)[:, ::-1], atol=1e-3)
 
 
-def test_a_batch_keeps_its_order():
-    encoded = [jpeg(64 + number, 80) for number in range(9)]
-    one = [drawn(image, "scale", number) for number, image in enumerate(encoded)]
-    scale, offset = (np.stack([np.asarray(view[part]) for view in one]) for part in (0, 1))
+def test_a_batch_keeps_its_order_and_views_are_drawn_for_the_shape():
+    shapes = [(64 + number, 80) for number in range(9)]
+    encoded = [jpeg(*shape) for shape in shapes]
     found = fast_views.look(
-        np.array(encoded, object), scale, offset, [False] * 9, np.zeros([9, 3], np.float32), BLACK
+        np.array(encoded, object), lambda place, shape: drawn(shape, "scale", place), BLACK
     )
-    for number, view in enumerate(one):
-        np.testing.assert_array_equal(found[number], look(encoded[number], view))
+    for number, shape in enumerate(shapes):
+        np.testing.assert_array_equal(found[number], look(encoded[number], drawn(shape, "scale", number)))
 
 
 @pytest.mark.parametrize("spoil", ["empty", "text", "cut", "header"])
@@ -119,7 +123,7 @@ def test_damaged_images_are_refused(spoil):
         "cut": encoded[: len(encoded) // 2],
         "header": encoded[:2] + encoded[30:],
     }[spoil]
-    view = views.View(tf.constant([0.7, 0.7], tf.float64), tf.zeros([2], tf.float64))
+    view = given(0.7, 0, 0)
     with pytest.raises(tf.errors.InvalidArgumentError):
         look(damaged, view)
 
@@ -162,9 +166,10 @@ from models import augmentation, settings
 encoded = open({str(path)!r}, "rb").read()
 mean = np.zeros(3, np.float32)
 constants = augmentation.Constants(np.zeros([64, 64, 3]), mean, np.eye(3), ("a",), (1,))
-read = lambda number: (encoded, tf.stack([number, number]), number)
-numbers = tf.data.Dataset.range(10**9)
-views = augmentation.train_images(numbers, read, 256, settings.Transform(size=64, mean="channel"), constants)
+read = lambda batch: (batch, batch)
+records = tf.data.Dataset.range(10**9).map(lambda number: (number, encoded))
+transform = settings.Transform(size=64, mean="channel")
+views = augmentation.train_images(records, read, 256, 0, transform, constants)
 alive = iter(views.prefetch(tf.data.AUTOTUNE))
 for _ in range(3):
     next(alive)
