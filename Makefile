@@ -31,7 +31,7 @@ lint: $(STAMP)  ## ruff and mypy
 
 # Each writes its table into docs/speed.md.
 STAGES = input ingestion transform step evaluation pipeline serving growth
-bench: $(STAGES:%=bench-%)  ## measure every stage against its peers (an hour; make bench-STAGE for one)
+bench: $(STAGES:%=bench-%)  ## measure every stage against its peers (an hour and a half; make bench-STAGE for one)
 
 .PHONY: $(STAGES:%=bench-%) peers-env
 bench-input: $(STAMP) $(PEERS)

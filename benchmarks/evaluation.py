@@ -211,7 +211,10 @@ def main() -> None:
     rows, facts = table(made, measured)
     network = f"ResNet-{options.depth} on {options.size}x{options.size} pixels, {options.classes:,} classes"
     report.write(
-        "evaluation", "make bench-evaluation", rows, [*facts, f"{network}; both ways count the same errors."]
+        "evaluation",
+        " ".join(["python -m benchmarks.evaluation", *sys.argv[1:]]),
+        rows,
+        [*facts, f"{network}; both ways count the same errors."],
     )
 
 

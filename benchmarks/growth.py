@@ -108,7 +108,9 @@ def main() -> None:
     if len(factors) == 1 and len(options.images) == 3:
         for stage in seen[0]:
             further = further_exponent([found[stage] for found in seen], *factors)
-            rows.append(report.Row(f"{stage}: exponent without its fixed cost", [further], ""))
+            rows.append(
+                report.Row(f"{stage}: exponent without its fixed cost", [further], "", bar=1.15, at_most=True)
+            )
     facts = [f"Processor seconds in brackets are those of {sizes} images."]
     report.write("growth", " ".join(["python -m benchmarks.growth", *sys.argv[1:]]), rows, facts)
 

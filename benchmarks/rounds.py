@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -51,8 +52,9 @@ class Worker:
           RuntimeError: the process ended.
         """
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(arguments) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # said below
+            self._process.stdin.write(json.dumps(arguments) + "\n")
+            self._process.stdin.flush()
         for line in self._process.stdout:
             if line.startswith(_MARK):
                 return json.loads(line.removeprefix(_MARK))

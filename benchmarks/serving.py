@@ -67,7 +67,11 @@ def server(command: list[str], port: int) -> Iterator[int]:
         yield process.pid
     finally:
         process.terminate()
-        process.wait(60)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def memory(pid: int, which: str = "VmHWM") -> float:
@@ -178,7 +182,10 @@ def swaps(model: str, number_of: int) -> str:
                 shutil.copytree(model, f"{base}/.{number}")
                 os.rename(f"{base}/.{number}", f"{base}/{number}")
                 shutil.rmtree(f"{base}/{number - 1}")
+                end = time.monotonic() + 120
                 while [v["version"] for v in client.status() if v["state"] != "END"] != [str(number)]:
+                    if time.monotonic() > end:
+                        raise RuntimeError(f"version {number} is not served: {client.status()}")
                     time.sleep(0.1)
                 client.predict(image)
                 held.append(memory(pid, "VmRSS"))

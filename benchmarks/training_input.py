@@ -4,7 +4,8 @@
 
 Every input is a process of its own that uses all cores and stands still while another one is measured. Ours
 is `models.input.train_dataset` on the same records; colour noise is off, since the others have none, and
-the mean colour is subtracted, as they do. Then how far our pixels are from those of resizing and cropping.
+the mean colour is subtracted; theirs divide by the deviation as well. Then how far our pixels are from those
+of resizing and cropping.
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ def main() -> None:
     if options.ours:
         measure(lambda: ours(options.ours[1], options.ours[0]))
         return
+    names = versions()
     with tempfile.TemporaryDirectory() as folder:
         size = write(folder, options.images)
         command = [sys.executable, "-m", "benchmarks.training_input", "--ours"]
@@ -166,7 +168,6 @@ def main() -> None:
         finally:
             for worker in workers.values():
                 worker.close()
-    names = versions()
     rows = [
         Row(WHAT[crop], found[crop], "images/s", names[peer], found[peer], bar)
         for crop, peers in AGAINST.items()

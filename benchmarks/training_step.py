@@ -32,7 +32,7 @@ _SAME = 0.001
 def groups(depth: int, precision: str) -> list[tuple[str, ...]]:
     """Ways that are measured side by side, ours first."""
     if depth == 50:
-        return [("ours", "official", "torch", "torch-compile"), ("ours-v1", "applications")]
+        return [("ours", "official", "hub", "torch", "torch-compile"), ("ours-v1", "applications")]
     # The effect of XLA is shown once.
     xla = ("ours-xla",) if precision == "float32" else ()
     return [("ours", "official", "hub", "torch", "torch-compile", *xla)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import math
 import os
 import threading
@@ -30,6 +31,7 @@ _NO_SOF = (0xC4, 0xC8, 0xCC)
 _SEQUENTIAL = (0xC0, 0xC1)
 _SOS = 0xDA
 _END = b"\xff\xd9"
+_SPARE = 4  # batches of memory: two under way, one ready, one in use
 _1, _2, _3, _4, _5, _6, _7, _8, _9 = (np.uint64(number) for number in range(1, 10))
 
 
@@ -67,7 +69,8 @@ def look(encoded: np.ndarray, view: Callable[[int, Shape], Drawn], mean: np.ndar
 class _Calls:
     """The calls of `look` under way, of which none begins when the interpreter ends.
 
-    An iterator that is alive then waits for its call, and the call for the interpreter, for ever.
+    An iterator that is alive then waits for its call, and the call for the interpreter, for ever. That of an
+    iterator which has to wait longer for its records than this looks is still possible.
     """
 
     def __init__(self) -> None:
@@ -87,6 +90,7 @@ class _Calls:
 
     def _end(self) -> None:
         self._ended, seen = True, -1
+        gc.collect()  # what only cycles hold, a traceback for one, ends here
         # Refused calls fill the buffers of the iterators, after which there are no more.
         while self._under_way or self._begun != seen:
             seen = self._begun
@@ -103,18 +107,21 @@ class _Memory:
     _free: list[np.ndarray] = []
 
     def __init__(self, size: int):
-        while self._free:
-            self._bytes = self._free.pop()
+        while True:
+            try:  # no test before: another thread may be quicker
+                self._bytes = self._free.pop()
+            except IndexError:
+                self._bytes = np.empty(size + 64, np.uint8)
+                break
             if self._bytes.size == size + 64:
                 break
-        else:
-            self._bytes = np.empty(size + 64, np.uint8)
         begin = -self._bytes.ctypes.data % 64
         # Arrays made from this interface, and views of them, keep this object alive.
         self.__array_interface__ = self._bytes[begin : begin + size].__array_interface__
 
     def __del__(self) -> None:
-        self._free.append(self._bytes)
+        if len(self._free) < _SPARE:
+            self._free.append(self._bytes)
 
 
 def _empty(shape: Sequence[int]) -> np.ndarray:
@@ -192,6 +199,8 @@ def _frame(encoded: bytes) -> _Frame | None:
                 return None
             several = encoded[frame + 1] not in _SEQUENTIAL or encoded[at + 4] != encoded[frame + 9]
             height, width = (int.from_bytes(encoded[frame + i : frame + i + 2], "big") for i in (5, 7))
+            if not height or not width:
+                return None
             return _Frame(frame, (height, width), several or not encoded.endswith(_END))
         if marker in _SOF and marker not in _NO_SOF:
             frame = at

@@ -145,7 +145,7 @@ class Train:
     strategy: str = "auto"
     # Logical CPU devices to split the CPU into; 0 leaves it whole (for tests).
     cpu_devices: int = 0
-    tpu: str = ""  # TPU name or address, for strategy "tpu"
+    tpu: str = ""  # "local" on a TPU VM, for strategy "tpu"
     seed: int = 0
     shuffle_buffer: int = 10_000  # records, still encoded
     # Seconds between checkpoints inside an epoch.

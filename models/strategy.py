@@ -86,13 +86,18 @@ def split_cpu(count: int) -> None:
 
 
 def _tpu(name: str) -> tf.distribute.Strategy:
+    # Of another machine, its host would run the input, which is Python of this process.
+    if name not in ("", "local"):
+        raise RuntimeError(
+            f"train.tpu={name!r} is another machine; run the training on a TPU VM with train.tpu=local."
+        )
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, tf.errors.OpError) as error:
         raise RuntimeError(
-            f"train.tpu={name!r} cannot be reached ({error}); set it to the TPU's name or address, "
+            f"train.tpu={name!r} cannot be reached ({error}); run on a TPU VM with train.tpu=local, "
             "or choose another train.strategy."
         ) from error
     return tf.distribute.TPUStrategy(resolver)

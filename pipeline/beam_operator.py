@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import apache_beam as beam
 import pyarrow as pa
-import tensorflow_data_validation  # noqa: F401  (registers its coder, which ours takes the place of)
 from apache_beam import coders
 from apache_beam.options import pipeline_options
+from tensorflow_data_validation import types as tfdv_types
 from tfx.orchestration.portable import beam_executor_operator
 
 View = TypeVar("View", bound=pipeline_options.PipelineOptions)
@@ -35,7 +35,7 @@ class Options(pipeline_options.PipelineOptions):
         return {name: value for name, value in super().__getstate__().items() if name != "_views"}
 
 
-_TFDV_CODER = coders.registry.get_coder(pa.RecordBatch)
+_TFDV_CODER = tfdv_types._ArrowRecordBatchCoder()
 
 
 class RecordBatchCoder(coders.Coder):
@@ -62,9 +62,6 @@ class RecordBatchCoder(coders.Coder):
         return pa.RecordBatch
 
 
-coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
-
-
 class Operator(beam_executor_operator.BeamExecutorOperator):
     """TFX's way to run a Beam component, with `Options`."""
 
@@ -79,5 +76,7 @@ class Operator(beam_executor_operator.BeamExecutorOperator):
 
 
 def pipeline(arguments: list[str]) -> beam.Pipeline:
-    """An empty Beam pipeline with such options."""
+    """An empty Beam pipeline in this process, with such options and such a coder."""
+    # Not on import: a cluster's workers would need this module.
+    coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
     return beam.Pipeline(options=Options(arguments))

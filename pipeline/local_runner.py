@@ -153,12 +153,13 @@ def uncollected() -> Iterator[None]:
     What is imported stays. TFX makes half a million objects, through which the collector would go again and
     again: a fifth of the time of the imports, and half a second for each full collection of the run.
     """
-    enabled = gc.isenabled()
+    enabled, again = gc.isenabled(), gc.get_freeze_count() > 0
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if not again:  # it would keep what an earlier run has left
+            gc.freeze()
         if enabled:
             gc.enable()
 

@@ -54,7 +54,9 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel):
         packed = set(file.namelist())
     for package in PACKAGES:
         for folder, _, names in os.walk(os.path.join(ROOT, package)):
-            paths = {os.path.relpath(os.path.join(folder, n), ROOT) for n in names if not n.endswith(".pyc")}
+            if os.path.basename(folder) == "__pycache__":
+                continue
+            paths = {os.path.relpath(os.path.join(folder, name), ROOT) for name in names}
             # Those in pipeline/compat have other places in the wheel: below.
             assert paths <= packed or folder.endswith("compat"), paths - packed
     assert {"tfx_bsl/arrow/sql_util.py", "tfx/tools/cli/cli_main/__init__.py"} <= packed

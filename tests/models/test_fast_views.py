@@ -4,6 +4,7 @@ import dataclasses
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_a_batch_keeps_its_order_and_views_are_drawn_for_the_shape():
         np.testing.assert_array_equal(found[number], look(encoded[number], drawn(shape, "scale", number)))
 
 
-@pytest.mark.parametrize("spoil", ["empty", "text", "cut", "header"])
+@pytest.mark.parametrize("spoil", ["empty", "text", "cut", "header", "height"])
 def test_damaged_images_are_refused(spoil):
     encoded = jpeg(100, 100)
     damaged = {
@@ -122,13 +123,15 @@ def test_damaged_images_are_refused(spoil):
         "text": b"no image",
         "cut": encoded[: len(encoded) // 2],
         "header": encoded[:2] + encoded[30:],
+        "height": encoded.replace(b"\xff\xc0\x00\x11\x08\x00\x64", b"\xff\xc0\x00\x11\x08\x00\x00"),
     }[spoil]
     view = given(0.7, 0, 0)
     with pytest.raises(tf.errors.InvalidArgumentError):
         look(damaged, view)
 
 
-def test_memory_is_used_again_only_when_nobody_looks_at_it():
+def test_memory_is_used_again_only_when_nobody_looks_at_it(monkeypatch):
+    monkeypatch.setattr(fast_views._Memory, "_free", [])
     first = fast_views._empty([2, 3])
     part = first[1:]
     first[:] = 7
@@ -139,6 +142,21 @@ def test_memory_is_used_again_only_when_nobody_looks_at_it():
     assert other.ctypes.data != address and (part == 7).all()
     del part
     assert fast_views._empty([2, 3]).ctypes.data == address
+
+
+def test_memory_of_two_sizes_is_taken_by_several_threads_and_not_hoarded(monkeypatch):
+    monkeypatch.setattr(fast_views._Memory, "_free", [])
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            lengths = threads.map(lambda number: len(fast_views._empty([1 + number % 2])), range(4000))
+            assert sum(lengths) == 6000
+    finally:
+        sys.setswitchinterval(interval)
+    held = [fast_views._empty([5]) for _ in range(20)]
+    held.clear()
+    assert 0 < len(fast_views._Memory._free) <= 5
 
 
 def test_tensors_keep_their_batch():

@@ -37,7 +37,9 @@ def test_views_share_what_is_set_and_so_do_copies_among_themselves():
 
 def test_batches_are_coded_as_tfdv_does_and_not_to_tell_their_size():
     batch = pa.record_batch({"image": [[b"a" * 1000], [b"b" * 1000]]})
+    beam_operator.pipeline(ARGUMENTS)
     coder = coders.registry.get_coder(pa.RecordBatch)
+    assert isinstance(coder, beam_operator.RecordBatchCoder)
     assert coder.decode(coder.encode(batch)).equals(batch)
     assert coder.get_impl().decode(coder.get_impl().encode(batch)).equals(batch)
     assert coder.get_impl().estimate_size(batch) == batch.nbytes != len(coder.encode(batch))

@@ -62,6 +62,8 @@ def spawn(*arguments, **options):
         text=True,
         stdout=subprocess.PIPE,
         stderr=options.pop("stderr", subprocess.PIPE),
+        # A shell that starts the tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         **options,
     )
 
