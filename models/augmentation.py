@@ -123,7 +123,9 @@ def train_images(
             encoded, labels = read(record[tf.newaxis])
             return _padded(encoded[0], tf.stack([seed, number]), settings, constants), labels[0]
 
-        return _batches(records.map(padded, tf.data.AUTOTUNE), batch_size)
+        return records.map(padded, tf.data.AUTOTUNE).batch(
+            batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
 
     # Numba takes a second to import, which evaluation and serving need not wait for.
     from models import fast_views
@@ -149,12 +151,6 @@ def train_images(
 
     # Two batches under way keep every thread busy to the end of the first.
     return records.batch(batch_size, drop_remainder=True).map(images, 2, deterministic=True)
-
-
-def _batches(examples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    return examples.batch(
-        batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
 
 
 def _padded(encoded: tf.Tensor, seed: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
