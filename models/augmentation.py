@@ -20,7 +20,7 @@ from models.settings import Transform, check_transform
 
 CONSTANTS_FILE = "augmentation.npz"
 
-Read = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Read = Callable[[Any], tuple[bytes | memoryview, int]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,59 +98,85 @@ def train_images(
     settings: Transform,
     constants: Constants,
 ) -> tf.data.Dataset:
-    """Random views of images, as the network is trained on them (paper, sections 3.4 and 4.2).
+    """Random views of images, as the network is trained on them (paper, section 3.4).
 
     Args:
-      records: (number int64, string scalar); the view depends on (seed, number) alone.
-      read: strings [n] -> encoded images (string [n]; JPEGs are fastest) and labels [n].
+      records: (number int64, record); the view depends on (seed, number) alone.
+      read: a record, as NumPy has it -> encoded image (JPEGs are fastest) and label.
       batch_size: of the batches; a last one that is not full is left out.
       seed: 0 or more.
-      settings: which views are drawn.
+      settings: which views are drawn; any `crop` but "pad".
       constants: mean and covariance of the training split.
 
     Returns:
-      Batches (float32 [batch_size, size, size, 3], labels), RGB, mean subtracted. Under `pad` the mean is
-      subtracted before padding, so that the border is the mean colour (0). Bytes that are no image end the
-      stream with an error.
+      Batches (float32 [batch_size, size, size, 3], int64 labels [batch_size]), RGB, mean subtracted. Bytes
+      that are no image end the stream with an error.
 
     Raises:
       ValueError: settings that no crop fits.
     """
-    check_transform(settings)
-    if settings.crop == "pad":
-
-        def padded(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            encoded, labels = read(record[tf.newaxis])
-            return _padded(encoded[0], tf.stack([seed, number]), settings, constants), labels[0]
-
-        return records.map(padded, tf.data.AUTOTUNE).batch(
-            batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
-
     # Numba takes a second to import, which evaluation and serving need not wait for.
     from models import fast_views
 
+    check_transform(settings)
     shape = [settings.size, settings.size, 3]
     mean = np.broadcast_to(_mean(settings, constants), shape)
     basis = _basis(constants)
 
-    def look(encoded: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    def look(batch: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.empty(len(batch), np.int64)
+
+        def encoded(place: int) -> fast_views.Buffer:
+            image, labels[place] = read(batch[place])
+            return image
+
         def view(place: int, sides: draws.Shape) -> draws.Drawn:
             # Counter-based: made in microseconds, and streams of neighbouring numbers are independent.
             rng = np.random.Generator(np.random.Philox(key=[seed, numbers[place]]))
             return draws.draw(sides, settings, basis, rng)
 
-        return fast_views.look(encoded, view, mean)
+        return fast_views.look(encoded, len(batch), view, mean), labels
 
     def images(numbers: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        encoded, labels = read(batch)
-        pixels = tf.numpy_function(
-            tf.autograph.experimental.do_not_convert(look), [encoded, numbers], tf.float32, stateful=False
+        pixels, labels = tf.numpy_function(
+            tf.autograph.experimental.do_not_convert(look),
+            [batch, numbers],
+            [tf.float32, tf.int64],
+            stateful=False,
         )
-        return tf.ensure_shape(pixels, [batch_size, *shape]), labels
+        return tf.ensure_shape(pixels, [batch_size, *shape]), tf.ensure_shape(labels, [batch_size])
 
     # Two batches under way keep every thread busy to the end of the first.
     return records.batch(batch_size, drop_remainder=True).map(images, 2, deterministic=True)
+
+
+def padded_images(
+    images: tf.data.Dataset, batch_size: int, seed: int, settings: Transform, constants: Constants
+) -> tf.data.Dataset:
+    """Random windows of padded images, as the network is trained on CIFAR (paper, section 4.2).
+
+    Args:
+      images: (number int64, encoded image, label); the window depends on (seed, number) alone.
+      batch_size: of the batches; a last one that is not full is left out.
+      seed: 0 or more.
+      settings: `pad`, and as in `center`.
+      constants: mean and covariance of the training split.
+
+    Returns:
+      Batches (float32 [batch_size, size, size, 3], labels), RGB. The mean is subtracted before padding, so
+      that the border is the mean colour (0). Bytes that are no image end the stream with an error.
+
+    Raises:
+      ValueError: settings that no crop fits.
+    """
+    check_transform(settings)
+
+    def padded(number: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _padded(encoded, tf.stack([seed, number]), settings, constants), label
+
+    return images.map(padded, tf.data.AUTOTUNE).batch(
+        batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
 
 
 def _padded(encoded: tf.Tensor, seed: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:

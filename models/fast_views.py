@@ -8,22 +8,18 @@ same pass. What simplejpeg does not decode (PNG, CMYK, damaged files), TensorFlo
 
 from __future__ import annotations
 
-import atexit
 import functools
-import gc
 import math
 import os
-import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 import simplejpeg
 
 from models import views
+from models.calls import compiled, under_way
 from models.draws import Drawn, Shape
 
 _SOF = range(0xC0, 0xD0)  # start of frame, but for three:
@@ -31,70 +27,43 @@ _NO_SOF = (0xC4, 0xC8, 0xCC)
 _SEQUENTIAL = (0xC0, 0xC1)
 _SOS = 0xDA
 _END = b"\xff\xd9"
+Buffer = bytes | memoryview
 _SPARE = 4  # batches of memory: two under way, one ready, one in use
 _1, _2, _3, _4, _5, _6, _7, _8, _9 = (np.uint64(number) for number in range(1, 10))
 
 
-def look(encoded: np.ndarray, view: Callable[[int, Shape], Drawn], mean: np.ndarray) -> np.ndarray:
+def look(
+    encoded: Callable[[int], Buffer], count: int, view: Callable[[int, Shape], Drawn], mean: np.ndarray
+) -> np.ndarray:
     """What a batch of views shows, one thread a core.
 
     Args:
-      encoded: [n] bytes, JPEGs or other images.
+      encoded: place in the batch -> bytes, a JPEG or another image.
+      count: images in the batch.
       view: place in the batch, height and width of the image -> what is looked at.
       mean: float32 [size, size, 3], subtracted before mirroring.
 
     Returns:
-      float32 [n, size, size, 3], RGB.
+      float32 [count, size, size, 3], RGB.
 
     Raises:
       tf.errors.InvalidArgumentError: bytes that are no image.
     """
-    images = _empty([len(encoded), *mean.shape])
+    images = _empty([count, *mean.shape])
     means = tuple(np.ascontiguousarray(side, np.float32) for side in (mean, mean[:, ::-1]))
-    places = iter(range(len(encoded)))
+    places = iter(range(count))
 
     def some() -> None:
         for place in places:  # shared: whoever is free takes the next one
-            pixels, scale, drawn = _decode(encoded[place], functools.partial(view, place), len(mean))
+            pixels, scale, drawn = _decode(encoded(place), functools.partial(view, place), len(mean))
             _, offset, mirror, shift = drawn
             _resample(pixels, scale, offset, mirror, shift, means[int(mirror)], images[place])
 
-    with _calls:
+    with under_way:
         threads = _threads()
         for work in [threads.submit(some) for _ in range(_cores())]:
             work.result()
     return images
-
-
-class _Calls:
-    """The calls of `look` under way, of which none begins when the interpreter ends.
-
-    An iterator that is alive then waits for its call, and the call for the interpreter, for ever. That of an
-    iterator which has to wait longer for its records than this looks is still possible.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._under_way, self._begun, self._ended = threading.Lock(), 0, 0, False
-        atexit.register(self._end)
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._begun += 1
-            if self._ended:
-                raise RuntimeError("The interpreter ends.")
-            self._under_way += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._under_way -= 1
-
-    def _end(self) -> None:
-        self._ended, seen = True, -1
-        gc.collect()  # what only cycles hold, a traceback for one, ends here
-        # Refused calls fill the buffers of the iterators, after which there are no more.
-        while self._under_way or self._begun != seen:
-            seen = self._begun
-            time.sleep(0.05)
 
 
 class _Memory:
@@ -129,9 +98,6 @@ def _empty(shape: Sequence[int]) -> np.ndarray:
     return np.asarray(_Memory(math.prod(shape) * 4)).view(np.float32).reshape(shape)
 
 
-_calls = _Calls()
-
-
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_cores(), "views")
@@ -142,7 +108,7 @@ def _cores() -> int:
 
 
 def _decode(
-    encoded: bytes, view: Callable[[Shape], Drawn], size: int
+    encoded: Buffer, view: Callable[[Shape], Drawn], size: int
 ) -> tuple[np.ndarray, np.ndarray, Drawn]:
     """The part of the image that the view needs, uint8 [height, width, 3], its scale, and the view."""
     frame = _frame(encoded)
@@ -151,13 +117,13 @@ def _decode(
         pixels, ratio = _jpeg(encoded, frame, drawn, size)
         if pixels is not None:
             return pixels, drawn.scale * ratio, drawn
-    pixels = views.decode(encoded).numpy()
+    pixels = views.decode(bytes(encoded)).numpy()
     height, width, _ = pixels.shape
     drawn = view((height, width))
     return pixels, drawn.scale, drawn
 
 
-def _jpeg(encoded: bytes, frame: _Frame, drawn: Drawn, size: int) -> tuple[np.ndarray | None, int]:
+def _jpeg(encoded: Buffer, frame: _Frame, drawn: Drawn, size: int) -> tuple[np.ndarray | None, int]:
     """Pixels at 1 / ratio of their size, and the ratio; None where simplejpeg finds damage."""
     height, width = frame.shape
     scale, bottom = drawn.scale[0], drawn.offset[0] + size
@@ -183,7 +149,7 @@ class _Frame(NamedTuple):
     whole_only: bool
 
 
-def _frame(encoded: bytes) -> _Frame | None:
+def _frame(encoded: Buffer) -> _Frame | None:
     """The frame of a grey or colour JPEG; None for anything else.
 
     It is decoded whole when its pixels are spread over several scans, or when the file does not end as a
@@ -201,22 +167,14 @@ def _frame(encoded: bytes) -> _Frame | None:
             height, width = (int.from_bytes(encoded[frame + i : frame + i + 2], "big") for i in (5, 7))
             if not height or not width:
                 return None
-            return _Frame(frame, (height, width), several or not encoded.endswith(_END))
+            return _Frame(frame, (height, width), several or encoded[-2:] != _END)
         if marker in _SOF and marker not in _NO_SOF:
             frame = at
         at += 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
     return None
 
 
-def _compiled(function: Callable) -> Callable:
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to keep the compiled code in: compiled again in every process
-        return numba.njit(**options)(function)
-
-
-@_compiled
+@compiled
 def _taps(scale, offset, length, first, weights):
     """Fills `first` pixel [size] and weights [taps, size] of the triangle filter; returns the most taps."""
     reach = max(1 / scale, 1.0)
@@ -239,7 +197,7 @@ def _taps(scale, offset, length, first, weights):
     return most
 
 
-@_compiled
+@compiled
 def _resample(pixels, scale, offset, mirror, shift, mean, image):
     """Fills `image`: float32 [size, size, 3]; `mean` is mirrored already where `mirror` is set."""
     size = len(image)

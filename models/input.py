@@ -7,20 +7,20 @@ can therefore be found again after a restart, and the beginning of an epoch with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from models import augmentation
+from models import augmentation, records
 from models.augmentation import Constants
 from models.settings import Train, Transform
 
-IMAGE_KEY = "image/encoded"
-LABEL_KEY = "image/class/label"
 _FEATURES = {
-    IMAGE_KEY: tf.io.FixedLenFeature([], tf.string),
-    LABEL_KEY: tf.io.FixedLenFeature([], tf.int64),
+    records.IMAGE_KEY: tf.io.FixedLenFeature([], tf.string),
+    records.LABEL_KEY: tf.io.FixedLenFeature([], tf.int64),
 }
+# Number of a file -> its records.
+_Reader = Callable[[tf.Tensor], tf.data.Dataset]
 # Files read at the same time.
 _READERS = 16
 
@@ -39,7 +39,7 @@ def resolve(patterns: Sequence[str]) -> list[str]:
 
 def count(files: Sequence[str]) -> int:
     """Number of records; reads every file once."""
-    return int(_records(tf.data.Dataset.from_tensor_slices(list(files))).reduce(0, lambda n, _: n + 1))
+    return int(_records(_serialized(files), tf.data.Dataset.range(len(files))).reduce(0, lambda n, _: n + 1))
 
 
 def steps_per_epoch(total: int, batch_size: int) -> int:
@@ -81,28 +81,32 @@ def train_dataset(
     """
     position = start_step * train.batch_size
     first_epoch, skip = place(start_step, train.batch_size, total)
+    read: augmentation.Read = records.parse
+    reader = _serialized(files)
+    if settings.crop != "pad" and all(map(records.seekable, files)):
+        opened = records.Files(files)
+        read, reader = opened.read, _placed(opened)
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
         # Every shuffle mixes in the seed of its graph, which would be the caller's, and takes no 0 there.
         tf.random.set_seed(train.seed + 1)
         # Shuffling takes one seed; the constant keeps runs of neighbouring seeds apart.
         seed = train.seed * 1_000_003 + number
-        names = tf.data.Dataset.from_tensor_slices(list(files))
+        numbers = tf.data.Dataset.range(len(files))
         if examples is None:
-            names = names.shuffle(len(files), seed=seed)
-            records = _records(names)
+            found = _records(reader, numbers.shuffle(len(files), seed=seed))
         else:
-            records = _records(names).take(examples)
-        shuffled = records.shuffle(train.shuffle_buffer, seed=seed)
+            found = _records(reader, numbers).take(examples)
+        shuffled = found.shuffle(train.shuffle_buffer, seed=seed)
         # Repeated only where an epoch is less than a batch.
         return shuffled.repeat().take(steps_per_epoch(total, train.batch_size) * train.batch_size)
 
-    def read(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        features = tf.io.parse_example(serialized, _FEATURES)
-        return features[IMAGE_KEY], features[LABEL_KEY]
-
     stream = tf.data.Dataset.counter(first_epoch).flat_map(epoch).skip(skip).enumerate(position)
-    images = augmentation.train_images(stream, read, train.batch_size, train.seed, settings, constants)
+    common = train.batch_size, train.seed, settings, constants
+    if settings.crop == "pad":
+        images = augmentation.padded_images(stream.map(_numbered), *common)
+    else:
+        images = augmentation.train_images(stream, read, *common)
     return _finish(images, tf.data.INFINITE_CARDINALITY)
 
 
@@ -133,39 +137,72 @@ def eval_dataset(
     """
 
     def example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        features = tf.io.parse_single_example(serialized, _FEATURES)
-        image = augmentation.center(features[IMAGE_KEY], settings, constants)
-        return image, features[LABEL_KEY], tf.constant(1.0)
+        encoded, label = _parsed(serialized)
+        return augmentation.center(encoded, settings, constants), label, tf.constant(1.0)
 
     filler = (
         tf.zeros([settings.size, settings.size, 3]),
         tf.constant(0, tf.int64),
         tf.constant(0.0),
     )
-    records = _records(tf.data.Dataset.from_tensor_slices(list(files)))
+    found = _records(_serialized(files), tf.data.Dataset.range(len(files)))
     if examples is not None:
-        records = records.take(examples)
+        found = found.take(examples)
     padding = tf.data.Dataset.from_tensors(filler).repeat(-total % batch_size)
-    images = records.map(example, tf.data.AUTOTUNE).concatenate(padding)
+    images = found.map(example, tf.data.AUTOTUNE).concatenate(padding)
     return _finish(images.batch(batch_size, drop_remainder=True), -(-total // batch_size))
 
 
-def _records(files: tf.data.Dataset) -> tf.data.Dataset:
-    """Serialized examples, in an order that depends on that of the files alone."""
+def _records(reader: _Reader, numbers: tf.data.Dataset) -> tf.data.Dataset:
+    """What the reader gives of the files with these numbers, in an order that depends on theirs alone."""
+    return numbers.interleave(
+        reader, cycle_length=_READERS, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
 
-    def read(file: tf.Tensor) -> tf.data.Dataset:
+
+def _serialized(files: Sequence[str]) -> _Reader:
+    """Reads serialized examples."""
+
+    def read(number: tf.Tensor) -> tf.data.Dataset:
+        file = tf.gather(tf.constant(files), number)
         zipped = tf.strings.regex_full_match(file, r".*\.gz")
         return tf.data.TFRecordDataset(file, compression_type=tf.where(zipped, "GZIP", ""))
 
-    return files.interleave(
-        read, cycle_length=_READERS, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+    return read
+
+
+def _placed(files: records.Files) -> _Reader:
+    """Reads the places of examples."""
+    places = tf.autograph.experimental.do_not_convert(files.places)
+
+    def read(number: tf.Tensor) -> tf.data.Dataset:
+        def some(begin: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            kinds = [tf.int64, tf.int64]
+            found, end = tf.numpy_function(places, [number, begin], kinds, stateful=False)
+            return tf.ensure_shape(end, []), tf.ensure_shape(found, [None, 3])
+
+        chunks = tf.data.Dataset.counter().scan(tf.constant(0, tf.int64), some)
+        return chunks.take_while(lambda found: tf.shape(found)[0] > 0).unbatch()
+
+    return read
+
+
+def _parsed(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Encoded image and label."""
+    features = tf.io.parse_single_example(serialized, _FEATURES)
+    return features[records.IMAGE_KEY], features[records.LABEL_KEY]
+
+
+def _numbered(number: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    return number, *_parsed(serialized)
 
 
 def _finish(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
     options = tf.data.Options()
     # One process reads for all replicas: there is nothing to shard.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # An iterator ends only when its tuner wakes, which sleeps ever longer, up to a minute.
+    options.autotune.enabled = False
     # Keras warns of data that end where it does not know their length.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
     return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)

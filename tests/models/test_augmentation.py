@@ -32,8 +32,12 @@ def constants(size=56, mean=0.0, covariance=None):
 def train_image(encoded, seed, settings, measured):
     """The view of (seed, number)."""
     records = tf.data.Dataset.from_tensors((tf.constant(seed[1], tf.int64), encoded))
-    read = lambda batch: (batch, tf.zeros([1]))  # noqa: E731
-    [(images, _)] = augmentation.train_images(records, read, 1, seed[0], settings, measured)
+    common = 1, seed[0], settings, measured
+    if settings.crop == "pad":
+        images = augmentation.padded_images(records.map(lambda *record: (*record, 0)), *common)
+    else:
+        images = augmentation.train_images(records, lambda record: (record, 0), *common)
+    [(images, _)] = images
     return images[0]
 
 

@@ -48,17 +48,18 @@ def write(folder, shards=3, total=23, compression="", noise=False):
     return files
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("records"))
+@pytest.fixture(scope="module", params=["", "GZIP"], ids=["seekable", "zipped"])
+def files(tmp_path_factory, request):
+    return write(tmp_path_factory.mktemp("records"), compression=request.param)
 
 
 def labels(dataset, steps):
     return [tuple(y.numpy().tolist()) for _, y in dataset.take(steps)]
 
 
-def test_compressed_and_plain_files_are_told_apart_by_name(files, tmp_path):
-    zipped = write(tmp_path, compression="GZIP")
+def test_compressed_and_plain_files_are_told_apart_by_name(tmp_path):
+    (tmp_path / "zipped").mkdir()
+    files, zipped = write(tmp_path), write(tmp_path / "zipped", compression="GZIP")
     assert batches.count(files) == batches.count(zipped) == 23
     assert batches.count([*files, *zipped]) == 46
 
@@ -121,6 +122,27 @@ def test_the_global_seed_changes_nothing(files, seed):
     expected = stream()
     tf.random.set_seed(seed)
     assert stream() == expected
+
+
+@pytest.mark.parametrize("crop", ["scale", "pad"])
+def test_what_is_read_is_the_same_however_it_is_stored(tmp_path, crop):
+    (tmp_path / "zipped").mkdir()
+    settings = Transform(size=SIZE, crop=crop, scale_min=SIZE, scale_max=2 * SIZE, test_shorter_side=SIZE)
+    train = Train(batch_size=5, shuffle_buffer=9)
+    stored = write(tmp_path, noise=True), write(tmp_path / "zipped", noise=True, compression="GZIP")
+    plain, zipped = (batches.train_dataset(files, settings, CONSTANTS, train, total=23) for files in stored)
+    for (x, y), (other_x, other_y) in zip(plain.take(9), zipped.take(9), strict=True):
+        np.testing.assert_array_equal(y, other_y)
+        np.testing.assert_array_equal(x, other_x)
+
+
+def test_damage_ends_the_stream_with_a_sentence(tmp_path):
+    files = write(tmp_path)
+    with open(files[1], "r+b") as file:
+        file.truncate(100)
+    stream = batches.train_dataset(files, PLAIN, CONSTANTS, Train(batch_size=23), total=23)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is damaged or cut off at byte 0"):
+        next(iter(stream))
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 11])

@@ -1,0 +1,142 @@
+"""Records read where they lie, against TensorFlow's reader and parser."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import records
+
+KEYS = (records.IMAGE_KEY, records.LABEL_KEY)
+
+
+def example(image, label, **others):
+    """A serialized tf.Example; others are bytes, whole numbers or lists of floats."""
+    whole = tf.train.Example()
+    feature = whole.features.feature
+    for key, value in {KEYS[0]: image, KEYS[1]: label, **others}.items():
+        if isinstance(value, bytes):
+            feature[key].bytes_list.value.append(value)
+        elif isinstance(value, int):
+            feature[key].int64_list.value.append(value)
+        elif value is not None:
+            feature[key].float_list.value.extend(value)
+    return whole.SerializeToString()
+
+
+def write(path, examples):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for serialized in examples:
+            writer.write(serialized)
+    return str(path)
+
+
+def everything(files):
+    """Images and labels in the order of the files."""
+    opened, found = records.Files(files), []
+    for number in range(len(files)):
+        at = 0
+        while True:
+            places, at = opened.places(number, at)
+            assert places.dtype == np.int64 and places.shape[1:] == (3,) and len(places) <= 256
+            if not len(places):
+                break
+            found += [(bytes(image), label) for image, label in map(opened.read, places)]
+    return found
+
+
+def test_all_records_of_all_files_are_found(tmp_path):
+    sizes = (0, 1, 256, 700)
+    expected = [[(os.urandom(number % 50 + 1), number) for number in range(size)] for size in sizes]
+    files = [write(tmp_path / str(i), [example(*one) for one in some]) for i, some in enumerate(expected)]
+    assert everything(files) == [one for some in expected for one in some]
+
+
+others = st.dictionaries(
+    st.text(max_size=20),
+    st.one_of(st.binary(max_size=300), st.integers(-(2**63), 2**63 - 1), st.lists(st.floats(width=32))),
+    max_size=6,
+).filter(lambda found: not set(found) & set(KEYS))
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=70_000), st.integers(-(2**63), 2**63 - 1), others)
+def test_examples_are_parsed_as_tensorflow_does(image, label, more):
+    serialized = example(image, label, **more)
+    spec = {KEYS[0]: tf.io.FixedLenFeature([], tf.string), KEYS[1]: tf.io.FixedLenFeature([], tf.int64)}
+    expected = tf.io.parse_single_example(serialized, spec)
+    found, number = records.parse(serialized)
+    assert bytes(found) == expected[KEYS[0]].numpy() == image
+    assert number == expected[KEYS[1]].numpy() == label
+
+
+def test_unpacked_labels_are_read():
+    """As encoders of other languages may write them: each value a field of its own."""
+    head = example(b"image", None)
+    entry = b"\x0a\x11image/class/label\x12\x04\x1a\x02\x08\x07"
+    serialized = head + b"\x0a" + bytes([len(entry) + 2]) + b"\x0a" + bytes([len(entry)]) + entry
+    assert tf.train.Example.FromString(serialized).features.feature[KEYS[1]].int64_list.value == [7]
+    assert records.parse(serialized)[1] == 7
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_any_bytes_are_parsed_or_refused(data):
+    whole = bytearray(example(b"an image", 300, other=b"value"))
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
+    try:
+        image, _ = records.parse(cut)
+    except ValueError as error:
+        assert "A record has no" in str(error)
+    else:
+        assert bytes(image) in cut
+
+
+@pytest.mark.parametrize("missing", KEYS)
+def test_a_record_without_image_or_label_is_named(missing):
+    serialized = example(None if missing == KEYS[0] else b"image", None if missing == KEYS[1] else 1)
+    with pytest.raises(ValueError, match=f"no {missing}"):
+        records.parse(serialized)
+
+
+@pytest.mark.parametrize("at", [0, 9, 40, -1])
+def test_a_changed_byte_is_found(tmp_path, at):
+    """In the length, its checksum, the record and its checksum."""
+    file = write(tmp_path / "data", [example(bytes(100), 1)])
+    content = bytearray((tmp_path / "data").read_bytes())
+    content[at] ^= 4
+    (tmp_path / "data").write_bytes(content)
+    with pytest.raises(ValueError, match=r"is damaged .* run ingestion again"):
+        everything([file])
+
+
+@pytest.mark.parametrize("bytes_left", [3, 12, 100, -1])
+def test_a_file_that_is_cut_off_is_named(tmp_path, bytes_left):
+    file = write(tmp_path / "data", [example(bytes(200), 1)])
+    content = (tmp_path / "data").read_bytes()
+    (tmp_path / "data").write_bytes(content[:bytes_left])
+    with pytest.raises(ValueError, match="data is damaged or cut off at byte 0"):
+        everything([file])
+
+
+def test_few_files_are_open_at_once(tmp_path):
+    files = [write(tmp_path / str(number), [example(b"image", number)]) for number in range(300)]
+    before, opened = len(os.listdir("/proc/self/fd")), records.Files(files)
+    for number in range(300):
+        [place], _ = opened.places(number, 0)
+        assert opened.read(place)[1] == number
+    assert 200 < len(os.listdir("/proc/self/fd")) - before <= 256
+    del opened
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    "file, seekable", [("/a/data", True), ("/a/data.gz", False), ("gs://bucket/data", False)]
+)
+def test_places_are_for_local_files_that_are_not_compressed(file, seekable):
+    assert records.seekable(file) == seekable
