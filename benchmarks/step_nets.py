@@ -219,7 +219,10 @@ def _fit(model, job: Job) -> Callable[[int], object]:
 def _repeated(job: Job):
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensors(job.data()).repeat()
+    options = tf.data.Options()
+    # As our own input, and for all: `fit` waits at its end until the tuner wakes, up to a minute.
+    options.autotune.enabled = False
+    return tf.data.Dataset.from_tensors(job.data()).repeat().with_options(options)
 
 
 def _keras_net(model, steps: Callable[[int], object], name: str, job: Job) -> Net:

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from models import draws, views
+from models.calls import cores
 from models.settings import Transform, check_transform
 
 CONSTANTS_FILE = "augmentation.npz"
@@ -174,8 +175,8 @@ def padded_images(
     def padded(number: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return _padded(encoded, tf.stack([seed, number]), settings, constants), label
 
-    return images.map(padded, tf.data.AUTOTUNE).batch(
-        batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    return images.map(padded, cores()).batch(
+        batch_size, drop_remainder=True, num_parallel_calls=cores(), deterministic=True
     )
 
 

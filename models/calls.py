@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
-
-import numba
 
 
 class _Calls:
@@ -48,8 +47,15 @@ under_way = _Calls()
 
 def compiled(function: Callable) -> Callable:
     """The function in machine code that holds no lock."""
+    import numba  # takes a second, which evaluation and serving need not wait for
+
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder to keep the compiled code in: compiled again in every process
         return numba.njit(**options)(function)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))

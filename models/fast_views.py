@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -19,7 +18,7 @@ import numpy as np
 import simplejpeg
 
 from models import views
-from models.calls import compiled, under_way
+from models.calls import compiled, cores, under_way
 from models.draws import Drawn, Shape
 
 _SOF = range(0xC0, 0xD0)  # start of frame, but for three:
@@ -61,7 +60,7 @@ def look(
 
     with under_way:
         threads = _threads()
-        for work in [threads.submit(some) for _ in range(_cores())]:
+        for work in [threads.submit(some) for _ in range(cores())]:
             work.result()
     return images
 
@@ -100,11 +99,7 @@ def _empty(shape: Sequence[int]) -> np.ndarray:
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_cores(), "views")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    return ThreadPoolExecutor(cores(), "views")
 
 
 def _decode(

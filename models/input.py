@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from models import augmentation, records
 from models.augmentation import Constants
+from models.calls import cores
 from models.settings import Train, Transform
 
 _FEATURES = {
@@ -149,14 +150,14 @@ def eval_dataset(
     if examples is not None:
         found = found.take(examples)
     padding = tf.data.Dataset.from_tensors(filler).repeat(-total % batch_size)
-    images = found.map(example, tf.data.AUTOTUNE).concatenate(padding)
+    images = found.map(example, cores()).concatenate(padding)
     return _finish(images.batch(batch_size, drop_remainder=True), -(-total // batch_size))
 
 
 def _records(reader: _Reader, numbers: tf.data.Dataset) -> tf.data.Dataset:
     """What the reader gives of the files with these numbers, in an order that depends on theirs alone."""
     return numbers.interleave(
-        reader, cycle_length=_READERS, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        reader, cycle_length=_READERS, num_parallel_calls=min(cores(), _READERS), deterministic=True
     )
 
 
@@ -205,4 +206,4 @@ def _finish(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
     options.autotune.enabled = False
     # Keras warns of data that end where it does not know their length.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
-    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+    return dataset.with_options(options).prefetch(2)
