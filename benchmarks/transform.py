@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import os
 import resource
 import sys
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.answer:
+        gc.freeze()  # as the runner does with all that is imported
         answer(measure)
         return
     # The peer is a loop of one thread.

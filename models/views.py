@@ -217,11 +217,28 @@ def _needed(view: View, shape: tf.Tensor, size: tf.Tensor | int) -> tuple[tf.Ten
 def _resample(window: tf.Tensor, begin: tf.Tensor, view: View, size: tf.Tensor | list[int]) -> tf.Tensor:
     """Antialiased bilinear resampling to `size` (two sides); `begin` is the window's place in its image."""
     translation = tf.cast(begin, tf.float64) * view.scale - view.offset
-    return tf.raw_ops.ScaleAndTranslate(
-        images=window[tf.newaxis],
-        size=size,
-        scale=tf.cast(view.scale, tf.float32),
-        translation=tf.cast(translation, tf.float32),
+    height, width = tf.unstack(size)
+    rows = _resample_rows(window, height, view.scale[0], translation[0])
+    columns = _resample_rows(tf.transpose(rows, [1, 0, 2]), width, view.scale[1], translation[1])
+    return tf.transpose(columns, [1, 0, 2])
+
+
+def _resample_rows(
+    pixels: tf.Tensor, height: tf.Tensor, scale: tf.Tensor, translation: tf.Tensor
+) -> tf.Tensor:
+    """Resamples [H, W, 3] vertically, to float32 [height, W, 3].
+
+    A row is given as one pixel of many channels, of which TensorFlow adds up many in an instruction. Left to
+    itself the kernel is as fast vertically, and horizontally takes each value by itself: a third of the time
+    of Transform (perf).
+    """
+    _, width, channels = tf.unstack(tf.shape(pixels))
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=tf.reshape(pixels, [1, -1, 1, width * channels]),
+        size=tf.stack([height, 1]),
+        scale=tf.stack([tf.cast(scale, tf.float32), 1.0]),
+        translation=tf.stack([tf.cast(translation, tf.float32), 0.0]),
         kernel_type="triangle",
         antialias=True,
-    )[0]
+    )
+    return tf.reshape(resized, [height, width, channels])
