@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 
 import numpy as np
 import pytest
@@ -178,14 +179,21 @@ def _seen_by_pil(encoded: bytes) -> tuple | None:
     return (picture.height, picture.width, len(picture.getbands())) if passes else None
 
 
+def _directory(*entries: tuple[int, int, int, int]) -> bytes:
+    """A TIFF directory of (tag, type, count, value)."""
+    packed = b"".join(struct.pack(">HHII", *entry) for entry in entries)
+    return b"MM\0*\0\0\0\x08" + struct.pack(">H", len(entries)) + packed + bytes(4)
+
+
 # What PIL reads of application segments, cut anywhere, under any marker.
 _NOTES = (
     *(b"JFIF\0\1\2\1\0\x48\0\x48\0\0"[:end] for end in range(14)),
     *(b"Adobe\0\x64\0\0\0\0\1"[:end] for end in range(12)),
     *(b"ICC_PROFILE\0\1\1\0"[:end] for end in range(11, 15)),
     *(b"Photoshop 3.0\x008BIM\x03\xed\0\0\0\0\0\x04\0\0\0\0"[:end] for end in range(12, 30)),
-    *(b"MPF\0II*\0\x08\0\0\0\1\0\1\xb0\4\0\1\0\0\0\2\0\0\0\0\0\0\0"[:end] for end in range(3, 30)),
-    *(b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x1a\0\5\0\0\0\1"[:end] for end in range(5, 25)),
+    # Resolution without text; two pictures, and entries for none.
+    b"Exif\0\0" + _directory((0x011A, 2, 1, 0), (0x0128, 3, 1, 2 << 16)),
+    b"MPF\0" + _directory((0xB001, 4, 1, 2), (0xB002, 7, 4, 0)),
 )
 
 
