@@ -15,7 +15,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 HUFFMAN_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
 # Markers without a length behind them: none of them belongs between segments.
 _BARE = frozenset((0x00, 0x01, 0xFF, *range(0xD0, 0xD9)))
-_TABLES = frozenset((0xC4, 0xDB, 0xDD, _SOS))
+_TABLES = frozenset((0xC4, 0xDB, 0xDD))
 _NOTES = frozenset((*range(0xE0, 0xF0), 0xFE))
 # The notes that decoders look at: JFIF's and Adobe's.
 _COLOURS = (0xE0, 0xEE)
@@ -27,6 +27,7 @@ _READ_BY_PIL = re.compile(
 _MAX_SIDE = 65_500
 # Two blocks of 8 pixels, so that every sampling factor up to 2 has its samples.
 SIDE = 16
+_SMALL = 2 * SIDE.to_bytes(2, "big")
 # Bytes looked at together for a marker.
 _BLOCK = 4096
 _0, _D0, _F8, _FF = (np.uint8(number) for number in (0x00, 0xD0, 0xF8, 0xFF))
@@ -75,34 +76,34 @@ def read(data: bytes) -> Headers | None:
     """
     if not data.startswith(_SOI):
         return None
-    kept, at, plain, frame = [_SOI], 2, True, b""
-    values = np.frombuffer(data, np.uint8)
+    # `start`: from where on the bytes before `at` belong to the small image, and are not in `kept` yet.
+    kept, start, at, plain, frame = [], 0, 2, True, b""
     while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in _BARE or marker == _EOI:
+        marker, end = data[at + 1], at + 2 + (data[at + 2] << 8 | data[at + 3])
+        if marker in _BARE or marker == _EOI or not at + 4 <= end <= len(data):
             return None
-        end = at + 2 + (data[at + 2] << 8 | data[at + 3])
-        segment = data[at:end]
-        if not at + 4 <= end <= len(data):
-            return None
-        if marker in _FRAMES:
-            if len(segment) < 10 or max(_sides(segment)) > _MAX_SIDE:
-                return None
-            plain &= not frame and _plain_frame(segment)
-            frame, segment = segment, segment[:5] + 2 * SIDE.to_bytes(2, "big") + segment[9:]
-        elif marker in _NOTES:
-            plain &= not _READ_BY_PIL.match(segment, 4)
-        elif marker not in _TABLES:
-            plain = False
-        if marker not in _NOTES or marker in _COLOURS:
-            kept.append(segment)
         if marker == _SOS:
-            end = _scan_end(values, end)
+            kept.append(data[start:end])
+            start = end = _scan_end(np.frombuffer(data, np.uint8), end)
             if end < 0:
                 return None
             if data[end + 1] == _EOI:
                 kept.append(data[end : end + 2])
                 return Headers(*_sides(frame), frame[9], b"".join(kept), plain) if frame else None
+        elif marker in _FRAMES:
+            first, frame = not frame, data[at:end]
+            if len(frame) < 10 or max(_sides(frame)) > _MAX_SIDE:
+                return None
+            plain &= first and _plain_frame(frame)
+            kept += data[start : at + 5], _SMALL
+            start = at + 9
+        elif marker in _NOTES:
+            plain &= not _READ_BY_PIL.match(data, at + 4, end)
+            if marker not in _COLOURS:
+                kept.append(data[start:at])
+                start = end
+        elif marker not in _TABLES:
+            plain = False
         at = end
     return None
 
