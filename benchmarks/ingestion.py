@@ -1,6 +1,6 @@
 """Ingestion against a plain sequential copy of the same bytes.
 
-    python -m benchmarks.ingestion [--images 8000] [--rounds 3]
+    python -m benchmarks.ingestion [--images 16000] [--rounds 3]
     python -m benchmarks.ingestion --kind ilsvrc --source FOLDER
 
 Without `--source` a tar of photographs is made. The peers read every image in the order of the index and
@@ -182,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", default="folder", help="ilsvrc, or folder (tars)")
     parser.add_argument("--source", default="", help="folder of the archives; default: made")
-    parser.add_argument("--images", type=int, default=8000, help="images to make without --source")
+    parser.add_argument("--images", type=int, default=16000, help="images to make without --source")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
