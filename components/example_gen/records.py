@@ -6,7 +6,6 @@ protobuf and TensorFlow's writer take 90 us of a processor to file an image of 1
 from __future__ import annotations
 
 import functools
-import os
 import struct
 from collections.abc import Mapping
 from types import TracebackType
@@ -20,8 +19,6 @@ from components.example_gen import files
 # Feature.bytes_list and BytesList.value.
 _FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
 _CRC_MASK = 0xA282EAD8
-# Bytes, and parts, handed to the system at once: a call for each image costs half as much again.
-_AT_ONCE, _MOST_PARTS = 2**20, 1000
 
 # A serialized tf.Example: what comes before its large value, that, and the rest.
 Parts = tuple[bytes, bytes, bytes]
@@ -70,17 +67,14 @@ class Writer:
     """Writes TFRecords to a file; a context manager."""
 
     def __init__(self, path: str) -> None:
-        self._stream, self._local = files.open_write(path), not files.is_remote(path)
-        self._waiting: list[bytes] = []
-        self._size = 0
+        self._stream = files.open_write(path)
+        self._stream.write(b"")  # a remote file that is never written to is not there
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._stream:
-            if error is None:
-                self._flush()
+        self._stream.close()
 
     def write(self, parts: Parts) -> int:
         """Appends a record of the joined parts; returns its length."""
@@ -90,22 +84,11 @@ class Writer:
         before, value, after = parts
         size = len(before) + len(value) + len(after)
         length = struct.pack("<Q", size)
-        self._waiting += (
-            length + _masked(google_crc32c.value(length)) + before,
-            value,
-            after + _masked(crc),
-        )
-        self._size += size
-        if self._size >= _AT_ONCE or len(self._waiting) >= _MOST_PARTS:
-            self._flush()
+        # Several at once are no gain: Linux takes new memory for large writes, which costs more than calls.
+        self._stream.write(length + _masked(google_crc32c.value(length)) + before)
+        self._stream.write(value)
+        self._stream.write(after + _masked(crc))
         return size
-
-    def _flush(self) -> None:
-        written = os.writev(self._stream.fileno(), self._waiting) if self._local and self._waiting else 0
-        if not self._local or written < sum(map(len, self._waiting)):  # the system may take a part only
-            self._stream.write(b"".join(self._waiting)[written:])  # makes a remote file, if only an empty one
-            self._stream.flush()
-        self._waiting, self._size = [], 0
 
 
 def _masked(crc: int) -> bytes:

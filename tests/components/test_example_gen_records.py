@@ -51,17 +51,6 @@ def test_the_file_is_what_tensorflow_writes(size, tmp_path):
     assert read == lengths
 
 
-def test_what_the_system_does_not_take_at_once_is_written_all_the_same(tmp_path, monkeypatch):
-    writev = os.writev
-    monkeypatch.setattr(os, "writev", lambda file, parts: writev(file, [b"".join(parts)[:1000]]))
-    values = [os.urandom(700_000) for _ in range(5)]
-    with records.Writer(str(tmp_path / "short")) as writer:
-        for value in values:
-            writer.write((b"<", value, b">"))
-    found = [record.numpy() for record in tf.data.TFRecordDataset(str(tmp_path / "short"))]
-    assert found == [b"<" + value + b">" for value in values]
-
-
 def test_a_remote_file_is_written_and_an_empty_one_is_there(tmp_path):
     folder = f"ram://{tmp_path.name}"
     tf.io.gfile.makedirs(folder)
