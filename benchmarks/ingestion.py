@@ -123,6 +123,7 @@ def compare(config: dict[str, Any], rounds: int) -> tuple[list[report.Row], list
         report.Row("one worker, whole run", speed["1"], "images/s", _COPY, speed[_COPY], bar=0.8),
         report.Row("the same in bytes", volume["1"], "MB/s", _COPY, volume[_COPY], bar=0.8),
         report.Row("one worker, whole run", speed["1"], "images/s", _CHECKED, speed[_CHECKED], bar=0.8),
+        report.Row("one worker, once started", rate["1"], "images/s", _COPY, speed[_COPY]),
         report.Row("one worker, once started", rate["1"], "images/s", _CHECKED, speed[_CHECKED], bar=0.8),
         report.Row(
             "two workers, once started", rate["2"], "images/s", "one worker, once started", rate["1"], bar=1.8
