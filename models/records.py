@@ -111,10 +111,13 @@ def _damaged(name: str, at: int) -> ValueError:
     return ValueError(f"{name} is damaged or cut off at byte {at:,}: run ingestion again.")
 
 
+def masked(checksum: int) -> bytes:
+    """A CRC32C as TFRecords hold it: rotated and shifted, so that a CRC of CRCs is none of itself."""
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
+
+
 def _checksum(data: bytes) -> bytes:
-    """TFRecord's masked CRC32C."""
-    value = google_crc32c.value(data)
-    return ((value >> 15 | value << 17) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
+    return masked(google_crc32c.value(data))
 
 
 @compiled

@@ -59,8 +59,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
-                | "Shards" >> beam.Create(jobs)
-                | "Spread" >> beam.Reshuffle()
+                | "Shards" >> beam.Create(jobs)  # spreads them over the workers itself
                 | "Write" >> beam.ParDo(shards.WriteShard(run.reading()))
             )
         report = _finish(artifact, folder, jobs, run)

@@ -38,6 +38,11 @@ def open_read(path: str) -> BinaryIO:
     return cast(BinaryIO, _gfile().GFile(path, "rb")) if is_remote(path) else open(path, "rb")
 
 
+def open_write(path: str) -> BinaryIO:
+    """Opens `path` for writing bytes."""
+    return cast(BinaryIO, _gfile().GFile(path, "wb")) if is_remote(path) else open(path, "wb")
+
+
 def read(path: str) -> bytes:
     """The whole content of a (small) file."""
     with open_read(path) as stream:
@@ -60,7 +65,7 @@ def commit(temp: str, path: str) -> None:
 def write(path: str, content: bytes) -> None:
     """Writes a (small) file atomically."""
     temp = temporary(path)
-    with _gfile().GFile(temp, "wb") if is_remote(path) else open(temp, "wb") as stream:
+    with open_write(temp) as stream:
         stream.write(content)
     commit(temp, path)
 

@@ -228,7 +228,12 @@ def place(name: str, depth: int) -> tuple[str, str, str]:
     Args:
       depth: of `tar_folders`.
     """
-    parts = _parts(os.path.dirname(name))
+    return _place(os.path.dirname(name), depth)
+
+
+@functools.lru_cache(maxsize=4096)  # the files of a folder come one after another
+def _place(folder: str, depth: int) -> tuple[str, str, str]:
+    parts = _parts(folder)
     split = parts[depth - 2] if 2 <= depth <= len(parts) + 1 else ""
     if len(parts) == depth and parts:
         return split, parts[-1], ""

@@ -11,7 +11,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, Self, cast
 
 from components.example_gen import files
 from components.example_gen.errors import SourceError
@@ -30,6 +30,25 @@ class Member(NamedTuple):
     offset: int
     size: int
     reason: str = ""
+
+
+class _Header(tarfile.TarInfo):
+    """A header of which, for a regular file, only what the index needs is read: half of the walk's time."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        checksum = buf[148:156]
+        known = len(buf) == tarfile.BLOCKSIZE and buf[156:157] == tarfile.REGTYPE
+        # The checksum itself counts as eight spaces. Without the zeros there is a fifth left to add up.
+        total = sum(buf.translate(None, b"\0")) - sum(checksum) + 8 * ord(" ")
+        if not known or total != tarfile.nti(checksum):  # type: ignore[attr-defined]
+            return super().frombuf(buf, encoding, errors)
+        name, prefix = (
+            part.split(b"\0", 1)[0].decode(encoding, errors) for part in (buf[:100], buf[345:500])
+        )
+        header = cls(f"{prefix}/{name}" if prefix else name)
+        header.size = tarfile.nti(buf[124:136])  # type: ignore[attr-defined]
+        return header
 
 
 class _Window(io.RawIOBase):
@@ -103,7 +122,7 @@ def _walk(path: str, base: int, size: int | None) -> Iterator[tarfile.TarInfo]:
             size = stream.seek(0, os.SEEK_END) or stream.tell()
         window = _Window(stream, base, size)
         try:
-            with tarfile.open(fileobj=cast(BinaryIO, window), mode="r:") as tar:
+            with tarfile.open(fileobj=cast(BinaryIO, window), mode="r:", tarinfo=_Header) as tar:
                 while (info := tar.next()) is not None:
                     tar.members = []  # type: ignore[attr-defined]  # tarfile would remember them all
                     yield info

@@ -1,6 +1,8 @@
 """Images by content: what passes, what is converted, what is refused; TensorFlow decodes all that passes."""
 
 import io
+import re
+import struct
 
 import numpy as np
 import pytest
@@ -154,12 +156,109 @@ def test_what_passes_undecoded_is_what_decoders_take():
     whole = 0
     for trial in range(1500):
         damaged = _damage(originals[trial % len(originals)], rng)
-        if not images._is_whole(damaged):
+        headers = jpeg_headers.read(damaged)
+        if headers is None or not images._decode(headers):
             continue
         whole += 1
         assert _decodes_with_pil(damaged)
         _decode(damaged)
     assert 200 < whole < 1200
+
+
+def _segment(marker: int, payload: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
+
+
+def _seen_by_pil(encoded: bytes) -> tuple | None:
+    """What PIL makes of a file; None where it refuses it or would have it converted."""
+    try:
+        picture = Image.open(io.BytesIO(encoded), formats=images._FORMATS)
+    except Exception:
+        return None
+    passes = picture.mode in ("L", "RGB") and jpeg_headers.frame_marker(encoded) in (0xC0, 0xC1, 0xC2)
+    return (picture.height, picture.width, len(picture.getbands())) if passes else None
+
+
+def _directory(*entries: tuple[int, int, int, int]) -> bytes:
+    """A TIFF directory of (tag, type, count, value)."""
+    packed = b"".join(struct.pack(">HHII", *entry) for entry in entries)
+    return b"MM\0*\0\0\0\x08" + struct.pack(">H", len(entries)) + packed + bytes(4)
+
+
+# What PIL reads of application segments, cut anywhere, under any marker.
+_NOTES = (
+    *(b"JFIF\0\1\2\1\0\x48\0\x48\0\0"[:end] for end in range(14)),
+    *(b"Adobe\0\x64\0\0\0\0\1"[:end] for end in range(12)),
+    *(b"ICC_PROFILE\0\1\1\0"[:end] for end in range(11, 15)),
+    *(b"Photoshop 3.0\x008BIM\x03\xed\0\0\0\0\0\x04\0\0\0\0"[:end] for end in range(12, 30)),
+    # Resolution without text; two pictures, and entries for none.
+    b"Exif\0\0" + _directory((0x011A, 2, 1, 0), (0x0128, 3, 1, 2 << 16)),
+    b"MPF\0" + _directory((0xB001, 4, 1, 2), (0xB002, 7, 4, 0)),
+)
+
+
+@pytest.mark.parametrize("marker", [0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE, 0xC8, 0xDC, 0xDE, 0xF0, 0x40])
+def test_what_pil_is_not_asked_about_is_what_pil_says(marker):
+    """Segments that PIL reads, skips or refuses: what it would refuse or convert does not pass without it."""
+    originals = [data.jpeg(1), data.grey(1), data.jpeg(1, progressive=True), data.cmyk(1)]
+    spared = 0
+    for original in originals:
+        frame = next(at for at in range(len(original)) if original[at : at + 2] in (b"\xff\xc0", b"\xff\xc2"))
+        for at in (2, frame):
+            for note in _NOTES:
+                encoded = original[:at] + _segment(marker, note) + original[at:]
+                headers = jpeg_headers.read(encoded)
+                if headers is None or not headers.plain or not images._decode(headers):
+                    continue
+                spared += 1
+                assert _seen_by_pil(encoded) == (headers.height, headers.width, headers.channels)
+    assert (spared > 0) == (marker in (0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE))
+
+
+def test_damaged_frames_are_left_to_pil():
+    """Any byte of the frame's segment may be wrong."""
+    spared = 0
+    for original in (data.jpeg(1), data.grey(1)):
+        at = original.index(b"\xff\xc0")
+        for place in range(at + 1, at + 2 + int.from_bytes(original[at + 2 : at + 4], "big")):
+            for value in (0, 1, 2, 3, 8, 12, 0x11, 0x22, 0xC1, 0xC3, 0xC9, 0xFF):
+                encoded = original[:place] + bytes([value]) + original[place + 1 :]
+                headers = jpeg_headers.read(encoded)
+                if headers is not None and headers.plain and images._decode(headers):
+                    spared += 1
+                    assert _seen_by_pil(encoded) == (headers.height, headers.width, headers.channels)
+    assert spared > 20
+
+
+def test_the_end_of_a_scan_is_found_anywhere():
+    rng = np.random.default_rng(0)
+    for size in (0, 1, 2, 50, 4095, 4096, 4097, 4098, 9000):
+        for share in (0, 0.001, 0.3):
+            values = rng.integers(0, 255, size, np.uint8)
+            values[rng.random(size) < share] = 0xFF
+            ends = re.finditer(rb"(?=\xff[^\x00\xd0-\xd7\xff])", values.tobytes())
+            expected = [match.start() for match in ends]
+            for begin in (0, 1, size // 2, size):
+                first = next((at for at in expected if at >= begin), -1)
+                assert jpeg_headers._scan_end(values, begin) == first
+    for at in (4094, 4095, 4096):  # a marker across the edge of a block
+        assert jpeg_headers._scan_end(np.frombuffer(bytes(at) + b"\xff\xd9", np.uint8), 0) == at
+
+
+def test_headers_are_remembered_by_their_tables_and_large_ones_not_at_all():
+    images._known_tables.cache_clear()
+    pictures = [data.jpeg(seed, comment=bytes([seed])) for seed in range(5)]
+    for encoded in pictures:
+        images.normalize(encoded, LIMIT)
+    assert images._known_tables.cache_info().currsize == 1
+    at = pictures[0].index(b"\xff\xc4") + 4
+    damaged = pictures[0][:at] + b"\x77" + pictures[0][at + 1 :]
+    with pytest.raises(images.BadImage, match="does not decode"):
+        images.normalize(damaged, LIMIT)
+    large = data.jpeg(0)[:2] + 100 * data.jpeg(0)[2:].partition(b"\xff\xc0")[0] + data.jpeg(0)[2:]
+    before = images._known_tables.cache_info()
+    assert images.normalize(large, LIMIT).encoded == large
+    assert images._known_tables.cache_info() == before
 
 
 @pytest.mark.parametrize("name", data.plain())
