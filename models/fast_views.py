@@ -27,7 +27,6 @@ _SEQUENTIAL = (0xC0, 0xC1)
 _SOS = 0xDA
 _END = b"\xff\xd9"
 Buffer = bytes | memoryview
-_SPARE = 4  # batches of memory: two under way, one ready, one in use
 _1, _2, _3, _4, _5, _6, _7, _8, _9 = (np.uint64(number) for number in range(1, 10))
 
 
@@ -73,6 +72,7 @@ class _Memory:
     """
 
     _free: list[np.ndarray] = []
+    _spare = 4  # batches: two under way, one ready, one in use
 
     def __init__(self, size: int):
         while True:
@@ -88,7 +88,7 @@ class _Memory:
         self.__array_interface__ = self._bytes[begin : begin + size].__array_interface__
 
     def __del__(self) -> None:
-        if len(self._free) < _SPARE:
+        if len(self._free) < self._spare:
             self._free.append(self._bytes)
 
 

@@ -22,7 +22,10 @@ LABEL_KEY = "image/class/label"
 _AHEAD = 256
 # Bytes before a record, its length and the length's checksum, and behind it, its checksum.
 _HEAD, _TAIL = 12, 4
-_MOST_OPEN = 256
+# Files open at once. TensorFlow keeps the functions of a stream, and so its files, to the end of the session.
+_MOST_OPEN = 64
+# Fields of a Feature.
+_BYTES_LIST, _INT64_LIST = 1, 3
 _IMAGE, _LABEL = (np.frombuffer(key.encode(), np.uint8) for key in (IMAGE_KEY, LABEL_KEY))
 
 
@@ -54,15 +57,15 @@ class Files:
         found: list[tuple[int, int, int]] = []
         at = int(begin)
         with under_way:
-            file = self._open(self._names[number]).descriptor
-            size = os.fstat(file).st_size
+            file = self._open(self._names[number])
+            size = os.fstat(file.descriptor).st_size
             while at < size and len(found) < _AHEAD:
-                head = os.pread(file, _HEAD, at)
+                head = file.read(at, _HEAD)
                 length = int.from_bytes(head[:8], "little")
                 end = at + _HEAD + length + _TAIL
                 if _checksum(head[:8]) != head[8:] or end > size:
                     raise _damaged(self._names[number], at)
-                os.posix_fadvise(file, at, end - at, os.POSIX_FADV_WILLNEED)
+                os.posix_fadvise(file.descriptor, at, end - at, os.POSIX_FADV_WILLNEED)
                 found.append((number, at + _HEAD, length))
                 at = end
         return np.array(found, np.int64).reshape(-1, 3), np.int64(at)
@@ -74,8 +77,7 @@ class Files:
           ValueError: the record is damaged, or lacks one of both.
         """
         number, begin, size = (int(value) for value in place)
-        file = self._open(self._names[number])
-        record = os.pread(file.descriptor, size + _TAIL, begin)
+        record = self._open(self._names[number]).read(begin, size + _TAIL)
         serialized = record[:size]
         if _checksum(serialized) != record[size:]:
             raise _damaged(self._names[number], begin)
@@ -89,22 +91,39 @@ def parse(serialized: bytes) -> tuple[memoryview, int]:
       ValueError: it lacks one of both.
     """
     data = np.frombuffer(serialized, np.uint8)
-    begin, end = _feature(data, _IMAGE)
-    label_begin, label_end = _feature(data, _LABEL)
-    if begin == end or label_begin == label_end:
-        missing = IMAGE_KEY if begin == end else LABEL_KEY
-        raise ValueError(f"A record has no {missing}: run ingestion again.")
-    return memoryview(serialized)[begin:end], _varint(data, label_begin)[0]
+    begin, end = _feature(data, _IMAGE, _BYTES_LIST)
+    if begin == end:
+        raise _without(IMAGE_KEY, "bytes")
+    at, label_end = _feature(data, _LABEL, _INT64_LIST)
+    label, at = _varint(data, at)
+    if at != label_end:
+        raise _without(LABEL_KEY, "a whole number")
+    return memoryview(serialized)[begin:end], label
 
 
 class _Open:
-    """A file that is open until nobody uses it any more."""
+    """A file that is open as long as this object is held."""
+
+    descriptor = -1
 
     def __init__(self, name: str) -> None:
         self.descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+    def read(self, at: int, size: int) -> bytes:
+        """The bytes from a place on, fewer at the end of the file."""
+        data = os.pread(self.descriptor, size, at)
+        # Network file systems may give a part.
+        while len(data) < size and (more := os.pread(self.descriptor, size - len(data), at + len(data))):
+            data += more
+        return data
+
+
+def _without(key: str, value: str) -> ValueError:
+    return ValueError(f"A record has no {key} that is one value, {value}: run ingestion again.")
 
 
 def _damaged(name: str, at: int) -> ValueError:
@@ -122,56 +141,63 @@ def _checksum(data: bytes) -> bytes:
 
 @compiled
 def _varint(data, at):
-    """A protocol buffer's integer, int64, and where it ends."""
+    """A protocol buffer's integer, int64, and where it ends: behind the data where it is cut off."""
     value, shift = np.int64(0), np.int64(0)
     while at < len(data):
         byte = np.int64(data[at])
         at += 1
         value |= (byte & 127) << shift
         if byte < 128:
-            break
+            return value, at
         shift += 7
-    return value, at
+    return value, len(data) + 1
 
 
 @compiled
 def _field(data, at):
-    """Number of the field that begins there, and the range of its bytes or integer."""
+    """Number of the field that begins there, and the range of its bytes or integer; 0 if it is cut off."""
     key, begin = _varint(data, at)
     kind, length = key & 7, np.int64(0)
     if kind == 0:
-        end = _varint(data, begin)[1]
+        length = _varint(data, begin)[1] - begin
     elif kind == 2:
         length, begin = _varint(data, begin)
-        end = begin + length
-    else:
-        end = begin + (8 if kind == 1 else 4)
-    if length < 0 or end > len(data):  # cut off
+    elif kind == 1 or kind == 5:
+        length = np.int64(8 if kind == 1 else 4)
+    else:  # groups, which no Example has
+        length = np.int64(-1)
+    if length < 0 or length > len(data) - begin:
         return np.int64(0), len(data), len(data)
-    return key >> 3, begin, end
+    return key >> 3, begin, begin + length
 
 
 @compiled
-def _child(data, begin, end, number):
-    """Range of the first field of that number in a message; an empty one at its end where there is none."""
-    while begin < end:
-        found, inner, begin = _field(data, begin)
-        if found == number:
-            return inner, begin
+def _only(data, begin, end, number):
+    """Range of the field of that number which is all of a message; an empty one for any other message."""
+    if begin < end:
+        found, inner, at = _field(data, begin)
+        if found == number and at == end:
+            return inner, end
     return end, end
 
 
 @compiled
-def _feature(data, name):
-    """Range of the first value of an Example's feature, bytes or integers; an empty one if there is none."""
+def _feature(data, name, kind):
+    """Range of the one value of an Example's feature; an empty one for none, several, or another kind."""
+    value = np.int64(0), np.int64(0)
     at = 0
     while at < len(data):
         number, entry, at = _field(data, at)
         while number == 1 and entry < at:
             _, begin, entry = _field(data, entry)
-            key, key_end = _child(data, begin, entry, 1)
+            key = key_end = feature = feature_end = begin
+            while begin < entry:
+                number_inside, inner, begin = _field(data, begin)
+                if number_inside == 1:
+                    key, key_end = inner, begin
+                elif number_inside == 2:
+                    feature, feature_end = inner, begin
             if key_end - key == len(name) and (data[key:key_end] == name).all():
-                feature, feature_end = _child(data, begin, entry, 2)
-                _, values, values_end = _field(data, feature) if feature < feature_end else (0, 0, 0)
-                return _child(data, values, values_end, 1)
-    return 0, 0
+                values, values_end = _only(data, feature, feature_end, kind)
+                value = _only(data, values, values_end, 1)  # a later one replaces it
+    return value

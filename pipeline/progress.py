@@ -126,13 +126,15 @@ def reason(error: BaseException) -> str:
     """The one sentence a person needs of an exception that crossed TFX and Beam."""
     text = str(error).strip() or type(error).__name__
     text = re.sub(r"\s*\[while running '.*?'\]", "", text, flags=re.S).strip()
-    if "Traceback (most recent call last)" in text:
-        # A worker process hands its traceback over as text: the last line names the error.
-        text = [line for line in text.splitlines() if line.strip()][-1]
+    handed_over = "Traceback (most recent call last)" in text
+    if handed_over:
+        # Of a worker process, or a function that TensorFlow called: the last line names the error, but for
+        # TensorFlow's places in the graph.
+        lines = [line.strip() for line in text.splitlines()]
+        text = [line for line in lines if line and not line.startswith("[[")][-1]
     text = re.sub(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): ", "", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     text = lines[-1] if lines[0].endswith(":") else lines[0]
     known = type(error).__module__.split(".")[0] in ("pipeline", "components", "models")
-    return (
-        text if known or isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {text}"
-    )
+    plain = known or handed_over or isinstance(error, ValueError | RuntimeError)
+    return text if plain else f"{type(error).__name__}: {text}"

@@ -1,7 +1,9 @@
 """Batches for training and evaluation: order, coverage, restarts and padding."""
 
 import io
+import os
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +12,7 @@ from PIL import Image
 from models import input as batches
 from models.augmentation import Constants
 from models.settings import Train, Transform
+from pipeline.progress import reason
 
 SIZE = 8
 # "none" without noise shows which example is which: all its pixels are its number.
@@ -141,8 +144,28 @@ def test_damage_ends_the_stream_with_a_sentence(tmp_path):
     with open(files[1], "r+b") as file:
         file.truncate(100)
     stream = batches.train_dataset(files, PLAIN, CONSTANTS, Train(batch_size=23), total=23)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="is damaged or cut off at byte 0"):
+    sentence = f"{files[1]} is damaged or cut off at byte 0: run ingestion again."
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
         next(iter(stream))
+    assert reason(error.value) == sentence
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        model.fit(stream, steps_per_epoch=1, verbose=0)
+    assert reason(error.value) == sentence
+
+
+def test_streams_that_are_gone_keep_few_files_open(tmp_path):
+    files = write(tmp_path, shards=200, total=200)
+
+    def use():
+        stream = batches.train_dataset(files, PLAIN, CONSTANTS, Train(batch_size=200), total=200)
+        assert sorted(next(iter(stream))[1].numpy()) == list(range(200))
+        del stream
+        return len(os.listdir("/proc/self/fd"))
+
+    first, *others = [use() for _ in range(3)]
+    assert max(others) - first <= 2 * 64
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 11])

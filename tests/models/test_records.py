@@ -1,6 +1,8 @@
 """Records read where they lie, against TensorFlow's reader and parser."""
 
+import gc
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -73,13 +75,53 @@ def test_examples_are_parsed_as_tensorflow_does(image, label, more):
     assert number == expected[KEYS[1]].numpy() == label
 
 
-def test_unpacked_labels_are_read():
-    """As encoders of other languages may write them: each value a field of its own."""
-    head = example(b"image", None)
-    entry = b"\x0a\x11image/class/label\x12\x04\x1a\x02\x08\x07"
-    serialized = head + b"\x0a" + bytes([len(entry) + 2]) + b"\x0a" + bytes([len(entry)]) + entry
-    assert tf.train.Example.FromString(serialized).features.feature[KEYS[1]].int64_list.value == [7]
-    assert records.parse(serialized)[1] == 7
+NAME, LABEL_7 = b"\x0a\x11image/class/label", b"\x1a\x03\x0a\x01\x07"
+
+
+def with_entry(entry, label=None):
+    """An Example with another Features field of one entry, as serialized Examples may be joined."""
+    more = b"\x0a" + bytes([len(entry)]) + entry
+    return example(b"image", label) + b"\x0a" + bytes([len(more)]) + more
+
+
+@pytest.mark.parametrize(
+    "entry, label",
+    [
+        (NAME + b"\x12\x05" + LABEL_7, None),
+        (b"\x12\x05" + LABEL_7 + NAME, None),  # value before key
+        (NAME + b"\x12\x04\x1a\x02\x08\x07", None),  # not packed
+        (NAME + b"\x12\x05" + LABEL_7, 9),  # a later value replaces an earlier one
+    ],
+)
+def test_encodings_of_other_writers_are_read(entry, label):
+    serialized = with_entry(entry, label)
+    expected = tf.io.parse_single_example(serialized, {KEYS[1]: tf.io.FixedLenFeature([], tf.int64)})
+    assert records.parse(serialized)[1] == expected[KEYS[1]].numpy() == 7
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\x12\x06\x1a\x04\x0a\x02\x07\x08",  # two values
+        b"\x12\x06\x1a\x04\x08\x07\x08\x08",  # two values, not packed
+        b"\x12\x05\x1a\x03\x0a\x01\x87",  # cut off
+        b"\x12\x05\x0a\x03\x0a\x017",  # bytes
+        b"\x12\x08\x12\x06\x0a\x04\x00\x00\xa0\x40",  # decimals
+        b"\x12\x02\x1a\x00",  # none
+        b"\x12\x00",
+    ],
+)
+def test_what_is_no_single_label_is_refused_as_by_tensorflow(value):
+    serialized = with_entry(NAME + value)
+    with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.InternalError)):
+        tf.io.parse_single_example(serialized, {KEYS[1]: tf.io.FixedLenFeature([], tf.int64)})
+    with pytest.raises(ValueError, match="no image/class/label that is one value, a whole number"):
+        records.parse(serialized)
+
+
+def test_lengths_beyond_all_memory_are_refused():
+    with pytest.raises(ValueError, match="A record has no"):
+        records.parse(b"\x0a" + b"\xff" * 8 + b"\x7f" + b"x" * 20)
 
 
 @settings(deadline=None)
@@ -100,7 +142,7 @@ def test_any_bytes_are_parsed_or_refused(data):
 @pytest.mark.parametrize("missing", KEYS)
 def test_a_record_without_image_or_label_is_named(missing):
     serialized = example(None if missing == KEYS[0] else b"image", None if missing == KEYS[1] else 1)
-    with pytest.raises(ValueError, match=f"no {missing}"):
+    with pytest.raises(ValueError, match=f"no {missing} that is one value"):
         records.parse(serialized)
 
 
@@ -130,9 +172,38 @@ def test_few_files_are_open_at_once(tmp_path):
     for number in range(300):
         [place], _ = opened.places(number, 0)
         assert opened.read(place)[1] == number
-    assert 200 < len(os.listdir("/proc/self/fd")) - before <= 256
+    assert 0 < len(os.listdir("/proc/self/fd")) - before <= 64
     del opened
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_threads_that_close_each_others_files_read_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_MOST_OPEN", 2)
+    files = [write(tmp_path / str(number), [example(b"%d" % number, number)] * 300) for number in range(6)]
+    opened = records.Files(files)
+
+    def work(start):
+        for number in [(start + step) % 6 for step in range(150)]:
+            places, _ = opened.places(number, 0)
+            assert len(places) == 256 and set(places[:, 0]) == {number}
+            assert opened.read(places[-1]) == (b"%d" % number, number)
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(work, range(6)))
+
+
+def test_parts_of_a_read_are_put_together(tmp_path, monkeypatch):
+    """As network file systems may answer."""
+    file, whole = write(tmp_path / "data", [example(bytes(1000), 5)]), os.pread
+    monkeypatch.setattr(os, "pread", lambda number, size, at: whole(number, min(size, 7), at))
+    assert everything([file]) == [(bytes(1000), 5)]
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path, capsys):
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        records.Files([str(tmp_path / "nothing")]).places(0, 0)
+    gc.collect()
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
