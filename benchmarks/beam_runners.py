@@ -222,6 +222,10 @@ def main() -> None:
             print(f"{images} images\n| job | records | direct, s (processor) |{heads}")
             if "ExampleGen" not in options.jobs:
                 graph.run("ExampleGen", "direct")
+            if not measured:
+                # What happens once in a process, imports and compilation, belongs to no size.
+                for job in options.jobs:
+                    graph.run(job, "direct")
             measured.append(compare(graph, runners, options.jobs))
     if len(measured) > 1:
         fit(measured)

@@ -1,6 +1,6 @@
 """How the cost of every stage grows with the number of images.
 
-    python -m benchmarks.growth [--images 1000 4000 16000]
+    python -m benchmarks.growth [--images 1000 4000 16000] [--rounds 3]
 
 Small pictures (64 x 64), so that the images, not their pixels, are many; half of them are for evaluation.
 TFX's executors run with the exec properties of the pipeline's own graph; training is one epoch of a small
@@ -17,6 +17,7 @@ import glob
 import itertools
 import math
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -90,6 +91,7 @@ def further_exponent(seconds: Sequence[float], factor: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 4000, 16000], help="two or more")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     tf.get_logger().setLevel("ERROR")
     network = resnet.cifar_resnet(8, classes=sources.CLASSES)
@@ -97,22 +99,24 @@ def main() -> None:
     network.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
     # Tracing and first imports belong to no number of images.
     costs(256, network)
-    seen = [costs(number, network) for number in options.images]
+    rounds = [[costs(number, network) for number in options.images] for _ in range(options.rounds)]
     factors = {after / before for before, after in itertools.pairwise(options.images)}
     sizes = ", ".join(f"{number:,}" for number in options.images)
-    rows = []
-    for stage in seen[0]:
-        seconds = [found[stage] for found in seen]
-        what = f"{stage}: exponent ({', '.join(f'{one:.1f}' for one in seconds)} s)"
-        rows.append(report.Row(what, [exponent(options.images, seconds)], "", bar=1.05, at_most=True))
-    if len(factors) == 1 and len(options.images) == 3:
-        for stage in seen[0]:
-            further = further_exponent([found[stage] for found in seen], *factors)
-            rows.append(
-                report.Row(f"{stage}: exponent without its fixed cost", [further], "", bar=1.15, at_most=True)
-            )
+    rows, further_rows = [], []
+    for stage in rounds[0][0]:
+        seconds = [[found[stage] for found in seen] for seen in rounds]
+        middle = [statistics.median(same) for same in zip(*seconds, strict=True)]
+        what = f"{stage}: exponent ({', '.join(f'{one:.1f}' for one in middle)} s)"
+        slopes = [exponent(options.images, one) for one in seconds]
+        rows.append(report.Row(what, slopes, "", bar=1.05, at_most=True))
+        if len(factors) == 1 and len(options.images) == 3:
+            # Of the medians: one round of a stage that hardly grows may grow backwards.
+            further = further_exponent(middle, *factors)
+            what = f"{stage}: exponent without its fixed cost"
+            further_rows.append(report.Row(what, [further], "", bar=1.15, at_most=True))
     facts = [f"Processor seconds in brackets are those of {sizes} images."]
-    report.write("growth", " ".join(["python -m benchmarks.growth", *sys.argv[1:]]), rows, facts)
+    command = " ".join(["python -m benchmarks.growth", *sys.argv[1:]])
+    report.write("growth", command, rows + further_rows, facts)
 
 
 if __name__ == "__main__":
