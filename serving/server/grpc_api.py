@@ -271,7 +271,10 @@ class _Services:
         try:
             dtype = tf.dtypes.as_dtype(tensor.dtype)
             # One value may stand for all: the shape alone decides about the memory; a string is a pointer.
-            size = np.prod([float(dim.size) for dim in tensor.tensor_shape.dim]) * (dtype.size or 8)
+            sides = [float(dim.size) for dim in tensor.tensor_shape.dim]
+            if min(sides, default=0) < 0:
+                raise invalid(f"tensor parsing error: {name} (a side of its shape is negative)")
+            size = np.prod(sides) * (dtype.size or 8)
             if size > self._max_bytes:
                 raise invalid(f"Tensor {name} of {size:.0f} bytes is larger than {self._max_bytes}")
             return tf.make_ndarray(tensor)

@@ -172,6 +172,8 @@ class Manager:
                 for model in models:
                     if model.name in same:
                         old[model.name].configure(model)
+                for versions in new.values():
+                    versions.wait()
                 chosen = {m.name: old[m.name] if m.name in same else new[m.name] for m in models}
                 for model in models:
                     _check_served(model, chosen[model.name])

@@ -139,6 +139,16 @@ def test_damaged_tensors_are_refused(dense):
     expect(Code.INVALID_ARGUMENT, "tensor parsing error: x", dense.prediction.Predict, request)
 
 
+@pytest.mark.parametrize("side", [-1, -(2**63)])
+def test_negative_sides_are_refused(dense, side):
+    request = predict({"x": X})
+    request.inputs["x"].Clear()
+    request.inputs["x"].dtype = tf.string.as_datatype_enum
+    request.inputs["x"].tensor_shape.dim.add(size=side)
+    request.inputs["x"].string_val.append(b"")
+    expect(Code.INVALID_ARGUMENT, "a side of its shape is negative", dense.prediction.Predict, request)
+
+
 def test_one_value_that_stands_for_a_terabyte_is_refused(dense):
     request = predict({"x": np.float32(1)})
     for _ in range(2):

@@ -292,6 +292,27 @@ def test_a_failed_load_is_tried_again(exports, tmp_path, manage):
     assert manager.status("m")[0].error is None
 
 
+def test_a_change_waits_for_new_models(exports, tmp_path, manage):
+    def slow(settings):
+        usual = load_servable(settings)
+
+        def load(path, number):
+            time.sleep(0.3 if path.parent.name == "n" else 0)
+            return usual(path, number)
+
+        return load
+
+    publish(exports / "dense", tmp_path / "m", 1)
+    publish(exports / "dense_double", tmp_path / "n", 1)
+    manager = manage(load=slow)
+    manager.reload((ModelSettings("m", tmp_path / "m"), ModelSettings("n", tmp_path / "n")))
+    with manager.use("n") as servable:
+        assert servable.run("serving_default", X)["y"][0].tolist() == TWICE
+    manager.reload((ModelSettings("other", tmp_path / "n"),))
+    with manager.use("other") as servable:
+        assert servable.run("serving_default", X)["y"][0].tolist() == TWICE
+
+
 def test_retries_end_and_new_files_start_them_again(exports, tmp_path, manage):
     attempts = []
 
