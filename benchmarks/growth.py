@@ -7,7 +7,7 @@ TFX's executors run with the exec properties of the pipeline's own graph; traini
 network on the training split. Figures are processor seconds of this process, which does the whole work, after
 all stages have run once on few images. The exponent is the slope of the logarithm of the seconds over that of
 the images: 1 is linear, and what a stage costs before its first image makes it smaller. From three sizes,
-each the same factor larger, the exponent of what grows follows as well; it is noisy where little grows.
+each the same factor larger, the exponent of what grows follows as well, where it does.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def main() -> None:
             # Of the medians: one round of a stage that hardly grows may grow backwards.
             further = further_exponent(middle, *factors)
             what = f"{stage}: exponent without its fixed cost"
-            further_rows.append(report.Row(what, [further], "", bar=1.15, at_most=True))
+            if not math.isnan(further):
+                further_rows.append(report.Row(what, [further], "", bar=1.15, at_most=True))
     facts = [f"Processor seconds in brackets are those of {sizes} images."]
     command = " ".join(["python -m benchmarks.growth", *sys.argv[1:]])
     report.write("growth", command, rows + further_rows, facts)
