@@ -72,8 +72,8 @@ def train_dataset(
       constants: of the training split.
       train: `batch_size` (over all replicas), `seed` and `shuffle_buffer` are used.
       total: number of examples, which is `count(files)`, or `examples` where that is less.
-      start_step: batches to leave out at the beginning; their images are not decoded, but those of the
-        epoch under way are read.
+      start_step: batches to leave out at the beginning; their images are not decoded, but the
+        records of the epoch under way are read, or their places.
       examples: only this many examples, the first ones; None is all.
 
     Returns:

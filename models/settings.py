@@ -147,7 +147,7 @@ class Train:
     cpu_devices: int = 0
     tpu: str = ""  # "local" on a TPU VM, for strategy "tpu"
     seed: int = 0
-    shuffle_buffer: int = 10_000  # records, still encoded
+    shuffle_buffer: int = 10_000  # records, still encoded, or their places
     # Seconds between checkpoints inside an epoch.
     checkpoint_seconds: float = 600.0
     # Folder of the checkpoints; "" is <pipeline root>/checkpoints.
