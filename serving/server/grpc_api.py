@@ -270,15 +270,20 @@ class _Services:
         """
         try:
             dtype = tf.dtypes.as_dtype(tensor.dtype)
-            # One value may stand for all: the shape alone decides about the memory; a string is a pointer.
             sides = [float(dim.size) for dim in tensor.tensor_shape.dim]
             if min(sides, default=0) < 0:
                 raise invalid(f"tensor parsing error: {name} (a side of its shape is negative)")
-            size = np.prod(sides) * (dtype.size or 8)
+            texts, count = tensor.string_val, float(np.prod(sides))
+            # One value may stand for all, and TensorFlow copies a text for each.
+            copied = max(count - len(texts), 0) * len(texts[-1]) if texts else 0
+            size = count * (dtype.size or 8) + copied
             if size > self._max_bytes:
                 raise invalid(f"Tensor {name} of {size:.0f} bytes is larger than {self._max_bytes}")
+            if dtype == tf.string and (tensor.tensor_content or not texts):
+                # Packed texts, as C++ clients may send them, or none for empty ones: not known to NumPy.
+                return np.asarray(tf.io.parse_tensor(tensor.SerializeToString(), dtype).numpy(), object)
             return tf.make_ndarray(tensor)
-        except (TypeError, ValueError, KeyError, OverflowError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError, tf.errors.OpError) as error:
             raise invalid(f"tensor parsing error: {name} ({error})") from None
 
 

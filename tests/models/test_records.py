@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import records
@@ -64,7 +64,6 @@ others = st.dictionaries(
 ).filter(lambda found: not set(found) & set(KEYS))
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=70_000), st.integers(-(2**63), 2**63 - 1), others)
 def test_examples_are_parsed_as_tensorflow_does(image, label, more):
     serialized = example(image, label, **more)
@@ -124,7 +123,6 @@ def test_lengths_beyond_all_memory_are_refused():
         records.parse(b"\x0a" + b"\xff" * 8 + b"\x7f" + b"x" * 20)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_any_bytes_are_parsed_or_refused(data):
     whole = bytearray(example(b"an image", 300, other=b"value"))

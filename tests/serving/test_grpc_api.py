@@ -7,6 +7,7 @@ import tensorflow as tf
 from backends import BACKENDS, EMBEDDED, remote
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving_models import KERNEL, png, publish
+from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -157,6 +158,31 @@ def test_one_value_that_stands_for_a_terabyte_is_refused(dense):
     expect(Code.INVALID_ARGUMENT, "Tensor x of 4000000000000 bytes", call, request)
     request.inputs["x"].dtype = tf.string.as_datatype_enum
     expect(Code.INVALID_ARGUMENT, "Tensor x of 8000000000000 bytes", call, request)
+
+
+def test_a_long_text_that_stands_for_many_is_refused(dense):
+    """TensorFlow copies it for every element: 1 MB sent would take 10 GB."""
+    request = predict({"x": [b"\x00" * 10**6]}, signature="echo_string")
+    request.inputs["x"].tensor_shape.dim[0].size = 10**4
+    expect(Code.INVALID_ARGUMENT, "Tensor x of 9999080000 bytes", dense.prediction.Predict, request)
+
+
+def test_strings_are_read_as_tensorflow_reads_them(dense):
+    """Packed ones, one that stands for the rest, and none for empty ones."""
+    packed = {"tensor_content": bytes([2, 3]) + b"abcde"}
+    for fields, values in [
+        (packed, [b"ab", b"cde"]),
+        ({"string_val": [b"ab"]}, [b"ab", b"ab"]),
+        ({}, [b"", b""]),
+    ]:
+        tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, **fields)
+        tensor.tensor_shape.dim.add(size=2)
+        assert tf.io.parse_tensor(tensor.SerializeToString(), tf.string).numpy().tolist() == values
+        request = predict({"x": [b""]}, signature="echo_string")
+        request.inputs["x"].CopyFrom(tensor)
+        assert list(dense.prediction.Predict(request, timeout=30).outputs["x"].string_val) == values
+    request.inputs["x"].tensor_content = bytes([2, 30]) + b"abcde"
+    expect(Code.INVALID_ARGUMENT, "tensor parsing error: x", dense.prediction.Predict, request)
 
 
 def test_a_run_over_the_deadline(dense):

@@ -21,7 +21,7 @@ from tensorflow_serving.apis import (
 from serving.server.config import ModelSettings
 
 # 10,000 of each take minutes: RESNET_TFX_FUZZ=10000.
-FUZZ = settings(max_examples=int(os.environ.get("RESNET_TFX_FUZZ", "300")), deadline=None, database=None)
+FUZZ = settings(max_examples=int(os.environ.get("RESNET_TFX_FUZZ", "300")))
 NAMES = ["", "m", "x", "y", "a", "b", "serving_default", "signature_def"]
 TEXTS = st.sampled_from(NAMES) | st.text(max_size=3)
 TYPES = ("int32", "uint8", "int64", "uint64", "bool", "float64", "float16", "string")

@@ -15,7 +15,7 @@ from serving.server.rest import RestApi
 
 # 10,000 of each take minutes: RESNET_TFX_FUZZ=10000.
 NUMBER = int(os.environ.get("RESNET_TFX_FUZZ", "500"))
-FUZZ = settings(max_examples=NUMBER, deadline=None, database=None)
+FUZZ = settings(max_examples=NUMBER)
 
 NAMES = st.sampled_from(["x", "a", "b", "v", "b64", "\ud800", "\udcff"]) | st.text(
     st.characters(min_codepoint=0, exclude_categories=()), max_size=3

@@ -1,0 +1,11 @@
+"""Random tests draw the same cases in every run; RESNET_TFX_FUZZ=10000 draws that many new ones."""
+
+import os
+
+from hypothesis import settings
+
+FUZZ = int(os.environ.get("RESNET_TFX_FUZZ", "0"))
+settings.register_profile(
+    "tests", max_examples=FUZZ or 100, derandomize=not FUZZ, deadline=None, database=None
+)
+settings.load_profile("tests")
