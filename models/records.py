@@ -80,8 +80,11 @@ class Files:
         record = self._open(self._names[number]).read(begin, size + _TAIL)
         serialized = record[:size]
         if _checksum(serialized) != record[size:]:
-            raise _damaged(self._names[number], begin)
-        return parse(serialized)
+            raise _damaged(self._names[number], begin - _HEAD)
+        try:
+            return parse(serialized)
+        except ValueError as error:
+            raise ValueError(f"{self._names[number]}, byte {begin - _HEAD:,}: {error}") from None
 
 
 def parse(serialized: bytes) -> tuple[memoryview, int]:

@@ -138,10 +138,12 @@ def test_any_bytes_are_parsed_or_refused(data):
 
 
 @pytest.mark.parametrize("missing", KEYS)
-def test_a_record_without_image_or_label_is_named(missing):
-    serialized = example(None if missing == KEYS[0] else b"image", None if missing == KEYS[1] else 1)
-    with pytest.raises(ValueError, match=f"no {missing} that is one value"):
-        records.parse(serialized)
+def test_a_record_without_image_or_label_is_named(tmp_path, missing):
+    good = example(b"image", 1)
+    bad = example(None if missing == KEYS[0] else b"image", None if missing == KEYS[1] else 1)
+    file = write(tmp_path / "data", [good, bad])
+    with pytest.raises(ValueError, match=f"data, byte {len(good) + 16}: .* no {missing} that is one value"):
+        everything([file])
 
 
 @pytest.mark.parametrize("at", [0, 9, 40, -1])
