@@ -164,8 +164,9 @@ class _Services:
         return response
 
     def _classified(self, task: Any, servable: Loaded, given: Any, result: Any) -> None:
+        examples = serialized_examples(given, self._max_bytes)
         with self._metrics.run(task.model_spec.name, "Classify"):
-            rows = inference.classify(servable, task.model_spec.signature_name, serialized_examples(given))
+            rows = inference.classify(servable, task.model_spec.signature_name, examples)
         for row in rows:
             listed = result.classifications.add()
             for label, score in row:
@@ -179,8 +180,9 @@ class _Services:
         return response
 
     def _regressed(self, task: Any, servable: Loaded, given: Any, result: Any) -> None:
+        examples = serialized_examples(given, self._max_bytes)
         with self._metrics.run(task.model_spec.name, "Regress"):
-            values = inference.regress(servable, task.model_spec.signature_name, serialized_examples(given))
+            values = inference.regress(servable, task.model_spec.signature_name, examples)
         for value in values.tolist():
             result.regressions.add(value=value)
 

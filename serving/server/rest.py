@@ -200,7 +200,7 @@ class RestApi:
         return responses.predict_body(outputs, {k: v.dtype for k, v in signature.outputs.items()}, rows)
 
     def _classify(self, target: _Target, body: bytes) -> bytes:
-        name, examples = _examples(body)
+        name, examples = self._examples(body)
         with (
             self._manager.use(target.model, target.version, target.label) as servable,
             self._metrics.run(target.model, "Classify"),
@@ -209,13 +209,18 @@ class RestApi:
         return responses.classify_body(found)
 
     def _regress(self, target: _Target, body: bytes) -> bytes:
-        name, examples = _examples(body)
+        name, examples = self._examples(body)
         with (
             self._manager.use(target.model, target.version, target.label) as servable,
             self._metrics.run(target.model, "Regress"),
         ):
             found = inference.regress(servable, name, examples)
         return responses.regress_body(found)
+
+    def _examples(self, body: bytes) -> tuple[str, list[bytes]]:
+        document = requests.parse_json(body)
+        name = requests.signature_name(document)
+        return name, serialized_examples(requests.decode_examples(document), self._max_bytes)
 
     def _metadata(self, target: _Target, _: bytes) -> bytes:
         with self._manager.use(target.model, target.version, target.label) as servable:
@@ -244,11 +249,6 @@ def _parse(http_method: str, path: bytes) -> _Target:
         unquote(match[3].decode(errors="replace")) if match[3] else None,
         method if method != "METADATA" else "status",
     )
-
-
-def _examples(body: bytes) -> tuple[str, list[bytes]]:
-    document = requests.parse_json(body)
-    return requests.signature_name(document), serialized_examples(requests.decode_examples(document))
 
 
 async def _read(request: Request, limit: int) -> bytes | None:

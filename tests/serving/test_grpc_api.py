@@ -236,6 +236,17 @@ def test_classify_and_regress(dense, image):
     expect(Code.FAILED_PRECONDITION, "No classification inputs", dense.prediction.Classify, wrong)
 
 
+def test_a_long_context_for_many_examples_is_refused(dense):
+    """Each example gets all of it: 1 MB sent would take 100 GB."""
+    request = regression_pb2.RegressionRequest()
+    _spec(request.model_spec, "dense", "regress")
+    listed = request.input.example_list_with_context
+    listed.context.features.feature["c"].bytes_list.value.append(b"x" * 10**6)
+    for _ in range(110):
+        listed.examples.add()
+    expect(Code.INVALID_ARGUMENT, "with the context in each are larger", dense.prediction.Regress, request)
+
+
 def multi(*tasks):
     request = inference_pb2.MultiInferenceRequest()
     examples(_Inputs(request), "", "", {"image/encoded": GREEN})
