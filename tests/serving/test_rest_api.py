@@ -309,7 +309,11 @@ def test_a_long_context_for_many_examples_is_refused(dense):
     """Each example gets all of it: 1 MB sent would take 100 GB."""
     only_ours(dense)
     body = {"signature_name": "regress", "context": {"c": "x" * 1000}, "examples": [{"v": 1.5}] * 20}
-    expect(post(dense, body, "/v1/models/dense:regress"), 400, "bytes with the context in each are larger than 10000")
+    expect(
+        post(dense, body, "/v1/models/dense:regress"),
+        400,
+        "bytes with the context in each are larger than 10000",
+    )
     body["examples"] = [{"v": 1.5}] * 5
     assert post(dense, body, "/v1/models/dense:regress").json() == {"results": [1.5] * 5}
 
