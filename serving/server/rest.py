@@ -239,13 +239,14 @@ def _parse(http_method: str, path: bytes) -> _Target:
     if match[1] is None:
         raise invalid("Missing model name in request.")
     digits = match[2].decode() if match[2] else ""
-    # Compared by length first: int() refuses thousands of digits.
-    if len(digits.lstrip("0")) > 19 or int(digits or 0) >= 2**63:
+    # Without the zeros in front, and compared by length first: int() refuses thousands of digits.
+    number = digits.lstrip("0") or "0"
+    if len(number) > 19 or int(number) >= 2**63:
         raise invalid(f"Failed to convert version: {digits} to numeric.")
     method = match[4].decode() if match[4] else "status"
     return _Target(
         unquote(match[1].decode(errors="replace")),
-        int(digits) if digits else None,
+        int(number) if digits else None,
         unquote(match[3].decode(errors="replace")) if match[3] else None,
         method if method != "METADATA" else "status",
     )

@@ -96,6 +96,7 @@ def test_predict_addresses(dense, url):
         ("GET", "/v1/models/dense/", 400, "Malformed request: GET /v1/models/dense/"),
         ("GET", "/v1/models/dense:predict", 400, "Malformed request"),
         ("GET", "/v1/models/nope", 404, "Could not find any versions of model nope"),
+        ("GET", f"/v1/models/dense/versions/{'0' * 5000}9", 404, "Could not find version 9 of model dense"),
         ("GET", "/v1/models/dense/versions/9", 404, "Could not find version 9 of model dense"),
         ("GET", "/v1/models/nope/metadata", 404, "Servable not found for request: Latest(nope)"),
         ("GET", "/v1/models/dense/labels/a/metadata", 400, "Unrecognized servable version label: a"),
@@ -197,6 +198,11 @@ def test_nan_and_infinity_in_and_out(dense):
         ({"signature_name": "two", "inputs": [1]}, "inputs is a plain value/list, but expecting an object"),
         ({"signature_name": "two", "inputs": {"b": [1]}}, "Missing named input: a"),
         ({"inputs": [[1, 2], [3]]}, "Encountered list at unexpected size"),
+        # Bytes that are no text, in the op's own.
+        (
+            {"signature_name": "regress", "inputs": [b64(b"\xff\xfe")]},
+            "Could not parse example input, value: ",
+        ),
         ({"inputs": [1, 2, 3]}, "MatMul"),  # the op's own text: shapes are not checked before
         ({"signature_name": "scalar", "instances": [[1, 2]]}, "Tensor name: total has no shape information"),
         ({"signature_name": "ragged_batch", "instances": [[1, 2]]}, "has inconsistent batch size"),
