@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server import inference, responses, tensors, textproto
+from serving.server import connections, inference, responses, tensors, textproto
 from serving.server.config import ServerSettings, SettingsError
 from serving.server.errors import Code, ServingError, invalid
 from serving.server.manager import Manager
@@ -51,6 +51,7 @@ async def start(
         options=[
             ("grpc.max_receive_message_length", settings.rest_api_max_body_bytes),
             ("grpc.max_send_message_length", -1),
+            ("grpc.max_allowed_incoming_connections", connections.limit()),
             # Two servers on one port would share its requests.
             ("grpc.so_reuseport", 0),
         ]

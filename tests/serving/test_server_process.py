@@ -35,7 +35,7 @@ def server_command(base, port, *flags):
 class Server:
     """A server process and what it printed."""
 
-    def __init__(self, base, *flags):
+    def __init__(self, base, *flags, **options):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         start = time.monotonic()
@@ -45,6 +45,7 @@ class Server:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            **options,
         )
         self.greeting = self.process.stdout.readline()
         self.seconds_to_ready = time.monotonic() - start
