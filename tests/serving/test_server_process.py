@@ -259,6 +259,9 @@ def test_mistakes_are_one_clear_sentence(exports, tmp_path):
     assert inside.endswith(f"name its parent, {tmp_path / 'm'}.")
     (name,) = mistake(tmp_path / "m", free_port(), "--model_name=a/b")
     assert "--model_name 'a/b'" in name
+    for seconds in ("nan", "inf", "-1"):
+        (wait,) = mistake(tmp_path / "m", free_port(), f"--file_system_poll_wait_seconds={seconds}")
+        assert wait.startswith("--file_system_poll_wait_seconds ") and wait.endswith("must be 0 to 2592000.")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
