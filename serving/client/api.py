@@ -105,10 +105,18 @@ class ModelClient(abc.ABC):
         Uses the model's `top_k` signature, which also sets how many there are.
         """
         rows = self.predict(list(images), "top_k", version, label)
-        return [
-            [Label(name, score) for name, score in zip(row["classes"], row["scores"], strict=True)]
-            for row in rows
-        ]
+        try:
+            return [
+                [
+                    Label(str(name), float(score))
+                    for name, score in zip(row["classes"], row["scores"], strict=True)
+                ]
+                for row in rows
+            ]
+        except (KeyError, TypeError, ValueError):
+            raise ClientError(
+                f"The signature top_k of {self.model_name} does not answer with classes and their scores."
+            ) from None
 
     def status(self) -> list[dict[str, Any]]:
         """Versions of the model, newest first: `version`, `state` and `status` of each."""

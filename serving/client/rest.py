@@ -57,13 +57,19 @@ class Client(api.ModelClient):
         chosen = f"/versions/{version}" if version is not None else ""
         chosen = f"/labels/{_quoted(label)}" if label is not None else chosen
         ask = functools.partial(self._request, f"{chosen}:predict", body.encode(), version)
-        return api.retried(ask, self.retries)["predictions"]
+        predictions = self._listed(api.retried(ask, self.retries), "predictions")
+        if len(predictions) != len(instances):
+            raise ClientError(f"{self.url} answers {len(instances)} instances with {len(predictions)}.")
+        return predictions
 
     def metadata(self) -> dict[str, Any]:
         return api.retried(lambda: self._request("/metadata"), self.retries)
 
     def _status(self) -> list[dict[str, Any]]:
-        return self._request("")["model_version_status"]
+        versions = self._listed(self._request(""), "model_version_status")
+        if not all(isinstance(one, dict) and {"version", "state"} <= one.keys() for one in versions):
+            raise self._stranger()
+        return versions
 
     def _request(self, path: str, body: bytes | None = None, version: int | None = None) -> dict[str, Any]:
         """One attempt; Busy where another may have an answer."""
@@ -83,8 +89,17 @@ class Client(api.ModelClient):
     def _read(self, response: http.client.HTTPResponse) -> dict[str, Any]:
         try:
             return json.loads(response.read(), object_hook=_from_json)
-        except ValueError:
-            raise ClientError(f"{self.url} does not speak TensorFlow Serving's REST API.") from None
+        except (ValueError, TypeError, RecursionError):
+            raise self._stranger() from None
+
+    def _listed(self, answer: Any, key: str) -> list[Any]:
+        """The list that an answer has under a key."""
+        if not isinstance(answer, dict) or not isinstance(answer.get(key), list):
+            raise self._stranger()
+        return answer[key]
+
+    def _stranger(self) -> ClientError:
+        return ClientError(f"{self.url} does not speak TensorFlow Serving's REST API.")
 
     def _refusal(self, error: urllib.error.HTTPError, version: int | None) -> ClientError:
         try:

@@ -29,6 +29,7 @@ _log = logging.getLogger("serving.server")
 
 # For gRPC requests under way when the server is told to end.
 _GRACE_SECONDS = 5.0
+_REST_GRACE_SECONDS = 30
 # Shows and removes a file, unless a line on standard input says that all went well.
 _SHOW = 'read -r well || cat "$0" >&2; rm -f "$0"'
 
@@ -56,7 +57,7 @@ def _serve(settings: ServerSettings, listener: socket.socket, start: float) -> i
     # time of the imports, and at each full collection later.
     gc.disable()
     with _quiet_stderr():
-        from serving.server import grpc_api
+        from serving.server import connections, grpc_api
         from serving.server.manager import Manager
         from serving.server.metrics import Metrics
         from serving.server.rest import RestApi
@@ -72,7 +73,22 @@ def _serve(settings: ServerSettings, listener: socket.socket, start: float) -> i
     async def serve() -> None:
         workers = Workers(settings)
         api = RestApi(manager, settings, metrics, workers)
-        server = uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False, lifespan="off"))
+        most = connections.limit()
+        protocol = type("Protocol", (connections.PatientProtocol,), {"most": most})
+        # Runs that are under way are waited for, clients that trickle are not.
+        patience = max(_REST_GRACE_SECONDS, settings.rest_api_timeout_in_ms // 1000)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                api,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                http=protocol,
+                # asyncio accepts this many, again and again, before it looks at the first one.
+                backlog=min(most // 4 + 1, 2048),
+                timeout_graceful_shutdown=patience,
+            )
+        )
         _listen(listener, settings)
         async with contextlib.AsyncExitStack() as stack:
             if settings.port:

@@ -7,6 +7,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+# Seconds. The system cannot wait for very long times, and a thread that tries to ends.
+_LONGEST_WAIT = 30 * 86_400
+
 
 class SettingsError(ValueError):
     """Settings that the server cannot start with; the message says how to mend them."""
@@ -48,8 +51,10 @@ class Batching:
         for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} {getattr(self, name)}: must be at least 1.")
-        if self.batch_timeout_micros < 0:
-            raise SettingsError(f"batch_timeout_micros {self.batch_timeout_micros}: must be 0 or more.")
+        if not 0 <= self.batch_timeout_micros <= 1e6 * _LONGEST_WAIT:
+            raise SettingsError(
+                f"batch_timeout_micros {self.batch_timeout_micros}: must be 0 to {1e6 * _LONGEST_WAIT:.0f}."
+            )
         sizes = self.allowed_batch_sizes
         if sizes and (sizes[-1] != self.max_batch_size or list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
             raise SettingsError(
@@ -123,14 +128,19 @@ class ServerSettings:
                 raise SettingsError(f"--{name} {getattr(self, name)}: must be at least 1.")
         for name in (
             "rest_api_timeout_in_ms",
-            "file_system_poll_wait_seconds",
-            "model_config_file_poll_wait_seconds",
             "max_num_load_retries",
             "max_waiting_requests",
             "tensorflow_session_parallelism",
         ):
             if getattr(self, name) < 0:
                 raise SettingsError(f"--{name} {getattr(self, name)}: must be 0 or more.")
+        for name in (
+            "file_system_poll_wait_seconds",
+            "model_config_file_poll_wait_seconds",
+            "load_retries_interval_seconds",
+        ):
+            if not 0 <= getattr(self, name) <= _LONGEST_WAIT:
+                raise SettingsError(f"--{name} {getattr(self, name)}: must be 0 to {_LONGEST_WAIT}.")
         if self.batching:
             self.batching.validate()
 

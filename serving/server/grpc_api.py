@@ -9,11 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-import numpy as np
-import tensorflow as tf
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -25,7 +22,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server import inference, responses, textproto
+from serving.server import connections, inference, responses, tensors, textproto
 from serving.server.config import ServerSettings, SettingsError
 from serving.server.errors import Code, ServingError, invalid
 from serving.server.manager import Manager
@@ -40,21 +37,6 @@ _SERVICES = ("", "ModelService", "PredictionService")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _LONGEST_TEXT = 1024
 _CLASSIFY, _REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
-# The field of a TensorProto that holds the values of a type.
-_FIELDS = {
-    types_pb2.DT_FLOAT: "float_val",
-    types_pb2.DT_DOUBLE: "double_val",
-    types_pb2.DT_INT32: "int_val",
-    types_pb2.DT_UINT8: "int_val",
-    types_pb2.DT_INT16: "int_val",
-    types_pb2.DT_UINT16: "int_val",
-    types_pb2.DT_INT8: "int_val",
-    types_pb2.DT_INT64: "int64_val",
-    types_pb2.DT_UINT32: "uint32_val",
-    types_pb2.DT_UINT64: "uint64_val",
-    types_pb2.DT_BOOL: "bool_val",
-    types_pb2.DT_STRING: "string_val",
-}
 
 
 async def start(
@@ -69,6 +51,7 @@ async def start(
         options=[
             ("grpc.max_receive_message_length", settings.rest_api_max_body_bytes),
             ("grpc.max_send_message_length", -1),
+            ("grpc.max_allowed_incoming_connections", connections.limit()),
             # Two servers on one port would share its requests.
             ("grpc.so_reuseport", 0),
         ]
@@ -162,7 +145,7 @@ class _Services:
 
     def _predict(self, request: predict_pb2.PredictRequest) -> Message:
         spec = request.model_spec
-        inputs = {name: self._array(name, tensor) for name, tensor in request.inputs.items()}
+        inputs = tensors.decode(request.inputs, self._max_bytes)
         with self._use(spec) as servable:
             with self._metrics.run(spec.name, "Predict"):
                 outputs = inference.predict(
@@ -171,7 +154,7 @@ class _Services:
             response = predict_pb2.PredictResponse(model_spec=_answered(spec, servable))
             signature = servable.signatures[spec.signature_name or DEFAULT_SIGNATURE]
         for name, array in outputs.items():
-            response.outputs[name].CopyFrom(_tensor(array, signature.outputs[name].dtype))
+            response.outputs[name].CopyFrom(tensors.encode(array, signature.outputs[name].dtype))
         return response
 
     def _classify(self, request: classification_pb2.ClassificationRequest) -> Message:
@@ -182,8 +165,9 @@ class _Services:
         return response
 
     def _classified(self, task: Any, servable: Loaded, given: Any, result: Any) -> None:
+        examples = serialized_examples(given, self._max_bytes)
         with self._metrics.run(task.model_spec.name, "Classify"):
-            rows = inference.classify(servable, task.model_spec.signature_name, serialized_examples(given))
+            rows = inference.classify(servable, task.model_spec.signature_name, examples)
         for row in rows:
             listed = result.classifications.add()
             for label, score in row:
@@ -197,8 +181,9 @@ class _Services:
         return response
 
     def _regressed(self, task: Any, servable: Loaded, given: Any, result: Any) -> None:
+        examples = serialized_examples(given, self._max_bytes)
         with self._metrics.run(task.model_spec.name, "Regress"):
-            values = inference.regress(servable, task.model_spec.signature_name, serialized_examples(given))
+            values = inference.regress(servable, task.model_spec.signature_name, examples)
         for value in values.tolist():
             result.regressions.add(value=value)
 
@@ -262,30 +247,6 @@ class _Services:
             spec.version_label if kind == "version_label" else None,
         )
 
-    def _array(self, name: str, tensor: tensor_pb2.TensorProto) -> np.ndarray:
-        """The values of an input tensor.
-
-        Raises:
-          ServingError: it is damaged, or its shape announces more than a request may hold.
-        """
-        try:
-            dtype = tf.dtypes.as_dtype(tensor.dtype)
-            sides = [float(dim.size) for dim in tensor.tensor_shape.dim]
-            if min(sides, default=0) < 0:
-                raise invalid(f"tensor parsing error: {name} (a side of its shape is negative)")
-            texts, count = tensor.string_val, float(np.prod(sides))
-            # One value may stand for all, and TensorFlow copies a text for each.
-            copied = max(count - len(texts), 0) * len(texts[-1]) if texts else 0
-            size = count * (dtype.size or 8) + copied
-            if size > self._max_bytes:
-                raise invalid(f"Tensor {name} of {size:.0f} bytes is larger than {self._max_bytes}")
-            if dtype == tf.string and (tensor.tensor_content or not texts):
-                # Packed texts, as C++ clients may send them, or none for empty ones: not known to NumPy.
-                return np.asarray(tf.io.parse_tensor(tensor.SerializeToString(), dtype).numpy(), object)
-            return tf.make_ndarray(tensor)
-        except (TypeError, ValueError, KeyError, OverflowError, tf.errors.OpError) as error:
-            raise invalid(f"tensor parsing error: {name} ({error})") from None
-
 
 def _check_tasks(request: inference_pb2.MultiInferenceRequest) -> None:
     if not request.tasks:
@@ -309,19 +270,6 @@ def _answered(spec: model_pb2.ModelSpec, servable: Loaded) -> model_pb2.ModelSpe
     answered = model_pb2.ModelSpec(name=spec.name, signature_name=spec.signature_name or DEFAULT_SIGNATURE)
     answered.version.value = servable.version
     return answered
-
-
-def _tensor(array: np.ndarray, dtype: int) -> tensor_pb2.TensorProto:
-    """A tensor with its values in the field of their type, as TensorFlow Serving answers by default."""
-    field = _FIELDS.get(dtype)
-    if field is None:
-        return tf.make_tensor_proto(array, dtype=dtype)
-    tensor = tensor_pb2.TensorProto(dtype=dtype)
-    for size in array.shape:
-        tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_shape.SetInParent()
-    getattr(tensor, field).extend(array.ravel().tolist())
-    return tensor
 
 
 def _shortened(text: str) -> str:

@@ -59,6 +59,8 @@ class Manager:
         self._load = load or load_servable(settings, metrics)
         self._models = {model.name: self._versions(model) for model in settings.models}
         self._labels: dict[str, dict[str, int]] = {}
+        # A request finds its version in the models and labels of one moment.
+        self._finding = threading.Lock()
         # One change of the models at a time.
         self._changing = threading.Lock()
         self._stopping = threading.Event()
@@ -111,15 +113,17 @@ class Manager:
           ServingError: NOT_FOUND for a model or version that does not serve, INVALID_ARGUMENT for an
             unknown label.
         """
-        if label is not None:
-            try:
-                version = self._labels[name][label]
-            except KeyError:
-                raise invalid(f"Unrecognized servable version label: {label}") from None
-        versions = self._models.get(name)
-        if versions is None:
-            raise not_served(name, version)
-        with versions.use(version) as servable:
+        with contextlib.ExitStack() as stack:
+            with self._finding:
+                if label is not None:
+                    try:
+                        version = self._labels[name][label]
+                    except KeyError:
+                        raise invalid(f"Unrecognized servable version label: {label}") from None
+                versions = self._models.get(name)
+                if versions is None:
+                    raise not_served(name, version)
+                servable = stack.enter_context(versions.use(version))
             yield servable
 
     def status(self, name: str, version: int | None = None) -> list[Version]:
@@ -171,7 +175,8 @@ class Manager:
                     versions.start()
                 for model in models:
                     if model.name in same:
-                        old[model.name].configure(model)
+                        # Labels still name the old versions.
+                        old[model.name].configure(model, self.labels(model.name).values())
                 for versions in new.values():
                     versions.wait()
                 chosen = {m.name: old[m.name] if m.name in same else new[m.name] for m in models}
@@ -184,9 +189,12 @@ class Manager:
                 for name in same:
                     old[name].configure(before[name])
                 raise
-            self._models, self._labels = chosen, labels
+            with self._finding:
+                self._models, self._labels = chosen, labels
             for name, versions in old.items():
-                if name not in same:
+                if name in same:
+                    versions.configure(versions.model)
+                else:
                     versions.stop()
 
     def _versions(self, model: ModelSettings) -> Versions:

@@ -119,6 +119,9 @@ class Servable:
                 results = call(*(inputs[name] for name in sorted(signature.inputs)))
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
+        except UnicodeDecodeError as error:
+            # An op has quoted bytes of the request in its text; the code is lost with it.
+            raise invalid(error.object.decode(errors="replace")) from error
         return {name: _array(result) for name, result in zip(names, results, strict=True)}
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import enum
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from serving.server import source
@@ -64,6 +64,8 @@ class Versions:
 
     def __init__(self, model: ModelSettings, settings: ServerSettings, load: Loader) -> None:
         self.model = model
+        # Versions that stay, wanted or not.
+        self._held: frozenset[int] = frozenset()
         self._settings = settings
         self._load = load
         self._versions: dict[int, Version] = {}
@@ -93,10 +95,14 @@ class Versions:
             self._over.wait_for(lambda: self._looked >= asked)
             return not self._versions or any(v.state is State.AVAILABLE for v in self._versions.values())
 
-    def configure(self, model: ModelSettings) -> None:
-        """Serves other versions of the same folder; returns when they are loaded or have failed."""
+    def configure(self, model: ModelSettings, held: Iterable[int] = ()) -> None:
+        """Serves other versions of the same folder; returns when they are loaded or have failed.
+
+        Args:
+          held: versions that go on serving as well, until the next change.
+        """
         with self._lock:
-            self.model = model
+            self.model, self._held = model, frozenset(held)
             self._asked += 1
         self._wake.set()
         self.wait()
@@ -208,7 +214,8 @@ class Versions:
             )
         # While no wanted version can serve, the one in memory does.
         if wanted or not found:
-            self._retire([number for number in self.available() if number not in wanted])
+            kept = self._held.union(wanted)
+            self._retire([number for number in self.available() if number not in kept])
 
     def _serves(self, number: int, path: Path) -> bool:
         """Whether a version takes requests, after an attempt to load it where one is due."""

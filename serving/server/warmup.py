@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 from tensorflow_serving.apis.input_pb2 import Input
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
@@ -55,13 +57,25 @@ def _replay(servable: Loaded, log: PredictionLog) -> None:
         raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
 
 
-def serialized_examples(request: Input) -> list[bytes]:
+def serialized_examples(request: Input, most: float = math.inf) -> list[bytes]:
     """The tf.Examples of a classify or regress request, each with the shared context in front.
 
     Serialized messages merge when they are concatenated, features of the example winning.
+
+    Args:
+      most: bytes that they may have together.
+
+    Raises:
+      ServingError: they have more: each has the whole context.
     """
     if request.WhichOneof("kind") == "example_list_with_context":
         listed = request.example_list_with_context
         context = listed.context.SerializeToString()
+        size = len(context) * len(listed.examples) + listed.ByteSize()
+        if size > most:
+            raise invalid(
+                f"{len(listed.examples)} examples of {size} bytes with the context in each are larger than "
+                f"{most}"
+            )
         return [context + example.SerializeToString() for example in listed.examples]
     return [example.SerializeToString() for example in request.example_list.examples]

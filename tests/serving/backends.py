@@ -36,6 +36,7 @@ class Api:
     """Requests to an ASGI application without a socket."""
 
     def __init__(self, app):
+        self.app = app
         self._transport = httpx.ASGITransport(app)
 
     def request(self, method, url, content=None, headers=None):

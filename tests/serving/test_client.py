@@ -387,3 +387,36 @@ def test_attempts_end_with_an_answer_or_after_the_retries(tmp_path):
             with pytest.raises(ClientError, match=f"said {status}") as caught:
                 client.predict([1], version=4)
             assert (caught.value.status, statuses) == (status, [200])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"null",
+        b"{}",
+        b"[" * 100_000,
+        b'{"predictions": 1, "model_version_status": 1}',
+        b'{"predictions": [], "model_version_status": [1]}',
+        b'{"predictions": [{"b64": 3}], "model_version_status": [{}]}',
+        b'{"predictions": [1, 2], "model_version_status": [{"b64": 3}]}',
+    ],
+)
+def test_answers_of_strangers_are_a_client_error(body):
+    with http_server(lambda handler: reply(handler, 200, body)) as url:
+        for ask in (lambda: Client(url).top_k([b""]), Client(url).status):
+            with pytest.raises(ClientError, match=url):
+                ask()
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["1", '{"classes": ["a"]}', '{"classes": ["a"], "scores": [null]}', '{"classes": [], "scores": [1]}'],
+)
+def test_a_top_k_of_another_kind_is_a_client_error(row):
+    body = f'{{"predictions": [{row}]}}'.encode()
+    with (
+        http_server(lambda handler: reply(handler, 200, body)) as url,
+        pytest.raises(ClientError, match="top_k of resnet does not answer with classes"),
+    ):
+        Client(url).top_k([b""])

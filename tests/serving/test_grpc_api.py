@@ -167,6 +167,21 @@ def test_a_long_text_that_stands_for_many_is_refused(dense):
     expect(Code.INVALID_ARGUMENT, "Tensor x of 9999080000 bytes", dense.prediction.Predict, request)
 
 
+def test_many_tensors_are_refused_together(dense):
+    """Each is as large as a request may be; all together are 1.2 GB in 300 bytes."""
+    request = predict({f"x{i}": np.float32(1) for i in range(12)})
+    for tensor in request.inputs.values():
+        tensor.tensor_shape.dim.add(size=25 * 10**6)
+    expect(Code.INVALID_ARGUMENT, "of 1200000000 bytes is larger", dense.prediction.Predict, request)
+
+
+def test_a_shape_beyond_all_numbers_is_refused(dense):
+    request = predict({"x": [b""]}, signature="echo_string")
+    for _ in range(20):
+        request.inputs["x"].tensor_shape.dim.add(size=2**62)
+    expect(Code.INVALID_ARGUMENT, "Tensor x of nan bytes", dense.prediction.Predict, request)
+
+
 def test_strings_are_read_as_tensorflow_reads_them(dense):
     """Packed ones, one that stands for the rest, and none for empty ones."""
     packed = {"tensor_content": bytes([2, 3]) + b"abcde"}
@@ -219,6 +234,17 @@ def test_classify_and_regress(dense, image):
     expect(Code.INVALID_ARGUMENT, "Input is empty", dense.prediction.Regress, empty)
     wrong = examples(classification_pb2.ClassificationRequest(), "dense", "", {"v": 1.0})
     expect(Code.FAILED_PRECONDITION, "No classification inputs", dense.prediction.Classify, wrong)
+
+
+def test_a_long_context_for_many_examples_is_refused(dense):
+    """Each example gets all of it: 1 MB sent would take 100 GB."""
+    request = regression_pb2.RegressionRequest()
+    _spec(request.model_spec, "dense", "regress")
+    listed = request.input.example_list_with_context
+    listed.context.features.feature["c"].bytes_list.value.append(b"x" * 10**6)
+    for _ in range(110):
+        listed.examples.add()
+    expect(Code.INVALID_ARGUMENT, "with the context in each are larger", dense.prediction.Regress, request)
 
 
 def multi(*tasks):

@@ -35,7 +35,7 @@ def server_command(base, port, *flags):
 class Server:
     """A server process and what it printed."""
 
-    def __init__(self, base, *flags):
+    def __init__(self, base, *flags, **options):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         start = time.monotonic()
@@ -45,6 +45,7 @@ class Server:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            **options,
         )
         self.greeting = self.process.stdout.readline()
         self.seconds_to_ready = time.monotonic() - start
@@ -258,6 +259,9 @@ def test_mistakes_are_one_clear_sentence(exports, tmp_path):
     assert inside.endswith(f"name its parent, {tmp_path / 'm'}.")
     (name,) = mistake(tmp_path / "m", free_port(), "--model_name=a/b")
     assert "--model_name 'a/b'" in name
+    for seconds in ("nan", "inf", "-1"):
+        (wait,) = mistake(tmp_path / "m", free_port(), f"--file_system_poll_wait_seconds={seconds}")
+        assert wait.startswith("--file_system_poll_wait_seconds ") and wait.endswith("must be 0 to 2592000.")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

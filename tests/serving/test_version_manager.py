@@ -313,6 +313,29 @@ def test_a_change_waits_for_new_models(exports, tmp_path, manage):
         assert servable.run("serving_default", X)["y"][0].tolist() == TWICE
 
 
+def test_a_label_that_moves_names_a_version_that_serves_at_every_moment(exports, tmp_path, manage):
+    """The old version goes only when no label names it any more."""
+    found = []
+
+    class Watched(Servable):
+        def close(self):
+            try:
+                with manager.use("m", label="stable") as servable:
+                    found.append(servable.version)
+            except ServingError as error:
+                found.append(error.message)
+            super().close()
+
+    for number in (1, 2):
+        publish(exports / "dense", tmp_path / "m", number)
+    manager = manage(load=lambda _: Watched)
+    for number in (1, 2, 1):
+        model = ModelSettings("m", tmp_path / "m", versions=(number,), labels={"stable": number})
+        manager.reload((model,))
+        wait_for(lambda number=number: manager.status("m", 3 - number)[0].state is State.END)
+    assert found[1:] == [2, 1]  # at first there was no label
+
+
 def test_retries_end_and_new_files_start_them_again(exports, tmp_path, manage):
     attempts = []
 
