@@ -87,6 +87,18 @@ def size(path: str) -> int:
     return int(_gfile().stat(path).length) if is_remote(path) else os.path.getsize(path)
 
 
+def state(path: str) -> str:
+    """Length and time of a file, which change with its content; of a link to nothing, of the link."""
+    if is_remote(path):
+        found = _gfile().stat(path)
+        return f"{found.length} {found.mtime_nsec}"
+    try:
+        stat = os.stat(path)
+    except OSError:
+        stat = os.lstat(path)
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
 def is_dir(path: str) -> bool:
     """True when `path` is a folder."""
     return bool(_gfile().isdir(path)) if is_remote(path) else os.path.isdir(path)

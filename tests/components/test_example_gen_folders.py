@@ -85,6 +85,17 @@ def test_a_name_that_is_not_utf8_is_quarantined(tmp_path):
         source.check(to_dict(Data(**fields)))
 
 
+def test_the_cache_key_follows_names(tmp_path):
+    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(3), "val": two_classes(2, 500)})
+    config, key = to_dict(Data(kind="folder", source=folder)), "input_fingerprint"
+    first = properties(config)[key]
+    # Another label, the same bytes: all times, sizes and counts stay as they are.
+    os.replace(f"{folder}/train/ant/1.jpg", f"{folder}/train/bee/9.jpg")
+    second = properties(config)[key]
+    os.replace(f"{folder}/train/bee/9.jpg", f"{folder}/train/ant/1.jpg")
+    assert second != first == properties(config)[key]
+
+
 def test_shards_of_single_files_are_of_the_wanted_size(tmp_path, monkeypatch):
     folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(300)})
     where = source.layout(to_dict(Data(kind="folder", source=folder)))
