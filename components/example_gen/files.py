@@ -109,8 +109,11 @@ def glob(pattern: str) -> list[str]:
     return sorted(_gfile().glob(pattern) if is_remote(pattern) else local_glob.glob(pattern))
 
 
-def entries(folder: str) -> tuple[list[str], list[str]]:
-    """Sorted names of the sub-folders and of the files of a folder, without hidden ones."""
+def entries(folder: str) -> tuple[list[str], list[str], list[str]]:
+    """Sorted names of the sub-folders, the files and the rest of a folder, without hidden ones.
+
+    The rest cannot be read: links to nothing, pipes, sockets, devices.
+    """
     if is_remote(folder):
         names = [n for n in _gfile().listdir(folder) if not n.startswith(".")]
         # Object stores end the names of folders with a slash.
@@ -118,10 +121,18 @@ def entries(folder: str) -> tuple[list[str], list[str]]:
         rest = {n for n in names if not n.endswith("/")}
         if not slashed:
             slashed = {n for n in rest if _gfile().isdir(os.path.join(folder, n))}
-        return sorted(slashed), sorted(rest - slashed)
+        return sorted(slashed), sorted(rest - slashed), []
     with os.scandir(folder) as found:
-        seen = [(e.name, e.is_dir()) for e in found if not e.name.startswith(".")]
-    return sorted(n for n, d in seen if d), sorted(n for n, d in seen if not d)
+        seen = sorted((e.name, _kind(e)) for e in found if not e.name.startswith("."))
+    folders, regular, others = ([name for name, kind in seen if kind == wanted] for wanted in range(3))
+    return folders, regular, others
+
+
+def _kind(entry: os.DirEntry[str]) -> int:
+    try:
+        return 0 if entry.is_dir() else 1 if entry.is_file() else 2
+    except OSError:  # links that go in a circle
+        return 2
 
 
 def walk(folder: str) -> Iterator[str]:

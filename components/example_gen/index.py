@@ -133,14 +133,17 @@ def _folders(paths: list[str], split: str) -> Iterator[_Group]:
 
 
 def _class_folders(path: str) -> Iterator[_Group]:
-    classes, loose = files.entries(path)
+    classes, *others = files.entries(path)
+    loose = itertools.chain(*others)
     misplaced = [(name, layouts.LOOSE) for name in loose]
     for name in classes:
-        below, found = files.entries(os.path.join(path, name))
+        below, found, unreadable = files.entries(os.path.join(path, name))
         for folder in below:
             deep = sorted(files.walk(os.path.join(path, name, folder)))
             misplaced += [(os.path.relpath(file, path), layouts.DEEP) for file in deep]
-        yield path, name, [(f"{name}/{file}", 0, WHOLE_FILE, "") for file in found]
+        group = [(f"{name}/{file}", 0, WHOLE_FILE, "") for file in found]
+        group += [(f"{name}/{file}", 0, WHOLE_FILE, layouts.NO_FILE) for file in unreadable]
+        yield path, name, group
     yield path, "", [(n, 0, WHOLE_FILE, why) for n, why in misplaced if images.named_like_image(n)]
 
 
