@@ -47,20 +47,19 @@ class _Header(tarfile.TarInfo):
         # The checksum itself counts as eight spaces. Without the zeros there is a fifth left to add up.
         total = sum(buf.translate(None, b"\0")) - sum(checksum) + 8 * ord(" ")
         if not known or total != tarfile.nti(checksum):  # type: ignore[attr-defined]
-            return _sane(super().frombuf(buf, encoding, errors))
+            return super().frombuf(buf, encoding, errors)._checked()
         name, prefix = (
             part.split(b"\0", 1)[0].decode(encoding, errors) for part in (buf[:100], buf[345:500])
         )
         header = cls(f"{prefix}/{name}" if prefix else name)
         header.size = tarfile.nti(buf[124:136])  # type: ignore[attr-defined]
-        return _sane(header)
+        return header._checked()
 
-
-def _sane(header: _Header) -> _Header:
-    """Refuses a size that would lead back to files before it, or fill the memory."""
-    if header.size < 0 or (header.type in _NOTES and header.size > _MOST_NOTES):
-        raise tarfile.InvalidHeaderError(f"a size of {header.size} bytes")  # type: ignore[attr-defined]
-    return header
+    def _checked(self) -> Self:
+        """Refuses a size that would lead back to files before it, or fill the memory."""
+        if self.size < 0 or (self.type in _NOTES and self.size > _MOST_NOTES):
+            raise tarfile.InvalidHeaderError(f"a size of {self.size} bytes")  # type: ignore[attr-defined]
+        return self
 
 
 class _Window(io.RawIOBase):
