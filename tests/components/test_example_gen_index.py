@@ -1,5 +1,6 @@
 """Archives: what the index says equals what tarfile extracts; damage is one clear sentence."""
 
+import gzip
 import io
 import os
 import subprocess
@@ -242,6 +243,29 @@ def test_devkit_ids_are_not_the_order_of_wnids(tmp_path):
     for name in ("cat.JPEG", "ILSVRC2012_val_00000013.JPEG", "ILSVRC2012_val_00000000.JPEG"):
         with pytest.raises(SourceError, match="no ground truth"):
             kit.wnid(name)
+
+
+def test_no_changed_bit_of_a_devkit_passes(tmp_path):
+    path = os.path.join(data.small_ilsvrc(str(tmp_path)), "ILSVRC2012_devkit_t12.tar.gz")
+    with open(path, "rb") as stream:
+        whole = stream.read()
+    for at in range(10, len(whole), 5):  # before that is gzip's header, with the time
+        damaged = bytearray(whole)
+        damaged[at] ^= 16
+        with open(path, "wb") as stream:
+            stream.write(damaged)
+        with pytest.raises(SourceError, match="download it again"):
+            devkit.load(path)
+
+
+@pytest.mark.parametrize("name, content", [(devkit.META, b"no matrix"), (devkit.TRUTH, b"1\n<html>\n")])
+def test_a_devkit_of_other_files_is_an_error(tmp_path, name, content):
+    path = os.path.join(data.small_ilsvrc(str(tmp_path)), "ILSVRC2012_devkit_t12.tar.gz")
+    kit = {**devkit._extract(path), name: content}
+    with open(path, "wb") as stream:
+        stream.write(gzip.compress(data.tar_bytes(kit)))
+    with pytest.raises(SourceError, match=r"is not that of ILSVRC2012 .*: download it again"):
+        devkit.load(path)
 
 
 def test_classes_and_labels(tmp_path):
