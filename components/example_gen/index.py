@@ -75,14 +75,20 @@ def build(
 
 
 def record_labels(table: pa.Table, base: str) -> np.ndarray:
-    """The own labels of TFDS records, int64 [rows]: they lie inside the records, so each is read."""
+    """The own labels of TFDS records, int64 [rows]: they lie inside the records, so each is read.
+
+    -1 where the record is damaged.
+    """
     fields, found = tfds_source.keys(base), []
     rows = zip(*(table[name].to_pylist() for name in ("path", "offset", "size")), strict=True)
     for path, places in itertools.groupby(rows, key=operator.itemgetter(0)):
         with files.open_read(path) as stream:
             for _, offset, size in places:
                 stream.seek(offset)
-                found.append(tfds_source.parse(stream.read(size), fields)[1])
+                try:
+                    found.append(tfds_source.parse(stream.read(size), fields)[1])
+                except tfds_source.DamagedRecord:  # it will be quarantined
+                    found.append(UNKNOWN_CLASS)
     return np.array(found, np.int64)
 
 

@@ -197,7 +197,10 @@ def _example(
     label, name, synset = row["label"], row["name"], row["synset"]
     if label == index.IN_RECORD:
         fields = tfds_source.keys(reading.tfds_base)
-        data, label, own_name = tfds_source.parse(data, fields)
+        try:
+            data, label, own_name = tfds_source.parse(data, fields)
+        except tfds_source.DamagedRecord as damage:
+            raise images.BadImage(str(damage)) from damage
         name = own_name or name
         if not 0 <= label < len(fields.classes):
             raise images.BadImage(f"its label {label} is not one of the {len(fields.classes)} classes")

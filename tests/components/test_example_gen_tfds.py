@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -134,16 +135,38 @@ def test_errors_say_what_to_do(birds, tmp_path):
         source.check({**config, "tfds_name": ""})
 
 
-def test_a_truncated_file_is_an_error(birds, tmp_path):
+def _copied(birds, tmp_path):
+    """A copy of the data set, and its first file."""
     copy = tmp_path / "copy"
-    tf.io.gfile.makedirs(str(copy / "tiny_birds" / "1.0.0"))
-    for path in glob.glob(os.path.join(birds, "tiny_birds", "1.0.0", "*")):
-        tf.io.gfile.copy(path, str(copy / "tiny_birds" / "1.0.0" / os.path.basename(path)))
-    path = sorted(glob.glob(str(copy / "tiny_birds" / "1.0.0" / "*train*")))[0]
+    shutil.copytree(birds, copy)
+    return str(copy), sorted(glob.glob(str(copy / "tiny_birds" / "1.0.0" / "*train*")))[0]
+
+
+def test_a_truncated_file_is_an_error(birds, tmp_path):
+    copy, path = _copied(birds, tmp_path)
     os.truncate(path, os.path.getsize(path) - 10)
-    base = tfds_source.find("tiny_birds", str(copy))
+    base = tfds_source.find("tiny_birds", copy)
     with pytest.raises(SourceError, match="is truncated at byte"):
         list(tfds_source.records(base, "train"))
+
+
+@pytest.mark.parametrize("holdout", [False, True])
+def test_a_changed_bit_is_found(birds, tmp_path, holdout):
+    copy, path = _copied(birds, tmp_path)
+    with open(path, "r+b") as stream:
+        whole = stream.read()
+        # Key, three lengths and a tag; then the label.
+        stream.seek(whole.index(b"label") + 11)
+        stream.write(bytes([whole[stream.tell()] ^ 1]))
+    split = {"eval_split": "holdout"} if holdout else {}
+    uri = ingest(tmp_path, **_config(copy, **split)).uri
+    found = [item["reason"] for split in ("train", "eval") for item in quarantine(uri, split).values()]
+    assert sorted(found)[-1] == "the record in the data set is damaged: its checksum differs"
+    assert len(found) == 2  # and the image that is damaged in any case
+    with open(path, "r+b") as stream:
+        stream.write(bytes([whole[0] ^ 1]))
+    with pytest.raises(SourceError, match="is damaged at byte 0: prepare"):
+        list(tfds_source.records(tfds_source.find("tiny_birds", copy), "train"))
 
 
 def test_patterns_of_the_two_splits_differ(birds):
