@@ -3,6 +3,8 @@
 import glob
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -148,6 +150,36 @@ def test_a_truncated_file_is_an_error(birds, tmp_path):
     base = tfds_source.find("tiny_birds", copy)
     with pytest.raises(SourceError, match="is truncated at byte"):
         list(tfds_source.records(base, "train"))
+
+
+_SPOTS = """
+import numpy as np
+import tensorflow_datasets as tfds
+
+class Spots(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=2)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for i in range(4):
+            yield i, {"image": np.full((8, 8, 3), i, np.uint8), "label": i % 2}
+"""
+
+
+def test_tfds_has_all_that_its_command_needs(tmp_path):
+    (tmp_path / "spots.py").write_text(_SPOTS)
+    command = [os.path.join(os.path.dirname(sys.executable), "tfds"), "build", "spots.py"]
+    subprocess.run([*command, f"--data_dir={tmp_path}"], cwd=tmp_path, check=True, capture_output=True)
+    config = to_dict(Data(kind="tfds", tfds_name="spots", source=str(tmp_path)))
+    assert source.classes(config) == ["0", "1"]
+    # A data set of TFDS's own looks for its place in the package.
+    assert tfds.builder("cifar10", data_dir=str(tmp_path)).code_path
 
 
 @pytest.mark.parametrize("holdout", [False, True])
