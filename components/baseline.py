@@ -47,7 +47,7 @@ def newest_comparable(folder: str, candidate: str) -> str:
             old_labels, theirs = _described(version)
         except (tf.errors.NotFoundError, message.DecodeError, LookupError, ValueError) as error:
             # Somebody else's, or damaged: it must not stand in the way of every model that comes.
-            why = str(error).splitlines()[0]
+            why = (str(error) or type(error).__name__).splitlines()[0]
             logging.warning("Passed over as a baseline, no whole model of this project: %s: %s", version, why)
             continue
         # TFMA knows a single output by no name, and one of several by its own: not both in one evaluation.
