@@ -49,9 +49,12 @@ def read(path: str) -> bytes:
         return stream.read()
 
 
-def temporary(path: str) -> str:
-    """A name beside `path` that no other process uses; `commit` makes it `path`."""
-    return f"{path}.{uuid.uuid4().hex[:12]}.tmp"
+def temporary(path: str, mark: str = "") -> str:
+    """A name beside `path` that no other process uses; `commit` makes it `path`.
+
+    With the mark `*`, the pattern of all such names.
+    """
+    return f"{path}.{mark or uuid.uuid4().hex[:12]}.tmp"
 
 
 def commit(temp: str, path: str) -> None:
@@ -148,6 +151,14 @@ def make_dirs(path: str) -> None:
         _gfile().makedirs(path)
     else:
         os.makedirs(path, exist_ok=True)
+
+
+def remove(path: str) -> None:
+    """Removes a file."""
+    if is_remote(path):
+        _gfile().remove(path)
+    else:
+        os.remove(path)
 
 
 def remove_tree(path: str) -> None:

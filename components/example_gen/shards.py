@@ -90,6 +90,16 @@ def plan(folder: str, tables: dict[str, pa.Table], shards: dict[str, int], seed:
     files.write(os.path.join(folder, "plan.json"), json.dumps(counts).encode())
 
 
+def remove_leftovers(staging: str, folder: str) -> None:
+    """Removes what runs on other data have left in `staging`, and what killed ones have left half-written."""
+    others = files.entries(staging)[0] if files.is_dir(staging) else []
+    for name in others:
+        if name != os.path.basename(folder):
+            files.remove_tree(os.path.join(staging, name))
+    for path in files.glob(files.temporary(os.path.join(folder, "*", "*"), "*")):
+        files.remove(path)
+
+
 def jobs(folder: str) -> list[Job] | None:
     """All shards of the plan in `folder`; None when there is no whole plan."""
     path = os.path.join(folder, "plan.json")
