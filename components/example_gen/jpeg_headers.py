@@ -103,7 +103,8 @@ def read(data: bytes) -> Headers | None:
                 kept.append(data[start:at])
                 start = end
         elif marker not in _TABLES:
-            plain = False
+            # Decoders skip it behind the empty scan of the small image, and refuse it behind a whole one.
+            return None
         at = end
     return None
 

@@ -289,6 +289,15 @@ def test_a_damaged_end_that_pil_does_not_see_is_refused():
         images.normalize(damaged, LIMIT)
 
 
+def test_a_marker_that_no_decoder_knows_is_refused():
+    """Between scans with restart markers, which skip it once the scan is taken out."""
+    whole = data.jpeg(3, 65, 17, progressive=True, restart_marker_blocks=1)
+    for at in (match.start() + 1 for match in re.finditer(b"\xff\xc4", whole)):
+        damaged = whole[:at] + b"\x60" + whole[at + 1 :]
+        with pytest.raises(images.BadImage):
+            images.normalize(damaged, LIMIT)
+
+
 def test_a_whole_scan_of_more_than_libjpeg_takes_is_refused():
     small = data.jpeg(1)
     at = small.index(b"\xff\xc0") + 5
