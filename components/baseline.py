@@ -12,6 +12,7 @@ import os
 from typing import Any
 
 import tensorflow as tf
+from google.protobuf import message
 from tensorflow.core.protobuf import saved_model_pb2
 from tfx import types
 from tfx.components.evaluator import component, executor
@@ -40,18 +41,25 @@ def newest_comparable(folder: str, candidate: str) -> str:
       folder: of pushed versions.
       candidate: folder of a SavedModel.
     """
-    own = pushed.digest(candidate)
+    own, (labels, ours) = pushed.digest(candidate), _described(candidate)
     for version in pretrained.versions(folder):
-        if comparable(version, candidate) and pushed.digest(version) != own:
+        try:
+            old_labels, theirs = _described(version)
+        except (tf.errors.NotFoundError, message.DecodeError, LookupError, ValueError) as error:
+            # Somebody else's, or damaged: it must not stand in the way of every model that comes.
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            logging.warning("Passed over as a baseline, no whole model of this project: %s: %s", version, why)
+            continue
+        # TFMA knows a single output by no name, and one of several by its own: not both in one evaluation.
+        alike = old_labels == labels and theirs >= ours and (len(theirs) > 1) == (len(ours) > 1)
+        if alike and pushed.digest(version) != own:
             return version
     return ""
 
 
-def comparable(old: str, new: str) -> bool:
-    """Whether SavedModel `old` has the classes of `new`, in the same order, and all its test protocols."""
-    theirs, ours = _protocols(old), _protocols(new)
-    # TFMA knows a single output by no name, and one of several by its own: not both in one evaluation.
-    return _labels(old) == _labels(new) and theirs >= ours and (len(theirs) > 1) == (len(ours) > 1)
+def _described(path: str) -> tuple[str, set[str]]:
+    """Classes and test protocols of a SavedModel."""
+    return _labels(path), _protocols(path)
 
 
 def _labels(path: str) -> str:

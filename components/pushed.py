@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
@@ -14,6 +16,7 @@ from serving.server.source import EVALUATION_FILE
 _READ_BYTES = 2**22
 _MODEL_FILE = "saved_model.pb"
 _UNFINISHED = ".pushing-"
+_LOCK = ".push.lock"
 
 
 def digest(model: str) -> str:
@@ -32,6 +35,21 @@ def digest(model: str) -> str:
             with tf.io.gfile.GFile(path, "rb") as file:
                 found.update(file.read())
     return found.hexdigest()
+
+
+@contextlib.contextmanager
+def alone(folder: str) -> Iterator[None]:
+    """One push at a time, of whatever pipeline, into a folder of this machine.
+
+    What another one copies would be taken for what a killed one has left, and both may have one number.
+    """
+    if _is_remote(folder):
+        yield
+        return
+    tf.io.gfile.makedirs(folder)
+    with open(os.path.join(folder, _LOCK), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def copy(model: str, target: str, extra: Mapping[str, str] | None = None) -> None:

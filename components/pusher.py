@@ -103,16 +103,17 @@ def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> st
     Args:
       evaluated: of `measured`; goes along.
     """
-    versions = pretrained.versions(folder)
-    newest = int(os.path.basename(versions[0])) if versions else 0
-    number = max(int(time.time()), newest + 1)
-    pushed.remove_unfinished(folder, number)
-    if versions and pushed.digest(versions[0]) == pushed.digest(model):
-        return versions[0]
-    version = os.path.join(folder, str(number))
-    extra = {EVALUATION_FILE: json.dumps(evaluated, indent=2)} if evaluated else {}
-    pushed.copy(model, version, extra)
-    return version
+    with pushed.alone(folder):
+        versions = pretrained.versions(folder)
+        newest = int(os.path.basename(versions[0])) if versions else 0
+        number = max(int(time.time()), newest + 1)
+        pushed.remove_unfinished(folder, number)
+        if versions and pushed.digest(versions[0]) == pushed.digest(model):
+            return versions[0]
+        version = os.path.join(folder, str(number))
+        extra = {EVALUATION_FILE: json.dumps(evaluated, indent=2)} if evaluated else {}
+        pushed.copy(model, version, extra)
+        return version
 
 
 class Spec(component_spec.ComponentSpec):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -36,18 +37,30 @@ def prepare(config: Config) -> None:
     """Sets this process up for the nodes of a run.
 
     Raises:
-      ConfigError: a place that TensorFlow or Beam cannot reach with what is installed.
+      ConfigError: a place that TensorFlow or Beam cannot reach with what is installed, or cannot be written.
     """
     paths = Paths(config)
     _check_reach("artifacts", paths.artifacts, filesystems.FileSystems.get_filesystem)
     for name, path in (("artifacts", paths.artifacts), ("serve.directory", paths.serving)):
         _check_reach(name, path, tf.io.gfile.exists)
+    _check_folder("serve.directory", paths.serving)
     if config.train.cpu_devices > 0:
         # Before any component starts TensorFlow: later it cannot be changed.
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * config.train.cpu_devices
         )
+
+
+def _check_folder(name: str, path: str) -> None:
+    """The Pusher is the last node, and would be the first to find out."""
+    if "://" in path:
+        return
+    there = os.path.abspath(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{name}={path} must be a folder that can be written: {there} is none.")
 
 
 def _check_reach(name: str, path: str, look: Callable[[str], Any]) -> None:

@@ -136,5 +136,7 @@ def reason(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     text = lines[-1] if lines[0].endswith(":") else lines[0]
     known = type(error).__module__.split(".")[0] in ("pipeline", "components", "models")
+    if text.startswith("Not a valid TFRecord"):  # Beam adds all bytes of the record
+        text = "A record of its examples is damaged or cut off: --no-cache ExampleGen writes them anew."
     plain = known or handed_over or isinstance(error, ValueError | RuntimeError)
     return text if plain else f"{type(error).__name__}: {text}"

@@ -53,6 +53,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         # Beside the artifacts: it outlives a failed or killed execution, whose artifact is removed.
         staging = os.path.join(os.path.dirname(os.path.dirname(artifact.uri)), "staging")
         folder = os.path.join(staging, run.key())
+        shards.remove_leftovers(staging, folder)
         if shards.jobs(folder) is None:
             shards.plan(folder, run.tables(), run.shard_counts(), run.data["seed"])
         jobs = shards.jobs(folder) or []

@@ -10,7 +10,10 @@ import io
 import os
 import re
 import tarfile
+import zlib
 from typing import NamedTuple
+
+import numpy as np
 
 from components.example_gen import files
 from components.example_gen.errors import SourceError
@@ -50,20 +53,29 @@ def load(path: str) -> Devkit:
       SourceError: the archive is damaged or lacks a file, or an id has no leaf class.
     """
     contents = _extract(path)
-    import scipy.io  # half a second: only when a kit is read
-
-    synsets = scipy.io.loadmat(io.BytesIO(contents[META]), squeeze_me=True)["synsets"]
-    # Only leaves are classes of the challenge; inner synsets have larger ids.
-    leaves = [s for s in synsets.reshape(-1) if int(s["num_children"]) == 0]
-    wnids = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in leaves}
-    words = {str(s["WNID"]): str(s["words"]) for s in leaves}
-    truth = [int(line) for line in contents[TRUTH].split()]
+    try:
+        synsets = _synsets(contents[META])
+        # Only leaves are classes of the challenge; inner synsets have larger ids.
+        leaves = [s for s in synsets.reshape(-1) if int(s["num_children"]) == 0]
+        wnids = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in leaves}
+        words = {str(s["WNID"]): str(s["words"]) for s in leaves}
+        truth = [int(line) for line in contents[TRUTH].split()]
+    except Exception as error:  # SciPy raises anything where a file is not what it should be
+        raise SourceError(
+            f"{path}: {META} or {TRUTH} is not that of ILSVRC2012 ({error}): download it again."
+        ) from error
     unknown = sorted(set(truth) - set(wnids))
     if unknown:
         raise SourceError(
             f"The ground truth of {path} has ids that meta.mat has no class for: {unknown[:5]}."
         )
     return Devkit(wnids, words, truth)
+
+
+def _synsets(content: bytes) -> np.ndarray:
+    import scipy.io  # half a second: only when a kit is read
+
+    return scipy.io.loadmat(io.BytesIO(content), squeeze_me=True)["synsets"]
 
 
 def _extract(path: str) -> dict[str, bytes]:
@@ -75,7 +87,10 @@ def _extract(path: str) -> dict[str, bytes]:
                 stream = tar.extractfile(member) if name in (META, TRUTH) else None
                 if stream is not None:
                     found[name] = stream.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+            # To the end, where gzip's checksum is: a changed bit may be another class.
+            while tar.fileobj is not None and tar.fileobj.read(2**20):
+                pass
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise SourceError(f"{path} is damaged ({error}): download it again.") from error
     for name in (META, TRUTH):
         if name not in found:

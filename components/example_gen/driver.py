@@ -1,4 +1,4 @@
-"""TFX's driver for several spans, and for files whose names TensorFlow cannot return."""
+"""TFX's driver for several spans, and for files by their names."""
 
 from __future__ import annotations
 
@@ -11,27 +11,18 @@ from components.example_gen import properties
 
 
 class _Processor(input_processor.FileBasedInputProcessor):
-    """TensorFlow's glob fails on a name that is not UTF-8; Python's does not.
-
-    Such files reach the executor, which quarantines them by name.
-    """
-
-    _own = ""
+    """Looks at the names of files as well, in a source without spans."""
 
     def resolve_span_and_version(self) -> tuple[int, int | None]:
-        try:
-            return super().resolve_span_and_version()
-        except UnicodeDecodeError:
-            paths = [os.path.join(self._input_base_uri, split.pattern) for split in self._splits]
-            self._own = "".join(map(properties.own_fingerprint, paths))
-            return 0, None
+        return 0, None
 
     def get_input_fingerprint(self, span: int, version: int | None) -> str | None:
-        return self._own or super().get_input_fingerprint(span, version)
+        paths = [os.path.join(self._input_base_uri, split.pattern) for split in self._splits]
+        return "".join(map(properties.fingerprint, paths))
 
 
 class Driver(driver.FileBasedDriver):
-    """FileBasedDriver that goes on where a file name is not UTF-8, and takes several spans for one input."""
+    """FileBasedDriver with our fingerprint, which takes several spans for one input."""
 
     def resolve_exec_properties(
         self, exec_properties: dict[str, Any], pipeline_info: Any, component_info: Any

@@ -49,9 +49,12 @@ def read(path: str) -> bytes:
         return stream.read()
 
 
-def temporary(path: str) -> str:
-    """A name beside `path` that no other process uses; `commit` makes it `path`."""
-    return f"{path}.{uuid.uuid4().hex[:12]}.tmp"
+def temporary(path: str, mark: str = "") -> str:
+    """A name beside `path` that no other process uses; `commit` makes it `path`.
+
+    With the mark `*`, the pattern of all such names.
+    """
+    return f"{path}.{mark or uuid.uuid4().hex[:12]}.tmp"
 
 
 def commit(temp: str, path: str) -> None:
@@ -87,6 +90,18 @@ def size(path: str) -> int:
     return int(_gfile().stat(path).length) if is_remote(path) else os.path.getsize(path)
 
 
+def state(path: str) -> str:
+    """Length and time of a file, which change with its content; of a link to nothing, of the link."""
+    if is_remote(path):
+        found = _gfile().stat(path)
+        return f"{found.length} {found.mtime_nsec}"
+    try:
+        stat = os.stat(path)
+    except OSError:
+        stat = os.lstat(path)
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
 def is_dir(path: str) -> bool:
     """True when `path` is a folder."""
     return bool(_gfile().isdir(path)) if is_remote(path) else os.path.isdir(path)
@@ -97,8 +112,11 @@ def glob(pattern: str) -> list[str]:
     return sorted(_gfile().glob(pattern) if is_remote(pattern) else local_glob.glob(pattern))
 
 
-def entries(folder: str) -> tuple[list[str], list[str]]:
-    """Sorted names of the sub-folders and of the files of a folder, without hidden ones."""
+def entries(folder: str) -> tuple[list[str], list[str], list[str]]:
+    """Sorted names of the sub-folders, the files and the rest of a folder, without hidden ones.
+
+    The rest cannot be read: links to nothing, pipes, sockets, devices.
+    """
     if is_remote(folder):
         names = [n for n in _gfile().listdir(folder) if not n.startswith(".")]
         # Object stores end the names of folders with a slash.
@@ -106,10 +124,18 @@ def entries(folder: str) -> tuple[list[str], list[str]]:
         rest = {n for n in names if not n.endswith("/")}
         if not slashed:
             slashed = {n for n in rest if _gfile().isdir(os.path.join(folder, n))}
-        return sorted(slashed), sorted(rest - slashed)
+        return sorted(slashed), sorted(rest - slashed), []
     with os.scandir(folder) as found:
-        seen = [(e.name, e.is_dir()) for e in found if not e.name.startswith(".")]
-    return sorted(n for n, d in seen if d), sorted(n for n, d in seen if not d)
+        seen = sorted((e.name, _kind(e)) for e in found if not e.name.startswith("."))
+    folders, regular, others = ([name for name, kind in seen if kind == wanted] for wanted in range(3))
+    return folders, regular, others
+
+
+def _kind(entry: os.DirEntry[str]) -> int:
+    try:
+        return 0 if entry.is_dir() else 1 if entry.is_file() else 2
+    except OSError:  # links that go in a circle
+        return 2
 
 
 def walk(folder: str) -> Iterator[str]:
@@ -125,6 +151,14 @@ def make_dirs(path: str) -> None:
         _gfile().makedirs(path)
     else:
         os.makedirs(path, exist_ok=True)
+
+
+def remove(path: str) -> None:
+    """Removes a file."""
+    if is_remote(path):
+        _gfile().remove(path)
+    else:
+        os.remove(path)
 
 
 def remove_tree(path: str) -> None:

@@ -122,6 +122,8 @@ def _look(data: bytes, max_pixels: int, whole: bool) -> Image:
     width, height = picture.size
     if width * height > max_pixels:
         raise BadImage(f"{width} x {height} pixels, more than data.max_pixels={max_pixels}")
+    if max(width, height) > jpeg_headers.MAX_SIDE:
+        raise BadImage(f"{width} x {height} pixels: no JPEG has a side of more than {jpeg_headers.MAX_SIDE}")
     if _passes(picture, data):
         channels = 1 if picture.mode == "L" else 3
         if not whole:
@@ -160,7 +162,8 @@ def _convert(picture: Pil.Image) -> bytes:
         picture = ImageChops.invert(picture)
     if picture.mode.startswith("I"):
         # 16 bit; PIL would clip at 255 instead of scaling.
-        picture = Pil.fromarray((np.asarray(picture, np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        pixels = np.asarray(picture) >> 8
+        picture = Pil.fromarray(pixels.clip(0, 255, out=pixels).astype(np.uint8))
     picture = picture.convert("L" if picture.mode in _GREY else "RGB")
     out = io.BytesIO()
     picture.save(out, FORMAT, quality=QUALITY, subsampling=0)

@@ -75,14 +75,20 @@ def build(
 
 
 def record_labels(table: pa.Table, base: str) -> np.ndarray:
-    """The own labels of TFDS records, int64 [rows]: they lie inside the records, so each is read."""
+    """The own labels of TFDS records, int64 [rows]: they lie inside the records, so each is read.
+
+    -1 where the record is damaged.
+    """
     fields, found = tfds_source.keys(base), []
     rows = zip(*(table[name].to_pylist() for name in ("path", "offset", "size")), strict=True)
     for path, places in itertools.groupby(rows, key=operator.itemgetter(0)):
         with files.open_read(path) as stream:
             for _, offset, size in places:
                 stream.seek(offset)
-                found.append(tfds_source.parse(stream.read(size), fields)[1])
+                try:
+                    found.append(tfds_source.parse(stream.read(size), fields)[1])
+                except tfds_source.DamagedRecord:  # it will be quarantined
+                    found.append(UNKNOWN_CLASS)
     return np.array(found, np.int64)
 
 
@@ -133,14 +139,17 @@ def _folders(paths: list[str], split: str) -> Iterator[_Group]:
 
 
 def _class_folders(path: str) -> Iterator[_Group]:
-    classes, loose = files.entries(path)
+    classes, *others = files.entries(path)
+    loose = itertools.chain(*others)
     misplaced = [(name, layouts.LOOSE) for name in loose]
     for name in classes:
-        below, found = files.entries(os.path.join(path, name))
+        below, found, unreadable = files.entries(os.path.join(path, name))
         for folder in below:
             deep = sorted(files.walk(os.path.join(path, name, folder)))
             misplaced += [(os.path.relpath(file, path), layouts.DEEP) for file in deep]
-        yield path, name, [(f"{name}/{file}", 0, WHOLE_FILE, "") for file in found]
+        group = [(f"{name}/{file}", 0, WHOLE_FILE, "") for file in found]
+        group += [(f"{name}/{file}", 0, WHOLE_FILE, layouts.NO_FILE) for file in unreadable]
+        yield path, name, group
     yield path, "", [(n, 0, WHOLE_FILE, why) for n, why in misplaced if images.named_like_image(n)]
 
 

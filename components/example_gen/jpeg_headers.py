@@ -24,7 +24,7 @@ _READ_BY_PIL = re.compile(
     rb"Exif\0\0|MPF\0|Photoshop 3\.0\0|JFIF.{0,2}\Z|Adobe.?\Z|ICC_PROFILE\0.?\Z", re.DOTALL
 )
 # The longest side that libjpeg takes.
-_MAX_SIDE = 65_500
+MAX_SIDE = 65_500
 # Two blocks of 8 pixels, so that every sampling factor up to 2 has its samples.
 SIDE = 16
 _SMALL = 2 * SIDE.to_bytes(2, "big")
@@ -92,7 +92,7 @@ def read(data: bytes) -> Headers | None:
                 return Headers(*_sides(frame), frame[9], b"".join(kept), plain) if frame else None
         elif marker in _FRAMES:
             first, frame = not frame, data[at:end]
-            if len(frame) < 10 or max(_sides(frame)) > _MAX_SIDE:
+            if len(frame) < 10 or max(_sides(frame)) > MAX_SIDE:
                 return None
             plain &= first and _plain_frame(frame)
             kept += data[start : at + 5], _SMALL
@@ -103,7 +103,8 @@ def read(data: bytes) -> Headers | None:
                 kept.append(data[start:at])
                 start = end
         elif marker not in _TABLES:
-            plain = False
+            # Decoders skip it behind the empty scan of the small image, and refuse it behind a whole one.
+            return None
         at = end
     return None
 

@@ -22,6 +22,7 @@ _ILSVRC_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 _FOLDER_EVAL = ("val", "validation", "valid", "eval", "test")
 # Why an image that lies in the wrong place is not used.
 LOOSE = "lies in no class folder"
+NO_FILE = "a link to nothing, a pipe or a device, and no file"
 DEEP = "lies deeper than <split>/<class>/<file>: move it up"
 
 
@@ -93,6 +94,8 @@ def classes_of(where: Layout) -> tuple[str, ...]:
             raise SourceError(
                 f"The class folder {files.printable(name)} of {paths[0]} is not UTF-8: rename it."
             )
+        if len(name.splitlines()) != 1:  # labels.txt has a class a line
+            raise SourceError(f"The class folder {name!r} of {paths[0]} has a line break: rename it.")
     return tuple(names)
 
 

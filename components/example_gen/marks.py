@@ -14,6 +14,8 @@ from components.example_gen.errors import SourceError
 _MARK = re.compile(r"\{(SPAN|VERSION|YYYY|MM|DD)(?::(\d+))?\}")
 _DATE = ("YYYY", "MM", "DD")
 _DIGITS = {"YYYY": "4", "MM": "2", "DD": "2"}
+# TFX and ML Metadata keep the number in 32 bits.
+_MOST = 2**31 - 1
 _EPOCH = datetime.date(1970, 1, 1)
 
 
@@ -64,7 +66,7 @@ def find(patterns: Sequence[str]) -> list[Span]:
     have such a name.
 
     Raises:
-      SourceError: two paths are the same span, or a date is none.
+      SourceError: two paths are the same span, a date is none, or a number is too large.
     """
     found: dict[int, Span] = {}
     for pattern in patterns:
@@ -89,6 +91,12 @@ def _read(pattern: str, path: str) -> Span | None:
     if match is None:
         return None
     texts = match.groupdict()
+    for name in ("SPAN", "VERSION"):
+        if int(texts.get(name, 0)) > _MOST:
+            raise SourceError(
+                f"{path} has the number {texts[name]}, and {_MOST} is the largest for {{{name}}}: "
+                "rename it, or use {YYYY}, {MM} and {DD}."
+            )
     version = int(texts["VERSION"]) if "VERSION" in texts else None
     if "SPAN" in texts:
         return Span(int(texts["SPAN"]), version, tuple(texts.items()))

@@ -6,7 +6,6 @@ Where no driver runs (Kubeflow Pipelines), the executor completes them itself.
 from __future__ import annotations
 
 import dataclasses
-import glob
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ from google.protobuf import any_pb2, wrappers_pb2
 from tfx.components.example_gen import utils
 from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import standard_component_specs
-from tfx.utils import io_utils, proto_utils
+from tfx.utils import proto_utils
 
 from components.example_gen import files, layouts, source
 from components.example_gen.errors import SourceError
@@ -104,28 +103,23 @@ def _fingerprint(found: tuple[source.Part, ...]) -> str:
         for name in ("train", "eval", "devkit"):
             if pattern := getattr(where, name):
                 # The kit's path is absolute, and stays what it is.
-                path = os.path.join(where.base, pattern)
-                digest.update(_fingerprint_of(name, path).encode())
+                digest.update(fingerprint(os.path.join(where.base, pattern)).encode())
     return digest.hexdigest()
 
 
-def _fingerprint_of(name: str, pattern: str) -> str:
-    try:
-        return io_utils.generate_fingerprint(name, pattern)
-    except UnicodeDecodeError:
-        return own_fingerprint(pattern)
+def fingerprint(pattern: str) -> str:
+    """Changes with the names, sizes and times of the files that match.
 
-
-def own_fingerprint(pattern: str) -> str:
-    """A fingerprint of files with names that TensorFlow cannot return.
+    TFX's has no names: an image that is moved to another class would not be noticed.
 
     Raises:
-      SourceError: they are remote: no such name can be read there.
+      SourceError: they are remote, and a name is not UTF-8: no such file can be read there.
     """
-    if files.is_remote(pattern):
-        raise SourceError(f"A file of {pattern} has a name that is not UTF-8: rename it.")
     digest = hashlib.sha256()
-    for path in sorted(glob.glob(pattern)):
-        stat = os.stat(path)
-        digest.update(os.fsencode(f"{path} {stat.st_size} {int(stat.st_mtime)}\n"))
+    try:
+        found = files.glob(pattern)
+    except UnicodeDecodeError:
+        raise SourceError(f"A file of {pattern} has a name that is not UTF-8: rename it.") from None
+    for path in found:
+        digest.update(os.fsencode(f"{path} {files.state(path)}\n"))
     return digest.hexdigest()

@@ -90,6 +90,16 @@ def plan(folder: str, tables: dict[str, pa.Table], shards: dict[str, int], seed:
     files.write(os.path.join(folder, "plan.json"), json.dumps(counts).encode())
 
 
+def remove_leftovers(staging: str, folder: str) -> None:
+    """Removes what runs on other data have left in `staging`, and what killed ones have left half-written."""
+    others = files.entries(staging)[0] if files.is_dir(staging) else []
+    for name in others:
+        if name != os.path.basename(folder):
+            files.remove_tree(os.path.join(staging, name))
+    for path in files.glob(files.temporary(os.path.join(folder, "*", "*"), "*")):
+        files.remove(path)
+
+
 def jobs(folder: str) -> list[Job] | None:
     """All shards of the plan in `folder`; None when there is no whole plan."""
     path = os.path.join(folder, "plan.json")
@@ -197,7 +207,10 @@ def _example(
     label, name, synset = row["label"], row["name"], row["synset"]
     if label == index.IN_RECORD:
         fields = tfds_source.keys(reading.tfds_base)
-        data, label, own_name = tfds_source.parse(data, fields)
+        try:
+            data, label, own_name = tfds_source.parse(data, fields)
+        except tfds_source.DamagedRecord as damage:
+            raise images.BadImage(str(damage)) from damage
         name = own_name or name
         if not 0 <= label < len(fields.classes):
             raise images.BadImage(f"its label {label} is not one of the {len(fields.classes)} classes")

@@ -18,12 +18,17 @@ from components.example_gen.errors import SourceError
 
 # Class tars that are walked at once: hides the latency of remote storage.
 _WALKERS = 8
+# Headers of a header: long names, and pax. tarfile reads them at once.
+_NOTES = frozenset((tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"x", b"g", b"X"))
+_MOST_NOTES = 2**20
+# Zeros behind the end: archives are filled up to a whole record, of 10 kB unless another was asked for.
+_MOST_FILLING = 2**20
 
 
 class Member(NamedTuple):
     """A file in an archive: its path there, absolute offset and size in bytes.
 
-    `reason` says why a link cannot be read; "" where there are bytes.
+    `reason` says why it cannot be read; "" where its bytes are in one piece.
     """
 
     name: str
@@ -42,13 +47,19 @@ class _Header(tarfile.TarInfo):
         # The checksum itself counts as eight spaces. Without the zeros there is a fifth left to add up.
         total = sum(buf.translate(None, b"\0")) - sum(checksum) + 8 * ord(" ")
         if not known or total != tarfile.nti(checksum):  # type: ignore[attr-defined]
-            return super().frombuf(buf, encoding, errors)
+            return super().frombuf(buf, encoding, errors)._checked()
         name, prefix = (
             part.split(b"\0", 1)[0].decode(encoding, errors) for part in (buf[:100], buf[345:500])
         )
         header = cls(f"{prefix}/{name}" if prefix else name)
         header.size = tarfile.nti(buf[124:136])  # type: ignore[attr-defined]
-        return header
+        return header._checked()
+
+    def _checked(self) -> Self:
+        """Refuses a size that would lead back to files before it, or fill the memory."""
+        if self.size < 0 or (self.type in _NOTES and self.size > _MOST_NOTES):
+            raise tarfile.InvalidHeaderError(f"a size of {self.size} bytes")  # type: ignore[attr-defined]
+        return self
 
 
 class _Window(io.RawIOBase):
@@ -94,23 +105,29 @@ def members(path: str, base: int = 0, size: int | None = None) -> Iterator[Membe
         if os.path.basename(info.name).startswith("."):
             continue
         if info.isreg():
-            yield Member(info.name, base + info.offset_data, info.size)
+            yield _member(info, base)
         elif info.islnk() or info.issym():
             links.append(info)
     if links:
         yield from _followed(links, _walk(path, base, size), base)
 
 
+def _member(info: tarfile.TarInfo, base: int) -> Member:
+    if info.issparse():
+        return Member(info.name, 0, 0, "stored in pieces, without its zeros: pack it without tar --sparse")
+    return Member(info.name, base + info.offset_data, info.size)
+
+
 def _followed(
     links: list[tarfile.TarInfo], archive: Iterator[tarfile.TarInfo], base: int
 ) -> Iterator[Member]:
     wanted = {link.linkname for link in links if link.islnk()}
-    found = {i.name: (base + i.offset_data, i.size) for i in archive if i.isreg() and i.name in wanted}
+    found = {i.name: _member(i, base) for i in archive if i.isreg() and i.name in wanted}
     for link in links:
         if link.issym():
             yield Member(link.name, 0, 0, "a symbolic link: pack the file itself (tar --dereference)")
         elif link.linkname in found:
-            yield Member(link.name, *found[link.linkname])
+            yield found[link.linkname]._replace(name=link.name)
         else:
             yield Member(link.name, 0, 0, f"a hard link to {link.linkname}, which the archive does not hold")
 
@@ -125,9 +142,11 @@ def _walk(path: str, base: int, size: int | None) -> Iterator[tarfile.TarInfo]:
             with tarfile.open(fileobj=cast(BinaryIO, window), mode="r:", tarinfo=_Header) as tar:
                 while (info := tar.next()) is not None:
                     tar.members = []  # type: ignore[attr-defined]  # tarfile would remember them all
+                    if info.size < 0:  # as a pax header may say
+                        raise tarfile.ReadError(f"{info.name} has {info.size} bytes")
                     yield info
                 _check_end(window, tar.offset)
-        except tarfile.TarError as error:
+        except (tarfile.TarError, ValueError, RecursionError) as error:
             raise SourceError(_damaged(path, base, error)) from error
 
 
@@ -161,8 +180,11 @@ def _check_end(window: _Window, offset: int) -> None:
         raise tarfile.ReadError("it ends early")
     if block.strip(b"\0"):
         raise tarfile.ReadError(f"no tar header at byte {offset}")
+    # A download that reserves its space leaves zeros where it has not been yet.
+    if window.read(_MOST_FILLING).strip(b"\0") or window.read(1):
+        raise tarfile.ReadError(f"it ends at byte {offset}, and more follows")
 
 
-def _damaged(path: str, base: int, error: tarfile.TarError) -> str:
+def _damaged(path: str, base: int, error: Exception) -> str:
     where = f"the class archive at byte {base} of {path}" if base else path
     return f"{where} is truncated, compressed or damaged ({error}): download it again, or gunzip it."

@@ -12,13 +12,20 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import google_crc32c
+
 from components.example_gen import files
 from components.example_gen.errors import SourceError
+from models.records import masked
 
 _LENGTH = struct.Struct("<Q")
 _HEADER = 12  # length and its checksum
 _FOOTER = 4  # checksum of the payload
 _EVAL = ("validation", "test")
+
+
+class DamagedRecord(ValueError):
+    """A record that is not what was written; the message is the reason."""
 
 
 class Keys(NamedTuple):
@@ -108,7 +115,7 @@ def keys(base: str) -> Keys:
 
 
 def records(base: str, split: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """Yields (path, [(offset, size) of each record's payload]) for every file of a split.
+    """Yields (path, [(offset, size) of each record and its checksum]) for every file of a split.
 
     Args:
       split: a name, or a slice of one such as train[:90%].
@@ -121,16 +128,27 @@ def records(base: str, split: str) -> Iterator[tuple[str, list[tuple[int, int]]]
 
 
 def parse(record: bytes, fields: Keys) -> tuple[bytes, int, str]:
-    """The encoded image, the data set's own label and the name ("" without) of a serialized record."""
+    """The encoded image, the data set's own label and the name ("" without) of a record and its checksum.
+
+    Raises:
+      DamagedRecord: they do not fit.
+    """
     import tensorflow as tf
 
+    record, checksum = record[:-_FOOTER], record[-_FOOTER:]
+    if checksum != _checksum(record):
+        raise DamagedRecord("the record in the data set is damaged: its checksum differs")
     feature = tf.train.Example.FromString(record).features.feature
     name = feature[fields.name].bytes_list.value if fields.name else ()
     return (
         feature[fields.image].bytes_list.value[0],
         feature[fields.label].int64_list.value[0],
-        name[0].decode() if name else "",
+        name[0].decode(errors="backslashreplace") if name else "",
     )
+
+
+def _checksum(data: bytes) -> bytes:
+    return masked(google_crc32c.value(data))
 
 
 @functools.lru_cache(maxsize=8)
@@ -150,8 +168,10 @@ def _frames(path: str, skip: int, take: int) -> Iterator[tuple[int, int]]:
             stream.seek(at)
             header = stream.read(_HEADER)
             length = _LENGTH.unpack_from(header)[0] if len(header) == _HEADER else size
-            if at + _HEADER + length + _FOOTER > size:
-                raise SourceError(f"{path} is truncated at byte {at}: prepare the data set again.")
+            damaged = len(header) == _HEADER and header[8:] != _checksum(header[:8])
+            if damaged or at + _HEADER + length + _FOOTER > size:
+                how = "damaged" if damaged else "truncated"
+                raise SourceError(f"{path} is {how} at byte {at}: prepare the data set again.")
             if number >= skip:
-                yield at + _HEADER, length
+                yield at + _HEADER, length + _FOOTER
             at += _HEADER + length + _FOOTER

@@ -39,7 +39,11 @@ class Executor(base_executor.BaseExecutor):
     """Serves the candidate, asks, and writes the blessing and its report."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
-        """See the base class; a candidate that fails is not blessed, and the run goes on."""
+        """See the base class; a candidate that fails is not blessed, and the run goes on.
+
+        Raises:
+          server.StartError: where no server can be started: a verdict would be taken from the cache for ever.
+        """
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = json.loads(exec_properties["settings"])
         evaluated = artifact_utils.get_single_instance(input_dict["model_blessing"])
@@ -59,6 +63,9 @@ def validate(model: str, examples: list[bytes], settings: Mapping[str, Any]) -> 
       model: folder of the SavedModel.
       examples: serialized tf.Examples.
       settings: of Spec.
+
+    Raises:
+      server.StartError: no server can be started here.
     """
     limits = checks.Limits(
         **{field.name: settings[field.name] for field in dataclasses.fields(checks.Limits)}

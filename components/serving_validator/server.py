@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,12 +19,18 @@ from serving.client import Client, ClientError
 
 NAME = "candidate"
 EMBEDDED = "embedded"
+# What docker ends with where the container has not run, and both where they are killed, as for memory.
+_NOT_THE_CANDIDATE = (125, 126, 127, 137, -signal.SIGKILL)
 # Lines of its log that a failure shows.
 _LAST_LINES = 3
 
 
 class ServerError(RuntimeError):
     """The server does not serve the candidate; the message has the end of its log."""
+
+
+class StartError(RuntimeError):
+    """No server runs on this machine, whatever the candidate is: to be mended, and tried again."""
 
 
 class Server(NamedTuple):
@@ -55,7 +62,7 @@ def running(model: str, kind: str, seconds: float) -> Iterator[Server]:
       seconds: to wait until it is ready.
 
     Raises:
-      ServerError: it does not start, or does not serve the model.
+      ServerError: it does not serve the model. StartError: it could not start.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         base = _versions(model, folder)
@@ -65,7 +72,7 @@ def running(model: str, kind: str, seconds: float) -> Iterator[Server]:
         try:
             process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         except OSError as error:
-            raise ServerError(f"{command[0]} cannot be started ({error.strerror}).") from error
+            raise StartError(f"{command[0]} cannot be started ({error.strerror}).") from error
         stack.callback(_end, process)
         url = f"http://127.0.0.1:{rest}"
         _wait(Client(url, NAME), process, seconds, log.name)
@@ -92,7 +99,7 @@ def _embedded(base: str, rest: int, grpc: int) -> list[str]:
 def _docker(image: str, base: str, rest: int, grpc: int) -> list[str]:
     docker = shutil.which("docker")
     if not docker:
-        raise ServerError(f"docker is not on the PATH, and {image} needs it; set serve.validator={EMBEDDED}.")
+        raise StartError(f"docker is not on the PATH, and {image} needs it; set serve.validator={EMBEDDED}.")
     ports = ["-p", f"127.0.0.1:{rest}:8501", "-p", f"127.0.0.1:{grpc}:8500"]
     where = ["-v", f"{base}:/models/{NAME}:ro", "-e", f"MODEL_NAME={NAME}"]
     return [docker, "run", "--rm", "--name", f"{NAME}-{rest}", *ports, *where, image]
@@ -101,7 +108,8 @@ def _docker(image: str, base: str, rest: int, grpc: int) -> list[str]:
 def _wait(client: Client, process: subprocess.Popen, seconds: float, log: str) -> None:
     for _ in range(max(1, int(seconds))):
         if process.poll() is not None:
-            raise ServerError(f"the server has ended: {_end_of(log)}")
+            kind = StartError if process.returncode in _NOT_THE_CANDIDATE else ServerError
+            raise kind(f"the server has ended: {_end_of(log)}")
         with contextlib.suppress(ClientError):
             client.wait_until_available(1)
             return

@@ -83,6 +83,25 @@ def test_what_is_no_whole_version_is_passed_over(models, tmp_path):
     assert found(models, tmp_path, "new", v1="old") == "1"
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("assets/labels.txt", None),
+        ("saved_model.pb", b""),
+        ("saved_model.pb", b"\xff\xff"),
+        ("assets/labels.txt", b"\xff"),
+    ],
+)
+def test_another_tools_model_and_a_damaged_one_are_passed_over(models, tmp_path, caplog, file, content):
+    shutil.copytree(models["old"], tmp_path / "2")
+    if content is None:
+        (tmp_path / "2" / file).unlink()
+    else:
+        (tmp_path / "2" / file).write_bytes(content)
+    assert found(models, tmp_path, "new", v1="old") == "1"
+    assert f"no whole model of this project: {tmp_path / '2'}" in caplog.text
+
+
 def model_at(path):
     artifact = standard_artifacts.Model()
     artifact.uri = str(path)

@@ -210,6 +210,24 @@ def test_a_killed_run_goes_on_and_takes_nothing_half_written(tmp_path):
     assert not stage.exists()
 
 
+def test_runs_that_fail_leave_no_more_than_one_does(tmp_path):
+    """A disk is not filled by trying again, neither with the same data nor with mended ones."""
+    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(6), "val": two_classes(2, 500)})
+    fields = {"kind": "folder", "source": folder}
+    for execution in (1, 2, 3):
+        (tmp_path / "in" / "train" / "ant" / "2.jpg").write_bytes(b"x" * execution)
+        with pytest.raises(TooManyBadError):
+            ingest(tmp_path, execution=execution, **fields)
+        [stage] = (tmp_path / "ImageExampleGen" / "staging").iterdir()
+        assert not list(stage.glob("*/*.tmp"))
+        # What one that is killed, or whose disk is full, leaves of a shard.
+        (stage / "data" / "train-data_tfrecord-00000-of-00001.0123456789ab.tmp").write_bytes(b"half")
+    os.remove(stage / "data" / "train-data_tfrecord-00000-of-00001")
+    with pytest.raises(TooManyBadError):
+        ingest(tmp_path, execution=4, **fields)
+    assert not list(stage.glob("*/*.tmp"))
+
+
 def two_classes(count, start=0):
     return {
         name: {f"{i}.jpg": data.jpeg(start + 1000 * c + i, 16, 16) for i in range(count)}

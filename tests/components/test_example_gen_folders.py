@@ -85,6 +85,43 @@ def test_a_name_that_is_not_utf8_is_quarantined(tmp_path):
         source.check(to_dict(Data(**fields)))
 
 
+def test_what_is_no_file_is_quarantined_and_never_opened(tmp_path):
+    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(6), "val": two_classes(2, 500)})
+    os.symlink("gone.jpg", f"{folder}/train/ant/link.jpg")
+    os.symlink("circle.jpg", f"{folder}/train/ant/circle.jpg")
+    os.symlink("1.jpg", f"{folder}/train/ant/good.jpg")
+    os.mkfifo(f"{folder}/train/bee/pipe.jpg")
+    os.mkfifo(f"{folder}/train/pipe.jpg")
+    fields = {"kind": "folder", "source": folder, "max_bad_fraction": 0.5}
+    uri = ingest(tmp_path, **fields).uri
+    reasons = {name: item["reason"] for name, item in quarantine(uri, "train").items()}
+    assert reasons.pop("pipe.jpg") == "lies in no class folder"
+    assert sorted(reasons) == ["ant/circle.jpg", "ant/link.jpg", "bee/pipe.jpg"]
+    assert set(reasons.values()) == {"a link to nothing, a pipe or a device, and no file"}
+    assert contents(uri, "train")["ant/good.jpg"]["image/encoded"] == data.jpeg(1, 16, 16)
+    first = properties(to_dict(Data(**fields)))["input_fingerprint"]
+    os.link(f"{folder}/train/ant/1.jpg", f"{folder}/train/ant/gone.jpg")
+    assert properties(to_dict(Data(**fields)))["input_fingerprint"] != first
+    assert len(read(ingest(tmp_path, execution=2, **fields).uri, "train")) == 15
+
+
+def test_a_class_of_two_lines_is_refused(tmp_path):
+    folder = data.class_folders(str(tmp_path / "in"), {"train": {"a\nb": {}, "c": {}}})
+    with pytest.raises(SourceError, match=r"class folder 'a\\nb' of .* has a line break: rename it"):
+        source.check(to_dict(Data(kind="folder", source=folder)))
+
+
+def test_the_cache_key_follows_names(tmp_path):
+    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(3), "val": two_classes(2, 500)})
+    config, key = to_dict(Data(kind="folder", source=folder)), "input_fingerprint"
+    first = properties(config)[key]
+    # Another label, the same bytes: all times, sizes and counts stay as they are.
+    os.replace(f"{folder}/train/ant/1.jpg", f"{folder}/train/bee/9.jpg")
+    second = properties(config)[key]
+    os.replace(f"{folder}/train/bee/9.jpg", f"{folder}/train/ant/1.jpg")
+    assert second != first == properties(config)[key]
+
+
 def test_shards_of_single_files_are_of_the_wanted_size(tmp_path, monkeypatch):
     folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(300)})
     where = source.layout(to_dict(Data(kind="folder", source=folder)))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from components.example_gen import images, jpeg_headers
 from tests import data
+from tests.models import memory
 
 LIMIT = 1_000_000
 DITHERED = ("png_1", "png_P", "gif")
@@ -60,6 +61,20 @@ def test_cmyk_kinds_agree_with_the_ink_formula():
 def test_sixteen_bits_are_scaled_not_clipped():
     decoded = _decode(images.normalize(data.png(7, "I;16"), LIMIT).encoded)
     assert np.abs(decoded[..., 0] - data.pixels(7, channels=1)[..., 0]).mean() < 3
+
+
+def test_sixteen_bits_take_no_more_memory_than_colours():
+    out = io.BytesIO()
+    Image.fromarray(np.full((4000, 4000), 4097, np.uint16)).save(out, "PNG")
+    # 15 MiB for each byte of a pixel: three arrays of two bytes at most, and the picture of one.
+    assert memory.peak_rise(lambda: images.normalize(out.getvalue(), 10**8)) < 130
+
+
+def test_a_side_that_no_jpeg_has_is_refused():
+    out = io.BytesIO()
+    Image.new("L", (2, 65_501)).save(out, "PNG")
+    with pytest.raises(images.BadImage, match=r"2 x 65501 pixels: no JPEG has a side of more than 65500"):
+        images.normalize(out.getvalue(), LIMIT)
 
 
 def test_rotation_in_exif_is_not_applied():
@@ -274,11 +289,20 @@ def test_a_damaged_end_that_pil_does_not_see_is_refused():
         images.normalize(damaged, LIMIT)
 
 
+def test_a_marker_that_no_decoder_knows_is_refused():
+    """Between scans with restart markers, which skip it once the scan is taken out."""
+    whole = data.jpeg(3, 65, 17, progressive=True, restart_marker_blocks=1)
+    for at in (match.start() + 1 for match in re.finditer(b"\xff\xc4", whole)):
+        damaged = whole[:at] + b"\x60" + whole[at + 1 :]
+        with pytest.raises(images.BadImage):
+            images.normalize(damaged, LIMIT)
+
+
 def test_a_whole_scan_of_more_than_libjpeg_takes_is_refused():
     small = data.jpeg(1)
     at = small.index(b"\xff\xc0") + 5
     wide = small[:at] + (8).to_bytes(2, "big") + (65_501).to_bytes(2, "big") + small[at + 4 :]
-    with pytest.raises(images.BadImage, match="does not decode"):
+    with pytest.raises(images.BadImage, match="no JPEG has a side of more than 65500"):
         images.normalize(wide, LIMIT)
 
 

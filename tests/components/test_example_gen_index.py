@@ -1,8 +1,11 @@
 """Archives: what the index says equals what tarfile extracts; damage is one clear sentence."""
 
+import gzip
 import io
 import os
+import subprocess
 import tarfile
+import tracemalloc
 
 import pytest
 
@@ -157,6 +160,70 @@ def test_a_damaged_header_is_an_error(tmp_path):
         list(tar_index.members(str(path)))
 
 
+@pytest.mark.parametrize("size", [-512, -1024, -1536, -5])
+@pytest.mark.parametrize("pax", [False, True])
+def test_a_negative_size_leads_nowhere(tmp_path, size, pax):
+    """Back to the same file, for ever, or to what is no header."""
+    start = data.tar_bytes({"a.jpg": b"a" * 600})[:1536]
+    if pax:
+        info = tarfile.TarInfo("b.jpg")
+        info.pax_headers = {"size": str(size)}
+        header = info.tobuf(tarfile.PAX_FORMAT)
+    else:
+        header = _header(size=(256**12 + size).to_bytes(12, "big"))
+    path = tmp_path / "back.tar"
+    path.write_bytes(start + header + bytes(10240))
+    found = []
+    with pytest.raises(SourceError, match=r"back\.tar is truncated, compressed or damaged"):
+        for member in tar_index.members(str(path)):
+            found.append(member.name)
+            assert found == ["a.jpg"]
+
+
+def test_headers_that_never_end_are_an_error(tmp_path):
+    path = tmp_path / "long.tar"
+    path.write_bytes(_header(type=b"L", size=b"00000000001\0").ljust(1024, b"x") * 3000)
+    with pytest.raises(SourceError, match=r"long\.tar is truncated, compressed or damaged"):
+        list(tar_index.members(str(path)))
+    with open(path, "wb") as stream:
+        stream.write(_header(type=b"L", size=b"77777777777\0"))
+        stream.truncate(2**33)
+    tracemalloc.start()
+    with pytest.raises(SourceError, match=r"long\.tar is truncated, compressed or damaged"):
+        list(tar_index.members(str(path)))
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "behind", [bytes(2**21), bytes(512) + b"more", data.tar_bytes({"c.jpg": b"c" * 600})]
+)
+def test_what_follows_the_end_is_not_lost_silently(tmp_path, behind):
+    """A download whose space was reserved has zeros for what has not come yet."""
+    path = tmp_path / "in-part.tar"
+    path.write_bytes(data.tar_bytes({"a.jpg": b"a" * 600, "b.jpg": b"b" * 600}) + behind)
+    with pytest.raises(SourceError, match=r"in-part\.tar is .* \(it ends at byte 3072, and more follows\)"):
+        list(tar_index.members(str(path)))
+
+
+@pytest.mark.parametrize("format", ["gnu", "posix"])
+def test_files_that_are_stored_in_pieces_are_named(tmp_path, format):
+    (tmp_path / "a").mkdir()
+    with open(tmp_path / "a" / "holes.bmp", "wb") as stream:
+        stream.write(b"BM")
+        stream.seek(10**6)
+        stream.write(b"end")
+    os.link(tmp_path / "a" / "holes.bmp", tmp_path / "a" / "link.bmp")
+    (tmp_path / "a" / "whole.bmp").write_bytes(b"BM")
+    path = str(tmp_path / "a.tar")
+    command = ["tar", "--create", "--sparse", f"--format={format}", f"--file={path}", "a/holes.bmp"]
+    subprocess.run([*command, "a/link.bmp", "a/whole.bmp"], cwd=tmp_path, check=True)
+    found = {os.path.basename(m.name): m for m in tar_index.members(path)}
+    assert _bytes(path, found["whole.bmp"]) == b"BM" and not found["whole.bmp"].reason
+    for name in ("holes.bmp", "link.bmp"):
+        assert "pack it without tar --sparse" in found[name].reason
+
+
 def test_a_truncated_training_archive_stops_the_check(tmp_path):
     folder = data.small_ilsvrc(str(tmp_path))
     path = os.path.join(folder, "ILSVRC2012_img_train.tar")
@@ -176,6 +243,29 @@ def test_devkit_ids_are_not_the_order_of_wnids(tmp_path):
     for name in ("cat.JPEG", "ILSVRC2012_val_00000013.JPEG", "ILSVRC2012_val_00000000.JPEG"):
         with pytest.raises(SourceError, match="no ground truth"):
             kit.wnid(name)
+
+
+def test_no_changed_bit_of_a_devkit_passes(tmp_path):
+    path = os.path.join(data.small_ilsvrc(str(tmp_path)), "ILSVRC2012_devkit_t12.tar.gz")
+    with open(path, "rb") as stream:
+        whole = stream.read()
+    for at in range(10, len(whole), 5):  # before that is gzip's header, with the time
+        damaged = bytearray(whole)
+        damaged[at] ^= 16
+        with open(path, "wb") as stream:
+            stream.write(damaged)
+        with pytest.raises(SourceError, match="download it again"):
+            devkit.load(path)
+
+
+@pytest.mark.parametrize("name, content", [(devkit.META, b"no matrix"), (devkit.TRUTH, b"1\n<html>\n")])
+def test_a_devkit_of_other_files_is_an_error(tmp_path, name, content):
+    path = os.path.join(data.small_ilsvrc(str(tmp_path)), "ILSVRC2012_devkit_t12.tar.gz")
+    kit = {**devkit._extract(path), name: content}
+    with open(path, "wb") as stream:
+        stream.write(gzip.compress(data.tar_bytes(kit)))
+    with pytest.raises(SourceError, match=r"is not that of ILSVRC2012 .*: download it again"):
+        devkit.load(path)
 
 
 def test_classes_and_labels(tmp_path):

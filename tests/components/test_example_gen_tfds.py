@@ -2,6 +2,9 @@
 
 import glob
 import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -134,16 +137,68 @@ def test_errors_say_what_to_do(birds, tmp_path):
         source.check({**config, "tfds_name": ""})
 
 
-def test_a_truncated_file_is_an_error(birds, tmp_path):
+def _copied(birds, tmp_path):
+    """A copy of the data set, and its first file."""
     copy = tmp_path / "copy"
-    tf.io.gfile.makedirs(str(copy / "tiny_birds" / "1.0.0"))
-    for path in glob.glob(os.path.join(birds, "tiny_birds", "1.0.0", "*")):
-        tf.io.gfile.copy(path, str(copy / "tiny_birds" / "1.0.0" / os.path.basename(path)))
-    path = sorted(glob.glob(str(copy / "tiny_birds" / "1.0.0" / "*train*")))[0]
+    shutil.copytree(birds, copy)
+    return str(copy), sorted(glob.glob(str(copy / "tiny_birds" / "1.0.0" / "*train*")))[0]
+
+
+def test_a_truncated_file_is_an_error(birds, tmp_path):
+    copy, path = _copied(birds, tmp_path)
     os.truncate(path, os.path.getsize(path) - 10)
-    base = tfds_source.find("tiny_birds", str(copy))
+    base = tfds_source.find("tiny_birds", copy)
     with pytest.raises(SourceError, match="is truncated at byte"):
         list(tfds_source.records(base, "train"))
+
+
+_SPOTS = """
+import numpy as np
+import tensorflow_datasets as tfds
+
+class Spots(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=2)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for i in range(4):
+            yield i, {"image": np.full((8, 8, 3), i, np.uint8), "label": i % 2}
+"""
+
+
+def test_tfds_has_all_that_its_command_needs(tmp_path):
+    (tmp_path / "spots.py").write_text(_SPOTS)
+    command = [os.path.join(os.path.dirname(sys.executable), "tfds"), "build", "spots.py"]
+    subprocess.run([*command, f"--data_dir={tmp_path}"], cwd=tmp_path, check=True, capture_output=True)
+    config = to_dict(Data(kind="tfds", tfds_name="spots", source=str(tmp_path)))
+    assert source.classes(config) == ["0", "1"]
+    # A data set of TFDS's own looks for its place in the package.
+    assert tfds.builder("cifar10", data_dir=str(tmp_path)).code_path
+
+
+@pytest.mark.parametrize("holdout", [False, True])
+def test_a_changed_bit_is_found(birds, tmp_path, holdout):
+    copy, path = _copied(birds, tmp_path)
+    with open(path, "r+b") as stream:
+        whole = stream.read()
+        # Key, three lengths and a tag; then the label.
+        stream.seek(whole.index(b"label") + 11)
+        stream.write(bytes([whole[stream.tell()] ^ 1]))
+    split = {"eval_split": "holdout"} if holdout else {}
+    uri = ingest(tmp_path, **_config(copy, **split)).uri
+    found = [item["reason"] for split in ("train", "eval") for item in quarantine(uri, split).values()]
+    assert sorted(found)[-1] == "the record in the data set is damaged: its checksum differs"
+    assert len(found) == 2  # and the image that is damaged in any case
+    with open(path, "r+b") as stream:
+        stream.write(bytes([whole[0] ^ 1]))
+    with pytest.raises(SourceError, match="is damaged at byte 0: prepare"):
+        list(tfds_source.records(tfds_source.find("tiny_birds", copy), "train"))
 
 
 def test_patterns_of_the_two_splits_differ(birds):

@@ -1,6 +1,7 @@
 """Pushing: whole versions, rising numbers, and none twice."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import time
@@ -28,6 +29,10 @@ def models(tmp_path_factory):
     return saved(folder / "one"), saved(folder / "two", 2.0)
 
 
+def shown(folder):
+    return [name for name in os.listdir(folder) if not name.startswith(".")]
+
+
 def answer(path):
     loaded = tf.saved_model.load(path)
     return next(iter(loaded.signatures["serving_default"](tf.constant([1.0])).values())).numpy().item()
@@ -51,7 +56,7 @@ def test_the_same_model_is_pushed_once_and_another_one_after_it(models, tmp_path
     folder, (one, two) = str(tmp_path / "serving"), models
     first = pusher.push(one, folder)
     assert pusher.push(one, folder) == first
-    assert os.listdir(folder) == [os.path.basename(first)]
+    assert shown(folder) == [os.path.basename(first)]
     second = pusher.push(two, folder)
     third = pusher.push(one, folder)
     assert pretrained.versions(folder) == [third, second, first]
@@ -64,6 +69,30 @@ def test_versions_rise_although_the_clock_was_wrong(models, tmp_path):
     assert int(os.path.basename(pusher.push(models[0], str(tmp_path)))) == int(future) + 1
 
 
+def test_two_pushes_at_once_are_two_whole_versions(tmp_path):
+    """Of two pipelines with one folder: no file of a version is of the other's."""
+    folder, models = str(tmp_path / "serving"), ["a" * 9, "b" * 9]
+    for model in models:
+        (tmp_path / model).mkdir()
+        for name in ("saved_model.pb", *map(str, range(300))):
+            (tmp_path / model / name).write_text(model)
+    spawn = multiprocessing.get_context("spawn")  # forks of TensorFlow may hang
+    together = spawn.Barrier(2)
+    runs = [spawn.Process(target=_push, args=(str(tmp_path / m), folder, together)) for m in models]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert [run.exitcode for run in runs] == [0, 0]
+    found = [{path.read_text() for path in (tmp_path / "serving" / v).iterdir()} for v in shown(folder)]
+    assert sorted(found, key=sorted) == [{model} for model in models]
+
+
+def _push(model, folder, together):
+    together.wait()
+    pusher.push(model, folder)
+
+
 def test_what_a_killed_push_left_is_removed_and_never_a_version(models, tmp_path, monkeypatch):
     def killed(source, target):
         raise KeyboardInterrupt
@@ -72,10 +101,10 @@ def test_what_a_killed_push_left_is_removed_and_never_a_version(models, tmp_path
         patch.setattr(os, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
             pusher.push(models[0], str(tmp_path))
-    assert len(os.listdir(tmp_path)) == 1
+    assert [name for name in os.listdir(tmp_path) if name.startswith(".pushing-")]
     assert pretrained.versions(str(tmp_path)) == []
     version = pusher.push(models[0], str(tmp_path))
-    assert os.listdir(tmp_path) == [os.path.basename(version)]
+    assert sorted(os.listdir(tmp_path)) == [".push.lock", os.path.basename(version)]
 
 
 def test_what_a_killed_push_left_in_an_object_store_is_removed(models, tmp_path, monkeypatch):

@@ -186,10 +186,25 @@ def test_the_container_of_tensorflow_serving(candidate, tmp_path, monkeypatch):
     report = component.validate(candidate, EXAMPLES[:2], settings)
     assert (report.reasons, report.memory_mb) == ((), 0)
     monkeypatch.setenv("PATH", "/nowhere")
-    [reason] = component.validate(candidate, EXAMPLES[:2], settings).reasons
-    assert reason == (
-        "docker is not on the PATH, and tensorflow/serving:2.20.0 needs it; set serve.validator=embedded."
-    )
+    with pytest.raises(
+        server.StartError, match=r"docker is not on the PATH, and .*; set serve.validator=embedded"
+    ):
+        component.validate(candidate, EXAMPLES[:2], settings)
+
+
+@pytest.mark.parametrize("end", ["exit 125", "kill -9 $$"])
+def test_where_no_server_runs_there_is_no_verdict(candidate, tmp_path, monkeypatch, end):
+    """It would come from the cache, when docker has been started or there is memory again."""
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(f"#!/bin/sh\necho Cannot connect to the Docker daemon. >&2\n{end}\n")
+    docker.chmod(docker.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{docker.parent}{os.pathsep}{os.environ['PATH']}")
+    inputs, outputs = artifacts(tmp_path, candidate, blessed=1)
+    settings = {**EMBEDDED, "server": "tensorflow/serving:2.20.0"}
+    with pytest.raises(server.StartError, match="the server has ended: Cannot connect to the Docker daemon"):
+        component.Executor().Do(inputs, outputs, {"settings": json.dumps(settings)})
+    assert not (tmp_path / "blessing").exists()
 
 
 def artifacts(tmp_path, candidate, blessed):

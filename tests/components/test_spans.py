@@ -78,6 +78,12 @@ def test_marks_that_name_no_span_are_refused(tmp_path):
         marks.find([str(tmp_path / "{YYYY}-{MM}-{DD}")])
 
 
+def test_a_number_that_tfx_cannot_hold_is_refused(tmp_path):
+    _span(tmp_path, "span-20261126030000")
+    with pytest.raises(SourceError, match=r"has the number 20261126030000, and 2147483647 is the largest"):
+        source.spans(_config(tmp_path))
+
+
 def test_the_newest_spans_are_taken_whatever_their_numbers(tmp_path):
     for name in ("span-2", "span-10", "span-3", "span-11.part"):
         _span(tmp_path, name)

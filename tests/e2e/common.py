@@ -46,7 +46,7 @@ def serving(folder, name="resnet-digits"):
 def versions(folder, name="resnet-digits"):
     """Pushed versions, oldest first."""
     base = serving(folder, name)
-    return sorted(os.listdir(base)) if os.path.isdir(base) else []
+    return sorted(filter(str.isdigit, os.listdir(base))) if os.path.isdir(base) else []
 
 
 def artifact(folder, node, key, name="resnet-digits"):

@@ -244,4 +244,4 @@ def _folder(run, task, key):
 
 def _pushed(config):
     folder = os.path.join(config.artifacts, "serving", "resnet")
-    return sorted(os.path.join(folder, name) for name in os.listdir(folder))
+    return sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.isdigit())

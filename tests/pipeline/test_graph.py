@@ -210,3 +210,16 @@ def test_a_place_that_nothing_installed_can_reach_is_said(setting, sentence, tmp
 
     with pytest.raises(ConfigError, match=sentence):
         local_dag.prepare(assign(Config(root=str(tmp_path)), [setting]))
+
+
+def test_a_place_for_models_that_is_no_folder_is_said_at_the_start(tmp_path):
+    from pipeline import local_dag
+
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "models"):
+        with pytest.raises(
+            ConfigError, match=f"serve.directory={path}.* be written: {tmp_path}/file is none"
+        ):
+            local_dag.prepare(assign(Config(root=str(tmp_path)), [f"serve.directory={path}"]))
+    local_dag.prepare(assign(Config(root=str(tmp_path)), [f"serve.directory={tmp_path}/new/models"]))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

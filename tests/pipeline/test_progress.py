@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 
+import apache_beam as beam
 import pytest
+import tensorflow as tf
 
 from components.data_validation import DataError
 from pipeline.progress import reason
@@ -32,6 +34,20 @@ from pipeline.progress import reason
 )
 def test_reason_is_one_sentence(error, sentence):
     assert reason(error) == sentence
+
+
+def test_a_damaged_record_is_not_written_out(tmp_path):
+    path = str(tmp_path / "data_tfrecord-00000-of-00001")
+    with tf.io.TFRecordWriter(path) as writer:
+        writer.write(b"x" * 100_000)
+    with open(path, "r+b") as file:
+        file.seek(50_000)
+        file.write(b"y")
+    failed = pytest.raises(ValueError, match="Not a valid TFRecord")
+    with failed as raised, beam.Pipeline(runner="FnApiRunner") as p:
+        _ = p | beam.io.ReadFromTFRecord(path)
+    said = reason(raised.value)
+    assert said == "A record of its examples is damaged or cut off: --no-cache ExampleGen writes them anew."
 
 
 SCRIPT = """
