@@ -74,13 +74,11 @@ class Checkpoints:
         return self._meta.value
 
     def remove(self) -> None:
-        """Removes this training's checkpoint: it has ended well. Those of others stay."""
-        if not self._manager:
-            return
-        if tf.io.gfile.exists(self._directory):
+        """Removes this training's checkpoint: it has ended well. Those of others stay, and so does the folder
+        that all share: it may be a mounted volume, which cannot be removed.
+        """
+        if self._manager and tf.io.gfile.exists(self._directory):
             tf.io.gfile.rmtree(self._directory)
-        if tf.io.gfile.exists(self._parent) and not tf.io.gfile.listdir(self._parent):
-            tf.io.gfile.rmtree(self._parent)
 
     def _others(self) -> list[str]:
         """Folders of whole checkpoints of other trainings."""

@@ -115,7 +115,8 @@ def test_a_killed_training_continues_where_it_was(data, tmp_path, run, uninterru
         assert row["epoch"] == other["epoch"]
         np.testing.assert_allclose(float(row["cross_entropy"]), float(other["cross_entropy"]), rtol=1e-3)
         np.testing.assert_allclose(float(row["top1_error"]), float(other["top1_error"]), atol=1e-3)
-    assert not os.path.exists(checkpoints)
+    # The folder itself may be a mounted volume.
+    assert os.listdir(checkpoints) == []
 
 
 def stop_after(monkeypatch, epochs):
@@ -148,7 +149,7 @@ def test_a_checkpoint_of_other_settings_is_kept_for_them(run, tmp_path, monkeypa
 
     values = run("third", checkpoint_dir=str(checkpoints))
     assert summary(values)["resumed_from"] == "epoch 2 step 0"
-    assert not checkpoints.exists()
+    assert list(checkpoints.iterdir()) == []
 
 
 def test_the_fingerprint_covers_what_changes_the_result(data, tmp_path):
