@@ -180,16 +180,62 @@ def test_the_fingerprint_covers_what_changes_the_result(data, tmp_path):
     assert hardware == task.fingerprint()
 
 
-def test_a_damaged_checkpoint_is_named(run, tmp_path, monkeypatch):
-    checkpoints = tmp_path / "checkpoints"
+@pytest.fixture
+def checkpoint(run, tmp_path, monkeypatch):
+    """The folder of a checkpoint after the first epoch."""
     with monkeypatch.context() as patch, pytest.raises(stop_after(patch, 1)):
-        run("first", checkpoint_dir=str(checkpoints))
-    [file] = checkpoints.glob("*/*.data-*")
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 255
-    file.write_bytes(content)
-    with pytest.raises(RuntimeError, match=r"cannot be read.*delete"):
-        run("second", checkpoint_dir=str(checkpoints))
+        run("first", checkpoint_dir=str(tmp_path / "checkpoints"))
+    [folder] = (tmp_path / "checkpoints").iterdir()
+    return folder
+
+
+def flipped(content):
+    return (
+        content[: len(content) // 2]
+        + bytes([content[len(content) // 2] ^ 255])
+        + content[len(content) // 2 + 1 :]
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [
+        ("data", flipped),
+        ("data", lambda content: content[: len(content) // 2]),
+        ("index", lambda content: b""),
+        ("checkpoint", lambda content: b""),
+        ("checkpoint", lambda content: b"\xff{"),
+        ("checkpoint", lambda content: b"model_checkpoint_path{"),
+    ],
+    ids=["flipped", "shortened", "no index", "no name", "bytes for a name", "half a name"],
+)
+def test_a_damaged_checkpoint_is_named(run, checkpoint, kind, damage):
+    [file] = [file for file in checkpoint.iterdir() if kind in file.name]
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(
+        RuntimeError, match=f"The checkpoint in {checkpoint} cannot be read.*delete this folder"
+    ):
+        run("second", checkpoint_dir=str(checkpoint.parent))
+
+
+def test_a_damaged_checkpoint_of_another_training_stops_none(run, checkpoint, capsys):
+    (checkpoint / "checkpoint").write_bytes(b"")
+    run("other", checkpoint_dir=str(checkpoint.parent), train__seed=2, train__epochs=1)
+    assert f"is kept in {checkpoint}; not used" in capsys.readouterr().out
+
+
+def test_a_kill_while_the_checkpoint_is_removed_leaves_none(run, tmp_path, monkeypatch):
+    def killed(folder):
+        [data] = tf.io.gfile.glob(f"{folder}/*.data-*")
+        os.remove(data)
+        raise tiny_task.Stopped
+
+    changes = {"checkpoint_dir": str(tmp_path / "checkpoints"), "train__epochs": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr("models.checkpoint.tf.io.gfile.rmtree", killed)
+        with pytest.raises(tiny_task.Stopped):
+            run("first", **changes)
+    assert summary(run("second", **changes))["resumed_from"] is None
 
 
 def test_what_a_kill_leaves_half_written_is_not_taken_for_a_checkpoint(run, data, tmp_path):
