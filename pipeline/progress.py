@@ -128,13 +128,17 @@ def reason(error: BaseException) -> str:
     text = re.sub(r"\s*\[while running '.*?'\]", "", text, flags=re.S).strip()
     handed_over = "Traceback (most recent call last)" in text
     if handed_over:
-        # Of a worker process, or a function that TensorFlow called: the last line names the error, but for
-        # TensorFlow's places in the graph.
-        lines = [line.strip() for line in text.splitlines()]
-        text = [line for line in lines if line and not line.startswith("[[")][-1]
+        # Of a worker process, or a function that TensorFlow called: the last line names the error.
+        text = _lines(text)[-1]
     text = re.sub(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): ", "", text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = _lines(text)
     text = lines[-1] if lines[0].endswith(":") else lines[0]
     known = type(error).__module__.split(".")[0] in ("pipeline", "components", "models")
     plain = known or handed_over or isinstance(error, ValueError | RuntimeError)
     return text if plain else f"{type(error).__name__}: {text}"
+
+
+def _lines(text: str) -> list[str]:
+    """Without TensorFlow's places in the graph, which come behind what it has to say."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [line for line in lines if not line.startswith("[[")] or lines

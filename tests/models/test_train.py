@@ -180,6 +180,14 @@ def test_the_fingerprint_covers_what_changes_the_result(data, tmp_path):
     assert hardware == task.fingerprint()
 
 
+def test_a_lost_file_of_training_images_ends_the_training(run, data, tmp_path):
+    [first, _] = batches.resolve(data["train_files"])
+    values = tiny_task.arguments(str(tmp_path), "lost", {**data, "train_files": [first]})
+    with pytest.raises(ValueError, match="expected to contain 64 elements but contained only 32"):
+        train.run_fn(tiny_task.fn_args(values))
+    assert not os.path.exists(values["serving_model_dir"])
+
+
 @pytest.fixture
 def checkpoint(run, tmp_path, monkeypatch):
     """The folder of a checkpoint after the first epoch."""

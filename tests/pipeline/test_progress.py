@@ -27,6 +27,13 @@ from pipeline.progress import reason
             ValueError("in user code:\n\n    File x\n\n    ValueError: shapes differ\n"),
             "ValueError: shapes differ",
         ),
+        (
+            MemoryError(
+                "Graph execution error:\n\nFile x\n\nOOM when allocating\n\t [[{{node Add}}]] [Op:f]\n"
+            ),
+            "MemoryError: OOM when allocating",
+        ),
+        (OSError("[[a name"), "OSError: [[a name"),
         (OSError(), "OSError: OSError"),
     ],
 )
