@@ -129,7 +129,8 @@ def train_dataset(
             found = _records(reader, numbers).take(examples)
         # A lost file would be made up for by more of the others, in silence.
         found = found.apply(tf.data.experimental.assert_cardinality(total))
-        shuffled = found.shuffle(train.shuffle_buffer, seed=seed)
+        # The buffer is allocated as large as it is asked for.
+        shuffled = found.shuffle(min(train.shuffle_buffer, total), seed=seed)
         # Repeated only where an epoch is less than a batch.
         return shuffled.repeat().take(steps_per_epoch(total, train.batch_size) * train.batch_size)
 

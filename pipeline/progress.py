@@ -133,6 +133,7 @@ def reason(error: BaseException) -> str:
     text = re.sub(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): ", "", text)
     lines = _lines(text)
     text = lines[-1] if lines[0].endswith(":") else lines[0]
+    text = re.sub(r"^{{.*?}} | \[Op:\w+\].*$", "", text)  # TensorFlow's too
     known = type(error).__module__.split(".")[0] in ("pipeline", "components", "models")
     plain = known or handed_over or isinstance(error, ValueError | RuntimeError)
     return text if plain else f"{type(error).__name__}: {text}"

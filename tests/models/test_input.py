@@ -89,6 +89,19 @@ def test_an_epoch_without_a_remainder_has_every_example_once(files):
         assert sorted(epoch) == list(range(23))
 
 
+def test_a_buffer_of_more_than_all_is_one_of_all(files):
+    order = [
+        labels(
+            batches.train_dataset(
+                files, PLAIN, CONSTANTS, Train(batch_size=5, shuffle_buffer=buffer), total=23
+            ),
+            8,
+        )
+        for buffer in (23, 10**20)
+    ]
+    assert order[0] == order[1]
+
+
 def test_fewer_examples_than_a_batch_come_more_than_once(files):
     train = Train(batch_size=30, shuffle_buffer=50)
     for epoch in labels(batches.train_dataset(files, PLAIN, CONSTANTS, train, total=23), 2):

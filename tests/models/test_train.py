@@ -270,6 +270,11 @@ def test_a_blown_up_training_stops_and_says_where(run, tmp_path, monkeypatch):
     assert "between epoch 2 step 0 and epoch 3 step 0" in str(error.value)
 
 
+def test_weights_that_the_last_step_has_blown_up_are_no_checkpoint(run):
+    with pytest.raises(DivergedError, match="between epoch 1 step 0 and epoch 2 step 0; there is no check"):
+        run(train__batch_size=64, train__epochs=1, train__learning_rate=1e25, train__weight_decay=1e20)
+
+
 def test_mixed_precision_trains_and_exports_float32(run):
     policy = keras.config.dtype_policy().name
     values = run(train__precision="mixed_bfloat16", train__epochs=1)

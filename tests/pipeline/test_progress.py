@@ -33,6 +33,7 @@ from pipeline.progress import reason
             ),
             "MemoryError: OOM when allocating",
         ),
+        (OSError("{{function_node f}} /a: No space left [Op:SaveV2] name: "), "OSError: /a: No space left"),
         (OSError("[[a name"), "OSError: [[a name"),
         (OSError(), "OSError: OSError"),
     ],
