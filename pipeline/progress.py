@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.markup import escape
 
+from models import terminal
+
 # Read by the training callbacks (models.callbacks).
 PROGRESS_FD = "RESNET_TFX_PROGRESS_FD"
 _WIDTH = 18
@@ -33,7 +35,7 @@ class View:
     def __init__(self, log: str) -> None:
         self.log = log
         self._fd = os.dup(sys.stdout.fileno())
-        self._stream = os.fdopen(self._fd, "w", buffering=1, closefd=False)
+        self._stream = terminal.stream(self._fd, closefd=False)
         self._live = os.isatty(self._fd)
         self.console = Console(file=self._stream, highlight=False, soft_wrap=True)
 

@@ -1,6 +1,7 @@
 """The progress view: what reaches the terminal, what goes to the log, how errors read."""
 
 import os
+import pty
 import subprocess
 import sys
 
@@ -60,6 +61,37 @@ with view.redirected():
         pass
 print("after")
 """
+
+
+OUTLIVING = """
+import signal, sys
+from pipeline.progress import View
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+view = View(sys.argv[1])
+with view.redirected():
+    for name in ("Transform", "Trainer"):
+        with view.component(name, talks=name == "Trainer"):
+            print(name, flush=True)
+            sys.stdin.read(1)
+    print("ended", flush=True)
+view.line("the summary")
+"""
+
+
+def test_a_run_may_outlive_its_terminal(tmp_path):
+    log, (terminal, end) = tmp_path / "run.log", pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", OUTLIVING, str(log)], stdin=subprocess.PIPE, stdout=end, stderr=end,
+        cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+    )  # fmt: skip
+    os.close(end)
+    seen = b""
+    while b"Transform" not in seen:
+        seen += os.read(terminal, 1000)
+    os.close(terminal)
+    process.communicate(b"..", timeout=60)
+    assert process.returncode == 0
+    assert log.read_text().split() == ["Transform", "Trainer", "ended"]
 
 
 def test_only_the_view_reaches_the_terminal(tmp_path):
