@@ -63,10 +63,17 @@ class Checkpoints:
           The position it was saved with, or None when there is nothing to continue.
 
         Raises:
-          RuntimeError: the checkpoint is damaged.
+          RuntimeError: the checkpoint is damaged, or none could be written.
         """
         if not self._manager:
             return None
+        try:
+            tf.io.gfile.makedirs(self._directory)
+        except tf.errors.OpError as error:
+            raise RuntimeError(
+                f"Checkpoints cannot be written to {self._parent} ({error.message}); set "
+                "train.checkpoint_dir to a folder that can be written."
+            ) from error
         if not self.latest:
             if tf.io.gfile.exists(_name(self._directory)):
                 # TensorFlow only logs that it cannot read it.

@@ -232,6 +232,15 @@ def test_a_damaged_checkpoint_of_another_training_stops_none(run, checkpoint, ca
     assert f"is kept in {checkpoint}; not used" in capsys.readouterr().out
 
 
+def test_a_folder_that_takes_no_checkpoints_is_named_before_the_first_step(run, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    tiny_task.stop_at(monkeypatch, 0)
+    with pytest.raises(
+        RuntimeError, match=r"Checkpoints cannot be written to .*file .*set train.checkpoint_dir"
+    ):
+        run(checkpoint_dir=str(tmp_path / "file"))
+
+
 def test_a_kill_while_the_checkpoint_is_removed_leaves_none(run, tmp_path, monkeypatch):
     def killed(folder):
         [data] = tf.io.gfile.glob(f"{folder}/*.data-*")
