@@ -275,6 +275,10 @@ class Config:
                 f"root={self.root}: must be a folder of this machine, for its metadata and logs; "
                 "what is heavy can go elsewhere with --set artifacts=gs://BUCKET/FOLDER."
             )
+        _check_folder("root", self.root)
+        _check_folder("artifacts", self.artifacts)
+        _check_folder("train.checkpoint_dir", self.train.checkpoint_dir)
+        _check_folder("serve.directory", self.serve.directory)
         if self.data.kind not in ("digits", "tfds") and not self.data.source:
             raise ConfigError(
                 f"data.source is empty: name the {self.data.kind} images with --set data.source=FOLDER."
@@ -340,6 +344,15 @@ class Config:
 
         beam.check(self)
         serve_check.check(self.serve, self.artifacts)
+
+
+def _check_folder(name: str, path: str) -> None:
+    whole = path if not path or "://" in path else os.path.abspath(os.path.expanduser(path))
+    if set(whole) & set("[]*?\\"):
+        raise ConfigError(
+            f"{name}={path}: {whole} has one of the characters [ ] * ? \\, which TensorFlow and TFX take for "
+            "a pattern: name another folder."
+        )
 
 
 def _check_metadata(metadata: Metadata) -> None:

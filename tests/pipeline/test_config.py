@@ -93,8 +93,22 @@ def test_check_refuses_what_cannot_run(assignment):
 def test_a_file_that_is_no_configuration_is_named(tmp_path, text, part):
     file = tmp_path / "my.json"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=f"my.json cannot be read as a configuration: .*{part}"):
+    with pytest.raises(ConfigError, match=rf"my.json cannot be read as a configuration: .*{part}"):
         read(str(file))
+
+
+@pytest.mark.parametrize("name", ["root", "artifacts", "train.checkpoint_dir", "serve.directory"])
+@pytest.mark.parametrize("path", ["/runs [1]", "runs/*", "gs://bucket/a?", r"a\b"])
+def test_folders_that_would_be_patterns_are_refused(name, path):
+    with pytest.raises(ConfigError, match=r"^root=|take for a pattern: name another folder"):
+        assign(Config(), [f"{name}={path}"]).check()
+
+
+def test_a_relative_folder_is_looked_at_from_where_the_run_starts(tmp_path, monkeypatch):
+    (tmp_path / "old [1]").mkdir()
+    monkeypatch.chdir(tmp_path / "old [1]")
+    with pytest.raises(ConfigError, match=r"root=runs: .*old \[1\]/runs has one of the characters"):
+        Config().check()
 
 
 def test_a_source_is_asked_for():
