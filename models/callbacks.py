@@ -205,6 +205,8 @@ class Guard(keras.callbacks.Callback):
         The loss is that of the weights before the step, and a checkpoint has those after it.
         """
         if not all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in self.model.weights):
+            # Of the step before this one the loss was still looked at.
+            self._checked = max(0, self.run.steps_done - 1)
             raise DivergedError(self._message())
 
     def _message(self) -> str:

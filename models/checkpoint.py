@@ -13,6 +13,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+_NAME = "checkpoint"
+
 
 class Checkpoints:
     """The newest checkpoint of a model, its optimizer and a JSON position.
@@ -25,6 +27,9 @@ class Checkpoints:
 
     Attributes:
       refused: a sentence about the checkpoint of another training that `restore` left alone, or "".
+
+    Raises:
+      RuntimeError: the file that names the newest checkpoint is damaged.
     """
 
     def __init__(self, directory: str, fingerprint: str, model: keras.Model) -> None:
@@ -35,7 +40,10 @@ class Checkpoints:
         self.refused = ""
         if directory:
             state = tf.train.Checkpoint(model=model, optimizer=model.optimizer, meta=self._meta)
-            self._manager = tf.train.CheckpointManager(state, self._directory, max_to_keep=1)
+            try:
+                self._manager = tf.train.CheckpointManager(state, self._directory, max_to_keep=1)
+            except ValueError as error:
+                raise self._damaged(error) from error
 
     @property
     def latest(self) -> str | None:
@@ -55,41 +63,62 @@ class Checkpoints:
           The position it was saved with, or None when there is nothing to continue.
 
         Raises:
-          RuntimeError: the checkpoint is damaged.
+          RuntimeError: the checkpoint is damaged, or none could be written.
         """
         if not self._manager:
             return None
+        try:
+            tf.io.gfile.makedirs(self._directory)
+        except tf.errors.OpError as error:
+            raise RuntimeError(
+                f"Checkpoints cannot be written to {self._parent} ({error.message}); set "
+                "train.checkpoint_dir to a folder that can be written."
+            ) from error
         if not self.latest:
+            if tf.io.gfile.exists(_name(self._directory)):
+                # TensorFlow only logs that it cannot read it.
+                raise self._damaged(f"its file {_NAME} names none")
             others = self._others()
             if others:
                 self.refused = f"a checkpoint of other settings or data is kept in {others[0]}; not used"
             return None
         try:
             self._manager.checkpoint.restore(self.latest).assert_consumed()
-        except (tf.errors.OpError, ValueError, AssertionError) as error:
-            raise RuntimeError(
-                f"The checkpoint {self.latest} cannot be read ({error}); delete {self._directory} to train "
-                "from the beginning."
-            ) from error
+        # A shortened file ends in an IndexError.
+        except (tf.errors.OpError, ValueError, AssertionError, IndexError) as error:
+            raise self._damaged(error) from error
         return self._meta.value
 
     def remove(self) -> None:
-        """Removes this training's checkpoint: it has ended well. Those of others stay."""
-        if not self._manager:
+        """Removes this training's checkpoint: it has ended well. Those of others stay, and so does the folder
+        that all share: it may be a mounted volume, which cannot be removed.
+        """
+        if not self._manager or not tf.io.gfile.exists(self._directory):
             return
-        if tf.io.gfile.exists(self._directory):
-            tf.io.gfile.rmtree(self._directory)
-        if tf.io.gfile.exists(self._parent) and not tf.io.gfile.listdir(self._parent):
-            tf.io.gfile.rmtree(self._parent)
+        # First of all: what a kill leaves of the rest is no checkpoint then.
+        if tf.io.gfile.exists(_name(self._directory)):
+            tf.io.gfile.remove(_name(self._directory))
+        tf.io.gfile.rmtree(self._directory)
+
+    def _damaged(self, reason: object) -> RuntimeError:
+        return RuntimeError(
+            f"The checkpoint in {self._directory} cannot be read ({reason}); delete this folder to train "
+            "from the beginning."
+        )
 
     def _others(self) -> list[str]:
-        """Folders of whole checkpoints of other trainings."""
+        """Folders of checkpoints of other trainings."""
         if not tf.io.gfile.exists(self._parent):
             return []
         # Remote folders are listed with a slash at their end.
         names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(self._parent))
         folders = [os.path.join(self._parent, name) for name in names]
-        return [folder for folder in folders if tf.train.latest_checkpoint(folder)]
+        return [folder for folder in folders if tf.io.gfile.exists(_name(folder))]
+
+
+def _name(folder: str) -> str:
+    """The file of a folder that names its newest checkpoint."""
+    return os.path.join(folder, _NAME)
 
 
 class _Meta(tf.train.experimental.PythonState):

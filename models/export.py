@@ -210,7 +210,8 @@ def _write_files(
     for folder in (assets, extra):
         tf.io.gfile.makedirs(folder)
     with tf.io.gfile.GFile(os.path.join(assets, LABELS_FILE), "w") as file:
-        file.write("".join(f"{name}\n" for name in names))
+        # Folders, and classes with them, may have line breaks in their names.
+        file.write("".join(" ".join(name.splitlines()) + "\n" for name in names))
     if len(networks) == 1:
         [network] = networks
         network.model.save(os.path.join(extra, KERAS_FILE))

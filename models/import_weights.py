@@ -23,7 +23,7 @@ import tensorflow as tf
 from models import checkpoint_files, export, protocols, published, resnet
 from models.augmentation import Constants
 from models.published import TORCH_MEAN, TORCH_STD, Layout, Tensors
-from models.settings import PROTOCOLS, Model, Transform
+from models.settings import PROTOCOLS, Model, Transform, check_transform
 
 
 class Imported(NamedTuple):
@@ -64,8 +64,11 @@ def load(
 
 
 def _load(path: str, wanted: Mapping[str, object], mean: Sequence[float], std: Sequence[float]) -> Imported:
-    if min(std) <= 0:
-        raise ValueError(f"--std {' '.join(map(str, std))}: all three must be above 0.")
+    # Not NaN either, and not on the scale of 0..255.
+    if not all(0 <= value <= 1 for value in mean):
+        raise ValueError(f"--mean {' '.join(map(str, mean))}: all three must be from 0 to 1.")
+    if not all(0 < value <= 1 for value in std):
+        raise ValueError(f"--std {' '.join(map(str, std))}: all three must be above 0 and at most 1.")
     tensors = checkpoint_files.read(path)
     try:
         layout = published.recognise(tensors)
@@ -141,6 +144,10 @@ def _fill(network: keras.Model, layout: Layout, tensors: Tensors, std: np.ndarra
             if tensors[name].shape != shape:
                 have = list(tensors[name].shape)
                 raise ValueError(f"its tensor {name} has shape {have}, and {what} needs {list(shape)}")
+            if not np.isfinite(tensors[name]).all():
+                raise ValueError(f"its tensor {name} has values that are no finite numbers of 32 bits")
+            if part == "moving_variance" and tensors[name].min() < 0:
+                raise ValueError(f"its tensor {name} has variances below 0")
             parts[part] = tensors[name]
         layer.set_weights(published.to_ours(layout, layer.name, parts, std))
 
@@ -162,11 +169,14 @@ def push(
       The folder of the version.
 
     Raises:
-      ValueError: there is no head, or another number of labels or names than outputs.
+      ValueError: there is no head, another number of labels or names than outputs, or no crop fits.
     """
     classes = found.model.output_shape[-1]
     if not found.head:
         raise ValueError("The weights have no last layer to serve; fine-tune them with train.init_from.")
+    check_transform(transform)
+    if labels and len(labels) != classes:
+        raise ValueError(f"There are {len(labels)} labels for {classes} outputs; give one for each.")
     labels = labels or [f"{number:0{len(str(classes - 1))}}" for number in range(classes)]
     network = protocols.network(found.model, transform, constants(found.channel_mean, labels, transform.size))
     version = int(time.time())
@@ -225,8 +235,14 @@ def _parser() -> argparse.ArgumentParser:
 def _lines(path: str) -> list[str]:
     if not path:
         return []
-    with open(path, encoding="utf-8") as file:
-        return [line.strip() for line in file if line.strip()]
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 ({error}); save it as one.") from error
+    if not lines:
+        raise ValueError(f"{path} is empty; write one name a line into it.")
+    return lines
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ can therefore be found again after a restart, and the beginning of an epoch with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -38,9 +41,34 @@ def resolve(patterns: Sequence[str]) -> list[str]:
     return files
 
 
+@contextlib.contextmanager
+def named(files: Sequence[str]) -> Iterator[None]:
+    """Says where the records are that TensorFlow could not read.
+
+    Raises:
+      ValueError: a file is damaged, or there are more or fewer records than there should be.
+    """
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.FailedPreconditionError) as error:
+        found = re.search(r"(truncated|corrupted) record at \d+|expected to contain .* elements?", str(error))
+        if not found:
+            raise
+        raise ValueError(
+            f"The records in {os.path.dirname(files[0])} are damaged or not all there ({found[0]}): run "
+            "ingestion again."
+        ) from error
+
+
 def count(files: Sequence[str]) -> int:
-    """Number of records; reads every file once."""
-    return int(_records(_serialized(files), tf.data.Dataset.range(len(files))).reduce(0, lambda n, _: n + 1))
+    """Number of records; reads every file once.
+
+    Raises:
+      ValueError: a file is damaged.
+    """
+    with named(files):
+        found = _records(_serialized(files), tf.data.Dataset.range(len(files)))
+        return int(found.reduce(0, lambda n, _: n + 1))
 
 
 def steps_per_epoch(total: int, batch_size: int) -> int:
@@ -71,7 +99,8 @@ def train_dataset(
       settings: augmentation.
       constants: of the training split.
       train: `batch_size` (over all replicas), `seed` and `shuffle_buffer` are used.
-      total: number of examples, which is `count(files)`, or `examples` where that is less.
+      total: number of examples, which is `count(files)`, or `examples` where that is less. Other numbers end
+        the stream with an error.
       start_step: batches to leave out at the beginning; their images are not decoded, but the
         records of the epoch under way are read, or their places.
       examples: only this many examples, the first ones; None is all.
@@ -98,7 +127,10 @@ def train_dataset(
             found = _records(reader, numbers.shuffle(len(files), seed=seed))
         else:
             found = _records(reader, numbers).take(examples)
-        shuffled = found.shuffle(train.shuffle_buffer, seed=seed)
+        # A lost file would be made up for by more of the others, in silence.
+        found = found.apply(tf.data.experimental.assert_cardinality(total))
+        # The buffer is allocated as large as it is asked for.
+        shuffled = found.shuffle(min(train.shuffle_buffer, total), seed=seed)
         # Repeated only where an epoch is less than a batch.
         return shuffled.repeat().take(steps_per_epoch(total, train.batch_size) * train.batch_size)
 

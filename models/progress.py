@@ -9,6 +9,7 @@ from typing import TextIO
 
 import keras
 
+from models import terminal
 from models.callbacks import Run
 
 # Descriptor of the person's terminal, where standard output goes to a log.
@@ -79,8 +80,11 @@ class Progress(keras.callbacks.Callback):
         self._stream.flush()
 
     def _columns(self) -> int:
-        # 0 is what terminals say that do not know.
-        return os.get_terminal_size(self._stream.fileno()).columns or 80
+        try:
+            # 0 is what terminals say that do not know.
+            return os.get_terminal_size(self._stream.fileno()).columns or 80
+        except OSError:  # it is gone
+            return 80
 
     def _end_stretch(self, steps: int) -> None:
         if self._stretch is None:
@@ -129,7 +133,7 @@ def _stream() -> TextIO:
     fd = os.environ.get(PROGRESS_FD, "")
     if fd.isdigit():
         try:
-            return os.fdopen(os.dup(int(fd)), "w", buffering=1)
+            return terminal.stream(os.dup(int(fd)))
         except OSError:  # a child process that has not inherited it
             return sys.stdout
     return sys.stdout

@@ -31,6 +31,8 @@ STRATEGIES = ("auto", "mirrored", "one_device", "tpu")
 POOLS = ("symmetric", "caffe")
 # Test protocols (models.protocols has what they compute).
 PROTOCOLS = ("center", "ten_crop", "multi_scale")
+# Keras seeds NumPy with one more, which takes 32 bits.
+MAX_SEED = 2**32 - 2
 # Shorter sides of the paper's multi-scale test, for images of 224 pixels (section 3.4).
 PAPER_SCALES = (224, 256, 384, 480, 640)
 
@@ -232,8 +234,9 @@ def _check_train(train: Train) -> None:
         _at_least(f"train.{name}", getattr(train, name), 1)
     rule = "must be 1 or more, or 0 to evaluate what train.init_from names"
     _need(train.epochs >= (0 if train.init_from else 1), "train.epochs", train.epochs, rule)
-    for name in ("weight_decay", "seed", "cpu_devices", "warmup_epochs", "bn_examples"):
+    for name in ("weight_decay", "cpu_devices", "warmup_epochs", "bn_examples"):
         _at_least(f"train.{name}", getattr(train, name), 0)
+    _seed("train.seed", train.seed)
     for name in ("learning_rate", "checkpoint_seconds"):
         value = getattr(train, name)
         _need(0 < value < math.inf, f"train.{name}", value, "must be a number above 0")
@@ -241,7 +244,9 @@ def _check_train(train: Train) -> None:
         value = getattr(train, name)
         _need(0 <= value < 1, f"train.{name}", value, "must be at least 0 and below 1")
     rising = list(train.boundaries) == sorted(set(train.boundaries))
-    _need(rising, "train.boundaries", list(train.boundaries), "must rise, as [30,60,80] does")
+    epochs = all(0 <= boundary < math.inf for boundary in train.boundaries)
+    rule = "must be epochs of 0 or more that rise, as [30,60,80] does"
+    _need(rising and epochs, "train.boundaries", list(train.boundaries), rule)
     _need(0 <= train.frozen_stages <= 5, "train.frozen_stages", train.frozen_stages, "must be from 0 to 5")
     if train.frozen_stages and not train.init_from:
         raise ValueError(
@@ -263,7 +268,7 @@ def _check_train(train: Train) -> None:
 def _check_tune(tune: Tune) -> None:
     for name in ("trials", "epochs", "examples"):
         _at_least(f"tune.{name}", getattr(tune, name), 1)
-    _at_least("tune.seed", tune.seed, 0)
+    _seed("tune.seed", tune.seed)
 
 
 def _choice(name: str, value: object, valid: Collection[object]) -> None:
@@ -273,6 +278,10 @@ def _choice(name: str, value: object, valid: Collection[object]) -> None:
 def _at_least(name: str, value: float, low: int) -> None:
     # Neither infinity nor NaN passes.
     _need(low <= value < math.inf, name, value, f"must be {low} or more")
+
+
+def _seed(name: str, value: int) -> None:
+    _need(0 <= value <= MAX_SEED, name, value, f"must be from 0 to {MAX_SEED}")
 
 
 def _need(holds: bool, name: str, value: object, rule: str) -> None:

@@ -183,6 +183,9 @@ def fit(
       totals: examples of the training and evaluation files (at most `examples`).
       say: told about a long silence before it begins.
       examples: uses only this many of each; None is all.
+
+    Raises:
+      ValueError: training files that are damaged or not all there.
     """
     train = task.train
     validation = batches.eval_dataset(
@@ -203,7 +206,8 @@ def fit(
             start_step=run.steps_done,
             examples=examples,
         )
-        steps(model, stream, run, callbacks, last, validation)
+        with batches.named(task.train_files):
+            steps(model, stream, run, callbacks, last, validation)
 
 
 def steps(

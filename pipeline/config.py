@@ -7,6 +7,7 @@ are errors that say what would be right. No TensorFlow import here.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime
 import difflib
@@ -274,6 +275,10 @@ class Config:
                 f"root={self.root}: must be a folder of this machine, for its metadata and logs; "
                 "what is heavy can go elsewhere with --set artifacts=gs://BUCKET/FOLDER."
             )
+        _check_folder("root", self.root)
+        _check_folder("artifacts", self.artifacts)
+        _check_folder("train.checkpoint_dir", self.train.checkpoint_dir)
+        _check_folder("serve.directory", self.serve.directory)
         if self.data.kind not in ("digits", "tfds") and not self.data.source:
             raise ConfigError(
                 f"data.source is empty: name the {self.data.kind} images with --set data.source=FOLDER."
@@ -322,6 +327,11 @@ class Config:
                     f"evaluate.{name}={getattr(self.evaluate, name)}: must be above 0 and at most 1, which "
                     "lets every model pass."
                 )
+        if not 0 <= self.evaluate.max_top1_increase <= 1:
+            raise ConfigError(
+                f"evaluate.max_top1_increase={self.evaluate.max_top1_increase}: must be from 0 to 1, which "
+                "compares with none."
+            )
         _check_metadata(self.metadata)
         _check_schedule(self.schedule)
         unknown = set(self.no_cache) - set(graph.nodes(self))
@@ -334,6 +344,15 @@ class Config:
 
         beam.check(self)
         serve_check.check(self.serve, self.artifacts)
+
+
+def _check_folder(name: str, path: str) -> None:
+    whole = path if not path or "://" in path else os.path.abspath(os.path.expanduser(path))
+    if set(whole) & set("[]*?\\"):
+        raise ConfigError(
+            f"{name}={path}: {whole} has one of the characters [ ] * ? \\, which TensorFlow and TFX take for "
+            "a pattern: name another folder."
+        )
 
 
 def _check_metadata(metadata: Metadata) -> None:
@@ -380,13 +399,21 @@ def read(path: str) -> Config:
     """The configuration in a JSON file, as `--print-config` prints it; not checked yet.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: there is none, or a setting stands in it twice.
     """
     try:
-        with open(path) as file:
-            return from_dict(json.load(file))
-    except (OSError, ValueError) as error:
+        with open(path, encoding="utf-8") as file:
+            return from_dict(json.load(file, object_pairs_hook=_once))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as a configuration: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Of two values Python would take the last, in silence.
+    for name, count in collections.Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise ConfigError(f"{name} stands there {count} times in one section; leave one.")
+    return dict(pairs)
 
 
 def digest(*parts: Any) -> str:
@@ -455,6 +482,8 @@ def _parse(kind: Any, text: str, key: str) -> Any:
 
 
 def _build(kind: Any, tree: dict[str, Any], where: str) -> Any:
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{json.dumps(tree)[:40]}: must be sections, as --print-config prints them.")
     hints = typing.get_type_hints(kind)
     values = {}
     for name, value in tree.items():

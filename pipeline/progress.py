@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.markup import escape
 
+from models import terminal
+
 # Read by the training callbacks (models.callbacks).
 PROGRESS_FD = "RESNET_TFX_PROGRESS_FD"
 _WIDTH = 18
@@ -33,7 +35,7 @@ class View:
     def __init__(self, log: str) -> None:
         self.log = log
         self._fd = os.dup(sys.stdout.fileno())
-        self._stream = os.fdopen(self._fd, "w", buffering=1, closefd=False)
+        self._stream = terminal.stream(self._fd, closefd=False)
         self._live = os.isatty(self._fd)
         self.console = Console(file=self._stream, highlight=False, soft_wrap=True)
 
@@ -128,15 +130,20 @@ def reason(error: BaseException) -> str:
     text = re.sub(r"\s*\[while running '.*?'\]", "", text, flags=re.S).strip()
     handed_over = "Traceback (most recent call last)" in text
     if handed_over:
-        # Of a worker process, or a function that TensorFlow called: the last line names the error, but for
-        # TensorFlow's places in the graph.
-        lines = [line.strip() for line in text.splitlines()]
-        text = [line for line in lines if line and not line.startswith("[[")][-1]
+        # Of a worker process, or a function that TensorFlow called: the last line names the error.
+        text = _lines(text)[-1]
     text = re.sub(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): ", "", text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = _lines(text)
     text = lines[-1] if lines[0].endswith(":") else lines[0]
+    text = re.sub(r"^{{.*?}} | \[Op:\w+\].*$", "", text)  # TensorFlow's too
     known = type(error).__module__.split(".")[0] in ("pipeline", "components", "models")
     if text.startswith("Not a valid TFRecord"):  # Beam adds all bytes of the record
         text = "A record of its examples is damaged or cut off: --no-cache ExampleGen writes them anew."
     plain = known or handed_over or isinstance(error, ValueError | RuntimeError)
     return text if plain else f"{type(error).__name__}: {text}"
+
+
+def _lines(text: str) -> list[str]:
+    """Without TensorFlow's places in the graph, which come behind what it has to say."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [line for line in lines if not line.startswith("[[")] or lines

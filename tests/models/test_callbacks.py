@@ -55,6 +55,26 @@ def test_on_a_terminal_the_line_is_rewritten(fit, monkeypatch):
     assert "epoch 2/2  step 3/5" in text
 
 
+def test_a_terminal_that_is_gone_ends_no_training(fit, monkeypatch):
+    monkeypatch.setattr("models.progress._REFRESH_SECONDS", 0.0)
+    terminal, end = pty.openpty()
+    monkeypatch.setenv(PROGRESS_FD, str(end))
+    enter, begun = Run.enter, []
+
+    def enter_and_close(self, batch):
+        enter(self, batch)
+        begun.append(self.steps_done)
+        if len(begun) == 3:
+            os.close(terminal)
+
+    monkeypatch.setattr(Run, "enter", enter_and_close)
+    fit()
+    assert begun == list(range(10))
+    with pytest.raises(OSError, match="Input/output error"):
+        os.write(end, b"x")
+    os.close(end)
+
+
 def test_without_a_descriptor_it_goes_to_standard_output(fit, monkeypatch, capsys):
     monkeypatch.delenv(PROGRESS_FD, raising=False)
     fit()

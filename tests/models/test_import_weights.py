@@ -198,6 +198,21 @@ def test_settings_that_contradict_the_file_are_refused(tmp_path, wanted, message
         pretrained.load(path, wanted)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("layer1.0.conv1.weight", np.nan, "no finite numbers"),
+        ("linear.bias", 1e39, "no finite numbers"),
+        ("layer2.0.bn1.running_var", -1.0, "variances below 0"),
+    ],
+)
+def test_weights_that_would_answer_nothing_are_refused(tmp_path, name, value, message):
+    path = tmp_path / "net.npz"
+    np.savez(path, **{**SMALL, name: np.full(np.shape(SMALL[name]), value, np.float64)})
+    with pytest.raises(ValueError, match=f"net.npz: its tensor {name} has .*{message}"):
+        import_weights.load(str(path))
+
+
 def test_a_training_starts_from_published_weights(tmp_path):
     path = saved(tmp_path, SMALL)
     constants = import_weights.constants(np.float32([1, 2, 3]), list("abcde"), 12)
@@ -241,14 +256,22 @@ def test_the_command_writes_a_model_that_serves_the_published_network(tmp_path, 
 
 def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path, capsys):
     path = saved(tmp_path, SMALL)
-    (tmp_path / "labels.txt").write_text("one\n")
+    for name, text in (("labels", b"one\n"), ("empty", b"\n"), ("latin", b"caf\xe9\n")):
+        (tmp_path / f"{name}.txt").write_bytes(text)
     for flags, message in (
         (["--depth", "20"], "model.depth=8, and 20 is asked for"),
-        (["--labels", str(tmp_path / "labels.txt")], "5 outputs but the data has 1 classes"),
+        (["--labels", str(tmp_path / "labels.txt")], "1 labels for 5 outputs"),
         (["--labels", str(tmp_path / "none.txt")], "none.txt"),
+        (["--labels", str(tmp_path / "empty.txt")], "empty.txt is empty"),
+        (["--labels", str(tmp_path / "latin.txt")], "latin.txt is no text in UTF-8"),
+        (["--size", "-5"], "transform.size=-5: must be 1 or more"),
+        (["--mean", "nan", "0", "0"], "--mean nan 0.0 0.0: all three must be from 0 to 1"),
+        (["--mean", "123.7", "116.3", "103.5"], "must be from 0 to 1"),
+        (["--std", "0.2", "0.2", "nan"], "must be above 0 and at most 1"),
+        (["--std", "0.2", "0", "0.2"], "must be above 0 and at most 1"),
     ):
         assert import_weights.main([path, str(tmp_path / "out"), *flags]) == 1
         said = capsys.readouterr().err
         assert message in said and said.count("\n") == 1, said
     assert not (tmp_path / "out").exists()
-    assert sorted(os.listdir(tmp_path)) == ["labels.txt", "net.pth"]
+    assert sorted(os.listdir(tmp_path)) == ["empty.txt", "labels.txt", "latin.txt", "net.pth"]

@@ -1,5 +1,6 @@
 """Batches for training and evaluation: order, coverage, restarts and padding."""
 
+import dataclasses
 import io
 import os
 
@@ -88,6 +89,19 @@ def test_an_epoch_without_a_remainder_has_every_example_once(files):
         assert sorted(epoch) == list(range(23))
 
 
+def test_a_buffer_of_more_than_all_is_one_of_all(files):
+    order = [
+        labels(
+            batches.train_dataset(
+                files, PLAIN, CONSTANTS, Train(batch_size=5, shuffle_buffer=buffer), total=23
+            ),
+            8,
+        )
+        for buffer in (23, 10**20)
+    ]
+    assert order[0] == order[1]
+
+
 def test_fewer_examples_than_a_batch_come_more_than_once(files):
     train = Train(batch_size=30, shuffle_buffer=50)
     for epoch in labels(batches.train_dataset(files, PLAIN, CONSTANTS, train, total=23), 2):
@@ -153,6 +167,29 @@ def test_damage_ends_the_stream_with_a_sentence(tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         model.fit(stream, steps_per_epoch=1, verbose=0)
     assert reason(error.value) == sentence
+
+
+@pytest.mark.parametrize("crop", ["scale", "pad"])
+@pytest.mark.parametrize(("left", "total"), [(1, 23), (2, 22)], ids=["lost", "more"])
+def test_records_that_are_not_all_there_are_no_epoch(tmp_path, crop, left, total):
+    files = write(tmp_path, shards=2)[:left]
+    settings = dataclasses.replace(PLAIN, crop=crop)
+    stream = batches.train_dataset(files, settings, CONSTANTS, Train(batch_size=5), total=total)
+    sentence = f"{tmp_path} are damaged or not all there .expected to contain {total}.*run ingestion again"
+    with pytest.raises(ValueError, match=sentence), batches.named(files):
+        labels(stream, 10)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:-1] + b"?"])
+def test_damaged_files_are_named_when_they_are_counted(tmp_path, damage):
+    files = write(tmp_path)
+    with open(files[1], "r+b") as file:
+        damaged = damage(file.read())
+        file.seek(0)
+        file.truncate()
+        file.write(damaged)
+    with pytest.raises(ValueError, match=f"{tmp_path} are damaged .*(truncated|corrupted) record"):
+        batches.count(files)
 
 
 def test_streams_that_are_gone_keep_few_files_open(tmp_path):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from models.settings import Model, Train, Transform, Tune, check
+from models.settings import MAX_SEED, Model, Train, Transform, Tune, check
 from pipeline.presets import PRESETS
 
 SECTIONS = {"transform": Transform, "model": Model, "train": Train, "tune": Tune}
@@ -37,6 +37,7 @@ def test_presets_pass(preset):
         ("train", {"epochs": 1, "warmup_epochs": 0.99}),
         ("train", {"epochs": 0, "init_from": "somewhere", "frozen_stages": 5, "warmup_epochs": 5.0}),
         ("train", {"warmup_error": 0.8, "ema": 0.9999, "bn_examples": 1}),
+        ("train", {"boundaries": (0.0, 0.5), "seed": MAX_SEED}),
     ],
 )
 def test_ends_of_the_ranges_pass(section, changes):
@@ -69,7 +70,7 @@ NAN, INF = float("nan"), float("inf")
         ("train.epochs", [0]),
         ("train.learning_rate", [0.0, -1.0, NAN, INF]),
         ("train.schedule", ["poly"]),
-        ("train.boundaries", [(60.0, 30.0), (30.0, 30.0)]),
+        ("train.boundaries", [(60.0, 30.0), (30.0, 30.0), (NAN,), (30.0, INF), (-1.0, 30.0)]),
         ("train.patience", [0]),
         ("train.warmup_epochs", [-1.0, 90.0, NAN]),
         ("train.momentum", [-0.1, 1.0, NAN]),
@@ -82,13 +83,13 @@ NAN, INF = float("nan"), float("inf")
         ("train.precision", ["float64"]),
         ("train.strategy", ["ring"]),
         ("train.cpu_devices", [-1]),
-        ("train.seed", [-1]),
+        ("train.seed", [-1, 2**32 - 1]),
         ("train.shuffle_buffer", [0]),
         ("train.checkpoint_seconds", [0.0]),
         ("tune.trials", [0]),
         ("tune.epochs", [0]),
         ("tune.examples", [0]),
-        ("tune.seed", [-1]),
+        ("tune.seed", [-1, 2**32 - 1]),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(setting, values):
@@ -111,7 +112,7 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
             "train.warmup_epochs=1 does not fit into train.epochs=1: lower it with "
             "--set train.warmup_epochs=0.",
         ),
-        ("train", {"seed": -3}, "train.seed=-3: must be 0 or more."),
+        ("train", {"seed": -3}, "train.seed=-3: must be from 0 to 4294967294."),
         (
             "train",
             {"frozen_stages": 2},

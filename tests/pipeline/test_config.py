@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pipeline import presets
-from pipeline.config import Config, ConfigError, assign, from_dict, to_dict
+from pipeline.config import Config, ConfigError, assign, from_dict, read, to_dict
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
@@ -70,11 +70,45 @@ def test_unknown_names_list_the_valid_ones():
         "evaluate.max_top1_error=1.1", "evaluate.max_top5_error=0", "evaluate.protocols=",
         "evaluate.protocol=ten_crops",
         "evaluate.protocols=twelve_crop", "beam.workers=0",
+        "evaluate.max_top1_increase=nan", "evaluate.max_top1_increase=5", "evaluate.max_top1_increase=-1",
     ],
 )  # fmt: skip
 def test_check_refuses_what_cannot_run(assignment):
     with pytest.raises(ConfigError):
         assign(presets.get("digits"), [assignment]).check()
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("[]", r"\[\]: must be sections"),
+        ("null", "null: must be sections"),
+        ('{"train": 3}', "train=3"),
+        ('{"train": {"epochs": 3, "epochs": 4}}', "epochs stands there 2 times"),
+        ("[" * 100_000 + "]" * 100_000, "recursion"),
+        ("", "Expecting value"),
+    ],
+    ids=["list", "null", "no section", "twice", "deep", "empty"],
+)
+def test_a_file_that_is_no_configuration_is_named(tmp_path, text, part):
+    file = tmp_path / "my.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=rf"my.json cannot be read as a configuration: .*{part}"):
+        read(str(file))
+
+
+@pytest.mark.parametrize("name", ["root", "artifacts", "train.checkpoint_dir", "serve.directory"])
+@pytest.mark.parametrize("path", ["/runs [1]", "runs/*", "gs://bucket/a?", r"a\b"])
+def test_folders_that_would_be_patterns_are_refused(name, path):
+    with pytest.raises(ConfigError, match=r"^root=|take for a pattern: name another folder"):
+        assign(Config(), [f"{name}={path}"]).check()
+
+
+def test_a_relative_folder_is_looked_at_from_where_the_run_starts(tmp_path, monkeypatch):
+    (tmp_path / "old [1]").mkdir()
+    monkeypatch.chdir(tmp_path / "old [1]")
+    with pytest.raises(ConfigError, match=r"root=runs: .*old \[1\]/runs has one of the characters"):
+        Config().check()
 
 
 def test_a_source_is_asked_for():

@@ -1,6 +1,7 @@
 """The progress view: what reaches the terminal, what goes to the log, how errors read."""
 
 import os
+import pty
 import subprocess
 import sys
 
@@ -29,6 +30,14 @@ from pipeline.progress import reason
             ValueError("in user code:\n\n    File x\n\n    ValueError: shapes differ\n"),
             "ValueError: shapes differ",
         ),
+        (
+            MemoryError(
+                "Graph execution error:\n\nFile x\n\nOOM when allocating\n\t [[{{node Add}}]] [Op:f]\n"
+            ),
+            "MemoryError: OOM when allocating",
+        ),
+        (OSError("{{function_node f}} /a: No space left [Op:SaveV2] name: "), "OSError: /a: No space left"),
+        (OSError("[[a name"), "OSError: [[a name"),
         (OSError(), "OSError: OSError"),
     ],
 )
@@ -68,6 +77,37 @@ with view.redirected():
         pass
 print("after")
 """
+
+
+OUTLIVING = """
+import signal, sys
+from pipeline.progress import View
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+view = View(sys.argv[1])
+with view.redirected():
+    for name in ("Transform", "Trainer"):
+        with view.component(name, talks=name == "Trainer"):
+            print(name, flush=True)
+            sys.stdin.read(1)
+    print("ended", flush=True)
+view.line("the summary")
+"""
+
+
+def test_a_run_may_outlive_its_terminal(tmp_path):
+    log, (terminal, end) = tmp_path / "run.log", pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", OUTLIVING, str(log)], stdin=subprocess.PIPE, stdout=end, stderr=end,
+        cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+    )  # fmt: skip
+    os.close(end)
+    seen = b""
+    while b"Transform" not in seen:
+        seen += os.read(terminal, 1000)
+    os.close(terminal)
+    process.communicate(b"..", timeout=60)
+    assert process.returncode == 0
+    assert log.read_text().split() == ["Transform", "Trainer", "ended"]
 
 
 def test_only_the_view_reaches_the_terminal(tmp_path):

@@ -1,0 +1,26 @@
+"""The person's terminal. Standard library only: the command line writes to it before TensorFlow is there."""
+
+from __future__ import annotations
+
+import errno
+import io
+from typing import TextIO
+
+
+def stream(descriptor: int, closefd: bool = True) -> TextIO:
+    """A text stream to a descriptor, line by line; what is written to a terminal that is gone is lost.
+
+    A run that outlives its terminal (`disown`, `setsid`) would otherwise end at its next line.
+    """
+    raw = _Lasting(descriptor, "w", closefd=closefd)
+    return io.TextIOWrapper(io.BufferedWriter(raw), line_buffering=True)
+
+
+class _Lasting(io.FileIO):
+    def write(self, data):
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return len(data)
