@@ -33,6 +33,8 @@ POOLS = ("symmetric", "caffe")
 PROTOCOLS = ("center", "ten_crop", "multi_scale")
 # Shorter sides of the paper's multi-scale test, for images of 224 pixels (section 3.4).
 PAPER_SCALES = (224, 256, 384, 480, 640)
+# A training uses its seed and the next; NumPy takes none above 2**32 - 1.
+MAX_SEED = 2**32 - 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,15 +234,18 @@ def _check_train(train: Train) -> None:
         _at_least(f"train.{name}", getattr(train, name), 1)
     rule = "must be 1 or more, or 0 to evaluate what train.init_from names"
     _need(train.epochs >= (0 if train.init_from else 1), "train.epochs", train.epochs, rule)
-    for name in ("weight_decay", "seed", "cpu_devices", "warmup_epochs", "bn_examples"):
+    for name in ("weight_decay", "cpu_devices", "warmup_epochs", "bn_examples"):
         _at_least(f"train.{name}", getattr(train, name), 0)
+    _check_seed("train.seed", train.seed)
     for name in ("learning_rate", "checkpoint_seconds"):
         value = getattr(train, name)
         _need(0 < value < math.inf, f"train.{name}", value, "must be a number above 0")
     for name in ("momentum", "label_smoothing", "warmup_error", "ema"):
         value = getattr(train, name)
         _need(0 <= value < 1, f"train.{name}", value, "must be at least 0 and below 1")
-    rising = list(train.boundaries) == sorted(set(train.boundaries))
+    rising = list(train.boundaries) == sorted(set(train.boundaries)) and all(
+        map(math.isfinite, train.boundaries)
+    )
     _need(rising, "train.boundaries", list(train.boundaries), "must rise, as [30,60,80] does")
     _need(0 <= train.frozen_stages <= 5, "train.frozen_stages", train.frozen_stages, "must be from 0 to 5")
     if train.frozen_stages and not train.init_from:
@@ -263,7 +268,11 @@ def _check_train(train: Train) -> None:
 def _check_tune(tune: Tune) -> None:
     for name in ("trials", "epochs", "examples"):
         _at_least(f"tune.{name}", getattr(tune, name), 1)
-    _at_least("tune.seed", tune.seed, 0)
+    _check_seed("tune.seed", tune.seed)
+
+
+def _check_seed(name: str, value: int) -> None:
+    _need(0 <= value <= MAX_SEED, name, value, f"must be from 0 to {MAX_SEED}")
 
 
 def _choice(name: str, value: object, valid: Collection[object]) -> None:

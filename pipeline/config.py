@@ -12,7 +12,6 @@ import datetime
 import difflib
 import hashlib
 import json
-import math
 import os
 import re
 import typing
@@ -264,10 +263,10 @@ class Config:
         """
         kinds = ("digits", "ilsvrc", "folder", "tfds")
         _one_of("data.kind", self.data.kind, kinds)
-        if not re.fullmatch(r"[\w.-]+", self.name) or self.name in (".", ".."):
+        if not re.fullmatch(r"[\w.-]{1,200}", self.name) or self.name in (".", ".."):
             raise ConfigError(
-                f"name={self.name!r}: must be letters, digits, '_', '-' and '.', because a folder and a DAG "
-                "have this name."
+                f"name={self.name!r}: must be letters, digits, '_', '-' and '.', 200 at most, because a "
+                "folder and a DAG have this name."
             )
         if "://" in self.root:
             raise ConfigError(
@@ -285,9 +284,11 @@ class Config:
             raise ConfigError(
                 f"data.schema={self.data.schema}: must be curated, infer or the path of a schema.pbtxt."
             )
-        for name in ("train_shards", "eval_shards", "seed", "classes"):
+        for name in ("train_shards", "eval_shards", "classes"):
             if getattr(self.data, name) < 0:
                 raise ConfigError(f"data.{name}={getattr(self.data, name)}: must be 0 or more.")
+        if not 0 <= self.data.seed <= settings.MAX_SEED:
+            raise ConfigError(f"data.seed={self.data.seed}: must be from 0 to {settings.MAX_SEED}.")
         if not 1 <= self.data.max_pixels <= 100_000_000:
             raise ConfigError(
                 f"data.max_pixels={self.data.max_pixels}: must be from 1 to 100000000, the most that "
@@ -322,6 +323,11 @@ class Config:
                     f"evaluate.{name}={getattr(self.evaluate, name)}: must be above 0 and at most 1, which "
                     "lets every model pass."
                 )
+        if not self.evaluate.max_top1_increase >= -1:  # nor is NaN, which every comparison would pass
+            raise ConfigError(
+                f"evaluate.max_top1_increase={self.evaluate.max_top1_increase}: must be from -1 to 1 "
+                "(compares with none)."
+            )
         _check_metadata(self.metadata)
         _check_schedule(self.schedule)
         unknown = set(self.no_cache) - set(graph.nodes(self))
@@ -357,8 +363,9 @@ def _check_schedule(schedule: Schedule) -> None:
     except ValueError:
         raise ConfigError(f"schedule.start={schedule.start}: must be a day such as 2026-01-31.") from None
     for name in ("retries", "retry_minutes", "timeout_hours"):
-        if not 0 <= getattr(schedule, name) < math.inf:
-            raise ConfigError(f"schedule.{name}={getattr(schedule, name)}: must be 0 or more.")
+        # More is longer than Python's dates go.
+        if not 0 <= getattr(schedule, name) <= 1_000_000:
+            raise ConfigError(f"schedule.{name}={getattr(schedule, name)}: must be from 0 to 1000000.")
 
 
 def _one_of(name: str, value: str, valid: Iterable[str]) -> None:
@@ -383,10 +390,26 @@ def read(path: str) -> Config:
       ConfigError: there is none.
     """
     try:
-        with open(path) as file:
-            return from_dict(json.load(file))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as a configuration: {error}") from error
+        # Some editors put a mark in front of the text.
+        with open(path, encoding="utf-8-sig") as file:
+            tree = json.load(file, object_pairs_hook=_once)
+        if not isinstance(tree, dict):
+            raise ConfigError("it must be an object, {...}, with names and sections.")
+        return from_dict(tree)
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as a configuration, which is JSON as --print-config prints it: {error}"
+        ) from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; the last of two values would win without a word."""
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"{twice} is there twice in one section; keep one.")
+    return tree
 
 
 def digest(*parts: Any) -> str:
@@ -416,7 +439,7 @@ def _assign(node: Any, path: list[str], value: str, key: str) -> Any:
     name, rest = path[0], path[1:]
     hints = typing.get_type_hints(type(node))
     if name not in hints:
-        raise ConfigError(_unknown(name, key, hints))
+        raise ConfigError(_unknown(name, f"--set {key}", hints))
     if dataclasses.is_dataclass(hints[name]):
         if not rest:
             fields = ", ".join(typing.get_type_hints(hints[name]))
@@ -431,7 +454,7 @@ def _unknown(name: str, key: str, valid: Iterable[str]) -> str:
     valid = list(valid)
     near = difflib.get_close_matches(name, valid, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return f"--set {key}: there is no {name}.{hint} Valid here: {', '.join(valid)}."
+    return f"{key}: there is no {name}.{hint} Valid here: {', '.join(valid)}."
 
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -439,7 +462,7 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 def _parse(kind: Any, text: str, key: str) -> Any:
     if kind is str:
-        return text
+        return _text(text, f"--set {key}")
     if typing.get_origin(kind) is tuple:
         items = text.strip().removeprefix("[").removesuffix("]").removeprefix("(").removesuffix(")")
         parts = [p.strip().strip("\"'") for p in items.split(",") if p.strip()]
@@ -473,4 +496,11 @@ def _value(hint: Any, value: Any, key: str) -> Any:
         return float(value)
     if type(value) is not hint:
         raise ConfigError(f"{key}={json.dumps(value)}: must be {_NAMES.get(hint, 'a list or a section')}.")
+    return _text(value, key) if hint is str else value
+
+
+def _text(value: str, key: str) -> str:
+    # Bytes of a path that are no UTF-8 come as lone surrogates, which no protocol buffer takes.
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ConfigError(f"{key}={value!a}: must be UTF-8 text; rename what has this name, or link to it.")
     return value

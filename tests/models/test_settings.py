@@ -82,7 +82,7 @@ NAN, INF = float("nan"), float("inf")
         ("train.precision", ["float64"]),
         ("train.strategy", ["ring"]),
         ("train.cpu_devices", [-1]),
-        ("train.seed", [-1]),
+        ("train.seed", [-1, 2**32 - 1]),
         ("train.shuffle_buffer", [0]),
         ("train.checkpoint_seconds", [0.0]),
         ("tune.trials", [0]),
@@ -111,7 +111,7 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
             "train.warmup_epochs=1 does not fit into train.epochs=1: lower it with "
             "--set train.warmup_epochs=0.",
         ),
-        ("train", {"seed": -3}, "train.seed=-3: must be 0 or more."),
+        ("train", {"seed": -3}, "train.seed=-3: must be from 0 to 4294967294."),
         (
             "train",
             {"frozen_stages": 2},
