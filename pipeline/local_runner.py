@@ -75,7 +75,7 @@ def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
     view = View(os.path.join(paths.logs, f"{stamp}-{os.getpid()}.log"))
     start = time.monotonic()
     nodes: dict[str, Outputs] = {}
-    view.line(f"[bold]ResNet-TFX[/]  preset {config.preset}, pipeline {config.name}")
+    view.line(f"[bold]ResNet-TFX[/]  preset {escape(config.preset)}, pipeline {config.name}")
     try:
         with locked(paths.lock), view.redirected():
             store(config, view.log.removesuffix(".log") + ".config.json")
@@ -89,7 +89,7 @@ def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
     except OSError as error:
         view.line(f"[red]{escape(str(error))}[/]: {paths.home} must be a folder that can be written (root=).")
         return 2, nodes
-    view.line(f"Total {time.monotonic() - start:.0f} s. Full log: {os.path.relpath(view.log)}")
+    view.line(f"Total {time.monotonic() - start:.0f} s. Full log: {escape(os.path.relpath(view.log))}")
     return status, nodes
 
 

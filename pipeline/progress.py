@@ -33,7 +33,8 @@ class View:
     def __init__(self, log: str) -> None:
         self.log = log
         self._fd = os.dup(sys.stdout.fileno())
-        self._stream = os.fdopen(self._fd, "w", buffering=1, closefd=False)
+        # A terminal that has no ✓ shows a question mark.
+        self._stream = os.fdopen(self._fd, "w", buffering=1, closefd=False, errors="replace")
         self._live = os.isatty(self._fd)
         self.console = Console(file=self._stream, highlight=False, soft_wrap=True)
 
@@ -124,8 +125,7 @@ class Outcome:
 
 def reason(error: BaseException) -> str:
     """The one sentence a person needs of an exception that crossed TFX and Beam."""
-    text = str(error).strip() or type(error).__name__
-    text = re.sub(r"\s*\[while running '.*?'\]", "", text, flags=re.S).strip()
+    text = re.sub(r"\s*\[while running '.*?'\]", "", str(error), flags=re.S).strip() or type(error).__name__
     handed_over = "Traceback (most recent call last)" in text
     if handed_over:
         # Of a worker process, or a function that TensorFlow called: the last line names the error, but for
