@@ -336,8 +336,9 @@ class Config:
                 f"no_cache={', '.join(sorted(unknown))}: must name nodes of this pipeline: "
                 f"{', '.join(graph.nodes(self))}."
             )
-        from pipeline import beam, serve_check  # they import this module
+        from pipeline import beam, paths, serve_check  # they import this module
 
+        paths.check(self)
         beam.check(self)
         serve_check.check(self.serve, self.artifacts)
 

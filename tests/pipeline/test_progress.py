@@ -85,7 +85,7 @@ def test_brackets_in_a_path_are_no_markup(tmp_path):
     root.mkdir(parents=True)
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.local_runner", "--preset=folder", f"--set=root={root}",
-         "--set=data.source=[/none]", "--set=preset=[/mine]"],
+         f"--set=artifacts={tmp_path}/a", "--set=data.source=[/none]", "--set=preset=[/mine]"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
