@@ -20,6 +20,7 @@ import fcntl
 import gc
 import json
 import logging
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -59,12 +60,20 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the pipeline; returns the exit status (1: a component failed, 2: the configuration is wrong)."""
     environment()
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         config = parse(argv)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     return run(config)[0]
+
+
+def _terminated(*_: Any) -> None:
+    """A scheduler's way to stop is like Ctrl-C: what the run has started and copied goes with it."""
+    # Beam waits for ever for a worker process that was just starting.
+    signal.alarm(30)
+    raise KeyboardInterrupt
 
 
 def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
