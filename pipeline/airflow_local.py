@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", default="runs/airflow", metavar="FOLDER", help="of Airflow's own files")
     parser.add_argument("--port", type=int, default=8080, help="of the web page; 0 starts none")
     args = parser.parse_args(argv)
+    # A terminal that has no ✓ shows a question mark.
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     home = os.path.abspath(os.path.expanduser(args.home))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # nohup asks to go on when the terminal is gone.

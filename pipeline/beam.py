@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -138,7 +139,7 @@ def _check_cluster(beam: Beam) -> None:
             f"beam.flink_version={beam.flink_version}: Beam has a job server for "
             f"{', '.join(FLINK_VERSIONS)}; name the one of the cluster."
         )
-    if beam.retries < 0 or beam.retry_seconds < 0:
+    if beam.retries < 0 or not 0 <= beam.retry_seconds < math.inf:
         raise ConfigError("beam.retries and beam.retry_seconds must be 0 or more.")
     _check_job_server(beam)
     _check_environment(beam)

@@ -119,7 +119,10 @@ def create(ctx: click.Context, pipeline_path: str | None, pipeline_name: str | N
     if not os.path.isfile(pipeline_path):
         raise click.UsageError(f"--pipeline_path {pipeline_path}: there is no such file.")
     if engine == "auto":
-        engine = detect_engine(pipeline_path) or "local"
+        try:
+            engine = detect_engine(pipeline_path) or "local"
+        except (OSError, SyntaxError, ValueError) as error:
+            raise click.UsageError(f"--pipeline_path {pipeline_path}: is no Python file: {error}.") from error
     if engine not in ("local", "beam"):
         raise click.UsageError(
             f"--pipeline_path runs files of local and beam pipelines; {pipeline_path} is one of {engine}: "

@@ -7,13 +7,11 @@ are errors that say what would be right. No TensorFlow import here.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import datetime
 import difflib
 import hashlib
 import json
-import math
 import os
 import re
 import typing
@@ -265,10 +263,10 @@ class Config:
         """
         kinds = ("digits", "ilsvrc", "folder", "tfds")
         _one_of("data.kind", self.data.kind, kinds)
-        if not re.fullmatch(r"[\w.-]+", self.name) or self.name in (".", ".."):
+        if not re.fullmatch(r"[\w.-]{1,200}", self.name) or self.name in (".", ".."):
             raise ConfigError(
-                f"name={self.name!r}: must be letters, digits, '_', '-' and '.', because a folder and a DAG "
-                "have this name."
+                f"name={self.name!r}: must be letters, digits, '_', '-' and '.', 200 at most, because a "
+                "folder and a DAG have this name."
             )
         if "://" in self.root:
             raise ConfigError(
@@ -290,9 +288,11 @@ class Config:
             raise ConfigError(
                 f"data.schema={self.data.schema}: must be curated, infer or the path of a schema.pbtxt."
             )
-        for name in ("train_shards", "eval_shards", "seed", "classes"):
+        for name in ("train_shards", "eval_shards", "classes"):
             if getattr(self.data, name) < 0:
                 raise ConfigError(f"data.{name}={getattr(self.data, name)}: must be 0 or more.")
+        if not 0 <= self.data.seed <= settings.MAX_SEED:
+            raise ConfigError(f"data.seed={self.data.seed}: must be from 0 to {settings.MAX_SEED}.")
         if not 1 <= self.data.max_pixels <= 100_000_000:
             raise ConfigError(
                 f"data.max_pixels={self.data.max_pixels}: must be from 1 to 100000000, the most that "
@@ -327,9 +327,9 @@ class Config:
                     f"evaluate.{name}={getattr(self.evaluate, name)}: must be above 0 and at most 1, which "
                     "lets every model pass."
                 )
-        if not 0 <= self.evaluate.max_top1_increase <= 1:
+        if not -1 <= self.evaluate.max_top1_increase <= 1:  # nor NaN, which every comparison would pass
             raise ConfigError(
-                f"evaluate.max_top1_increase={self.evaluate.max_top1_increase}: must be from 0 to 1, which "
+                f"evaluate.max_top1_increase={self.evaluate.max_top1_increase}: must be from -1 to 1, which "
                 "compares with none."
             )
         _check_metadata(self.metadata)
@@ -376,8 +376,9 @@ def _check_schedule(schedule: Schedule) -> None:
     except ValueError:
         raise ConfigError(f"schedule.start={schedule.start}: must be a day such as 2026-01-31.") from None
     for name in ("retries", "retry_minutes", "timeout_hours"):
-        if not 0 <= getattr(schedule, name) < math.inf:
-            raise ConfigError(f"schedule.{name}={getattr(schedule, name)}: must be 0 or more.")
+        # More is longer than Python's dates go.
+        if not 0 <= getattr(schedule, name) <= 1_000_000:
+            raise ConfigError(f"schedule.{name}={getattr(schedule, name)}: must be from 0 to 1000000.")
 
 
 def _one_of(name: str, value: str, valid: Iterable[str]) -> None:
@@ -399,21 +400,29 @@ def read(path: str) -> Config:
     """The configuration in a JSON file, as `--print-config` prints it; not checked yet.
 
     Raises:
-      ConfigError: there is none, or a setting stands in it twice.
+      ConfigError: there is none.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            return from_dict(json.load(file, object_pairs_hook=_once))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read as a configuration: {error}") from error
+        # Some editors put a mark in front of the text.
+        with open(path, encoding="utf-8-sig") as file:
+            tree = json.load(file, object_pairs_hook=_once)
+        if not isinstance(tree, dict):
+            raise ConfigError("it must be an object, {...}, with names and sections.")
+        return from_dict(tree)
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as a configuration, which is JSON as --print-config prints it: {error}"
+        ) from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Of two values Python would take the last, in silence.
-    for name, count in collections.Counter(name for name, _ in pairs).items():
-        if count > 1:
-            raise ConfigError(f"{name} stands there {count} times in one section; leave one.")
-    return dict(pairs)
+    """An object of JSON; the last of two values would win without a word."""
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"{twice} is there twice in one section; keep one.")
+    return tree
 
 
 def digest(*parts: Any) -> str:
@@ -443,7 +452,7 @@ def _assign(node: Any, path: list[str], value: str, key: str) -> Any:
     name, rest = path[0], path[1:]
     hints = typing.get_type_hints(type(node))
     if name not in hints:
-        raise ConfigError(_unknown(name, key, hints))
+        raise ConfigError(_unknown(name, f"--set {key}", hints))
     if dataclasses.is_dataclass(hints[name]):
         if not rest:
             fields = ", ".join(typing.get_type_hints(hints[name]))
@@ -458,7 +467,7 @@ def _unknown(name: str, key: str, valid: Iterable[str]) -> str:
     valid = list(valid)
     near = difflib.get_close_matches(name, valid, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return f"--set {key}: there is no {name}.{hint} Valid here: {', '.join(valid)}."
+    return f"{key}: there is no {name}.{hint} Valid here: {', '.join(valid)}."
 
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -466,7 +475,7 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 def _parse(kind: Any, text: str, key: str) -> Any:
     if kind is str:
-        return text
+        return _text(text, f"--set {key}")
     if typing.get_origin(kind) is tuple:
         items = text.strip().removeprefix("[").removesuffix("]").removeprefix("(").removesuffix(")")
         parts = [p.strip().strip("\"'") for p in items.split(",") if p.strip()]
@@ -482,8 +491,6 @@ def _parse(kind: Any, text: str, key: str) -> Any:
 
 
 def _build(kind: Any, tree: dict[str, Any], where: str) -> Any:
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{json.dumps(tree)[:40]}: must be sections, as --print-config prints them.")
     hints = typing.get_type_hints(kind)
     values = {}
     for name, value in tree.items():
@@ -502,4 +509,11 @@ def _value(hint: Any, value: Any, key: str) -> Any:
         return float(value)
     if type(value) is not hint:
         raise ConfigError(f"{key}={json.dumps(value)}: must be {_NAMES.get(hint, 'a list or a section')}.")
+    return _text(value, key) if hint is str else value
+
+
+def _text(value: str, key: str) -> str:
+    # Bytes of a path that are no UTF-8 come as lone surrogates, which no protocol buffer takes.
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ConfigError(f"{key}={value!a}: must be UTF-8 text; rename what has this name, or link to it.")
     return value

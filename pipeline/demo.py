@@ -23,6 +23,8 @@ _IMAGES = 5
 
 def main() -> int:
     """Runs, serves, predicts; returns the exit status."""
+    # A terminal that has no ✓ shows a question mark.
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     start = time.monotonic()
     if status := local_runner.main([]):
         return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -97,6 +98,18 @@ def node_ids(ir: Any) -> list[str]:
     return [item.pipeline_node.node_info.id for item in ir.nodes]
 
 
+class _Launcher(launcher.Launcher):
+    """Upstream's, which lets a node add to what is in its folders."""
+
+    def _run_executor(self, execution_info: Any) -> Any:
+        # Of a try that was killed, or of a metadata store that is lost: the number of the execution is in use
+        # again.
+        for artifact in itertools.chain.from_iterable(execution_info.output_dict.values()):
+            if not artifact.is_external:
+                files.remove_tree(artifact.uri)
+        return super()._run_executor(execution_info)
+
+
 class Nodes:
     """Runs the nodes of one compiled graph and shows each.
 
@@ -146,7 +159,7 @@ class Nodes:
         gone = name == "Pusher" and not pretrained.versions(Paths(self._config).serving)
         if gone or name in self._config.no_cache:
             node.execution_options.caching_options.enable_cache = False
-        return launcher.Launcher(
+        return _Launcher(
             pipeline_node=node,
             mlmd_connection=store.Store(self._connection),
             pipeline_info=self._ir.pipeline_info,

@@ -20,6 +20,7 @@ import fcntl
 import gc
 import json
 import logging
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -59,12 +60,20 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the pipeline; returns the exit status (1: a component failed, 2: the configuration is wrong)."""
     environment()
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         config = parse(argv)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     return run(config)[0]
+
+
+def _terminated(*_: Any) -> None:
+    """A scheduler's way to stop is like Ctrl-C: what the run has started and copied goes with it."""
+    # Beam waits for ever for a worker process that was just starting.
+    signal.alarm(30)
+    raise KeyboardInterrupt
 
 
 def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
@@ -75,7 +84,7 @@ def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
     view = View(os.path.join(paths.logs, f"{stamp}-{os.getpid()}.log"))
     start = time.monotonic()
     nodes: dict[str, Outputs] = {}
-    view.line(f"[bold]ResNet-TFX[/]  preset {config.preset}, pipeline {config.name}")
+    view.line(f"[bold]ResNet-TFX[/]  preset {escape(config.preset)}, pipeline {config.name}")
     try:
         with locked(paths.lock), view.redirected():
             store(config, view.log.removesuffix(".log") + ".config.json")
@@ -89,7 +98,7 @@ def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
     except OSError as error:
         view.line(f"[red]{escape(str(error))}[/]: {paths.home} must be a folder that can be written (root=).")
         return 2, nodes
-    view.line(f"Total {time.monotonic() - start:.0f} s. Full log: {os.path.relpath(view.log)}")
+    view.line(f"Total {time.monotonic() - start:.0f} s. Full log: {escape(os.path.relpath(view.log))}")
     return status, nodes
 
 

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import ml_metadata
+import tensorflow as tf
 from google.protobuf.message import Message
 from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2
@@ -96,15 +97,42 @@ def _replace(message: Message, old: str, new: str) -> None:
 
 
 def check(config: Config) -> None:
-    """Raises ConfigError when a server is asked for and does not let us in."""
+    """Finds a store that no run can use, and one that is not that of the artifacts.
+
+    Raises:
+      ConfigError: a server does not let us in, a file is damaged, or the artifacts are of another store.
+    """
     at = config.metadata
-    if at.kind == "sqlite":
-        return
     try:
-        ml_metadata.MetadataStore(connection(config)).get_context_types()
+        store = ml_metadata.MetadataStore(connection(config))
+        known = store.get_context_by_type_and_name("pipeline", config.name)
     except (RuntimeError, errors.StatusError) as error:
-        reason = " ".join(str(error).split()).rstrip(". ")
+        reason = " ".join(str(error).partition(" query: ")[0].split()).rstrip(". ")
+        if at.kind == "sqlite" and "Concurrent writes" in reason:
+            raise ConfigError(
+                f"{Paths(config).metadata} is locked by another process; end that first."
+            ) from error
+        if at.kind == "sqlite":
+            raise ConfigError(
+                f"{Paths(config).metadata} cannot be used: {reason}. Bring back a copy of it, or remove it: "
+                "the next run makes a new one and serves nothing from the cache."
+            ) from error
         raise ConfigError(
             f"metadata.kind={at.kind}: no connection to database {at.database} as {at.user} at "
             f"{at.host}:{at.port or _PORTS[at.kind]}: {reason}. Mend the section metadata or the server."
         ) from error
+    if config.artifacts and not known:
+        _check_artifacts(store, Paths(config).artifacts)
+
+
+def _check_artifacts(store: ml_metadata.MetadataStore, place: str) -> None:
+    """Every store counts from one, and the numbers name the folders: two would write into each other's."""
+    folder = os.path.join(place, "ExampleGen", "examples")
+    if not tf.io.gfile.exists(folder):
+        return
+    folders = [os.path.join(folder, name.rstrip("/")) for name in tf.io.gfile.listdir(folder)]
+    if not any(store.get_artifacts_by_uri(one) for one in folders):
+        raise ConfigError(
+            f"artifacts={place}: this metadata store does not know what is in {folder}; set metadata to the "
+            "store of these artifacts, name another folder, or remove this one if its store is lost."
+        )

@@ -126,8 +126,7 @@ class Outcome:
 
 def reason(error: BaseException) -> str:
     """The one sentence a person needs of an exception that crossed TFX and Beam."""
-    text = str(error).strip() or type(error).__name__
-    text = re.sub(r"\s*\[while running '.*?'\]", "", text, flags=re.S).strip()
+    text = re.sub(r"\s*\[while running '.*?'\]", "", str(error), flags=re.S).strip() or type(error).__name__
     handed_over = "Traceback (most recent call last)" in text
     if handed_over:
         # Of a worker process, or a function that TensorFlow called: the last line names the error.

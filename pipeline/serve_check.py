@@ -8,7 +8,7 @@ import re
 
 from pipeline.config import ConfigError, Serve
 
-_NAME = re.compile("[^/:]+")
+_NAME = re.compile(r"(?!\.{1,2}$)[^/:\x00-\x1f]+")
 _IMAGE = re.compile(r"[\w./:-]+:(?!latest\b)[\w][\w.-]*(@sha256:[0-9a-f]{64})?")
 
 
@@ -22,7 +22,9 @@ def check(serve: Serve, artifacts: str = "") -> None:
       ConfigError: the first one, and how to mend it.
     """
     if not _NAME.fullmatch(serve.model_name):
-        raise ConfigError(f"serve.model_name={serve.model_name}: must be a name without / and :.")
+        raise ConfigError(
+            f"serve.model_name={serve.model_name}: must be a name without / and :, and not . or .."
+        )
     if serve.host != "localhost":
         try:
             ipaddress.ip_address(serve.host)

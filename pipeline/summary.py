@@ -100,7 +100,7 @@ def _verdict(view: View, config: Config, folder: str) -> None:
     if blessed:
         view.line(f"[green]Blessed[/]: {bounds}.")
     else:
-        view.line("[yellow]Not blessed[/], nothing pushed: " + "; ".join(reasons) + ".")
+        view.line("[yellow]Not blessed[/], nothing pushed: " + escape("; ".join(reasons)) + ".")
 
 
 def _serving_verdict(view: View, blessing: str) -> None:

@@ -21,6 +21,19 @@ NAME = "candidate"
 EMBEDDED = "embedded"
 # What docker ends with where the container has not run, and both where they are killed, as for memory.
 _NOT_THE_CANDIDATE = (125, 126, 127, 137, -signal.SIGKILL)
+# Becomes a command that Linux asks to end (prctl's PR_SET_PDEATHSIG, which execve keeps) when the process
+# argv[1] that starts it has died, however that happened.
+_LEASHED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+try:
+    os.execv(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    print(f"{sys.argv[2]} cannot be started ({error.strerror}).")
+    sys.exit(126)
+"""
 # Lines of its log that a failure shows.
 _LAST_LINES = 3
 
@@ -69,10 +82,8 @@ def running(model: str, kind: str, seconds: float) -> Iterator[Server]:
         rest, grpc = _free_port(), _free_port()
         log = stack.enter_context(open(os.path.join(folder, "log"), "w+"))
         command = _embedded(base, rest, grpc) if kind == EMBEDDED else _docker(kind, base, rest, grpc)
-        try:
-            process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        except OSError as error:
-            raise StartError(f"{command[0]} cannot be started ({error.strerror}).") from error
+        leash = [sys.executable, "-IS", "-c", _LEASHED, str(os.getpid())]
+        process = subprocess.Popen([*leash, *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         stack.callback(_end, process)
         url = f"http://127.0.0.1:{rest}"
         _wait(Client(url, NAME), process, seconds, log.name)

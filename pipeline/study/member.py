@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline import local_runner
@@ -36,12 +37,19 @@ def main() -> int:
 
 
 def read(folder: str) -> Result | None:
-    """The result that a member's folder holds; None before its run has ended well."""
+    """The result that a member's folder holds; None before its run has ended well.
+
+    Raises:
+      ValueError: its file cannot be read; the message names it.
+    """
     path = os.path.join(folder, RESULT)
     if not os.path.exists(path):
         return None
-    with open(path) as file:
-        found = json.load(file)
+    with _named(path), open(path) as file:
+        return _result(folder, json.load(file))
+
+
+def _result(folder: str, found: Mapping[str, Any]) -> Result:
     return Result(
         member=found["member"],
         seed=found["seed"],
@@ -55,6 +63,17 @@ def read(folder: str) -> Result | None:
         commit=found["commit"],
         **{key: os.path.normpath(os.path.join(folder, found[key])) for key in _PATHS},
     )
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Says which file it is that cannot be read."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged or of another version ({error}): remove it, and the run is made again."
+        ) from error
 
 
 # Relative to the member's folder, so that a study can be moved.
@@ -75,7 +94,7 @@ def begun(folder: str) -> str:
     path = os.path.join(folder, REQUEST)
     if not os.path.exists(path):
         return ""
-    with open(path) as file:
+    with _named(path), open(path) as file:
         return json.load(file)["config"]["name"]
 
 

@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import os
+import pathlib
 import shutil
 import stat
+import subprocess
 import sys
 import threading
+import time
 
 import keras
 import numpy as np
@@ -132,6 +135,24 @@ def test_an_export_that_only_python_runs_is_not_blessed(tmp_path):
     reasons = component.validate(path, EXAMPLES[:2], EMBEDDED).reasons
     assert "REST refuses an image of the evaluation split: " in reasons[0]
     assert "Could not find variable" in reasons[0]
+
+
+def test_the_server_ends_with_a_run_that_is_killed(candidate):
+    code = (
+        "import sys, time; from components.serving_validator import server\n"
+        "with server.running(sys.argv[1], 'embedded', 60) as found: "
+        "print(found.pid, flush=True); time.sleep(600)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, candidate], stdout=subprocess.PIPE, text=True)
+    with run:
+        command = pathlib.Path(f"/proc/{run.stdout.readline().strip()}/cmdline")
+        assert b"serving.server" in command.read_bytes()
+        run.kill()
+    end = time.monotonic() + 30
+    # Of a process that nobody has waited for, an empty file is left.
+    while command.exists() and command.read_bytes() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not (command.exists() and command.read_bytes())
 
 
 def test_a_candidate_that_does_not_load_is_not_blessed(candidate, tmp_path):

@@ -53,6 +53,15 @@ def test_a_missing_source_is_one_sentence(tmp_path):
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("content", [b"def (", b"\xff\xfe", b"x = 1\0"])
+def test_what_is_no_python_file_is_one_sentence(content, tmp_path):
+    file = tmp_path / "pipe.py"
+    file.write_bytes(content)
+    result = CliRunner().invoke(cli.cli_group, ["run", "create", f"--pipeline_path={file}"])
+    assert result.exit_code == 2
+    assert f"--pipeline_path {file}: is no Python file" in result.output
+
+
 @pytest.mark.parametrize(
     ("runner", "engine"),
     [("LocalDagRunner", "local"), ("BeamDagRunner", "beam"), ("KubeflowV2DagRunner", "vertex")],

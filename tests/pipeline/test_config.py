@@ -1,6 +1,8 @@
 """Presets and `--set`: what can be said, and what a wrong word answers."""
 
 import dataclasses
+import json
+import os
 import subprocess
 import sys
 
@@ -69,8 +71,10 @@ def test_unknown_names_list_the_valid_ones():
         "transform.test_shorter_side=8", "train.batch_size=0", "train.epochs=1", "train.schedule=never",
         "evaluate.max_top1_error=1.1", "evaluate.max_top5_error=0", "evaluate.protocols=",
         "evaluate.protocol=ten_crops",
-        "evaluate.protocols=twelve_crop", "beam.workers=0",
-        "evaluate.max_top1_increase=nan", "evaluate.max_top1_increase=5", "evaluate.max_top1_increase=-1",
+        "evaluate.protocols=twelve_crop", "beam.workers=0", "evaluate.max_top1_increase=nan",
+        "evaluate.max_top1_increase=5", "evaluate.max_top1_increase=-2",
+        "data.seed=4294967295", "train.seed=1700000000000000000", "tune.seed=4294967295",
+        "train.boundaries=nan", "schedule.timeout_hours=1e300", "serve.model_name=..", f"name={'n' * 201}",
     ],
 )  # fmt: skip
 def test_check_refuses_what_cannot_run(assignment):
@@ -79,22 +83,36 @@ def test_check_refuses_what_cannot_run(assignment):
 
 
 @pytest.mark.parametrize(
-    ("text", "part"),
+    ("content", "part"),
     [
-        ("[]", r"\[\]: must be sections"),
-        ("null", "null: must be sections"),
-        ('{"train": 3}', "train=3"),
-        ('{"train": {"epochs": 3, "epochs": 4}}', "epochs stands there 2 times"),
-        ("[" * 100_000 + "]" * 100_000, "recursion"),
-        ("", "Expecting value"),
+        (b"[]", "must be an object"),
+        (b"null", "must be an object"),
+        (b"", "JSON as --print-config prints it"),
+        (b"[" * 100_000, "cannot be read as a configuration"),
+        (b'{"train": {"learning_rate": ' + b"9" * 400 + b"}}", "cannot be read as a configuration"),
+        (b'{"name": "a", "train": {"epochs": 3}, "train": {"seed": 1}}', "train is there twice"),
+        (b'{"trian": {}}', ": trian: there is no trian. Did you mean train"),
+        (b'{"root": "a\\u0000b"}', "root='a.x00b': must be UTF-8 text"),
+        (b'{"data": {"source": "\\udcff"}}', "data.source='.udcff': must be UTF-8 text"),
     ],
-    ids=["list", "null", "no section", "twice", "deep", "empty"],
 )
-def test_a_file_that_is_no_configuration_is_named(tmp_path, text, part):
+def test_a_file_that_is_no_configuration_is_named(tmp_path, content, part):
     file = tmp_path / "my.json"
-    file.write_text(text)
-    with pytest.raises(ConfigError, match=rf"my.json cannot be read as a configuration: .*{part}"):
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=part) as error:
         read(str(file))
+    assert str(file) in str(error.value)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    file = tmp_path / "my.json"
+    file.write_text(json.dumps(to_dict(presets.get("cifar10"))), encoding="utf-8-sig")
+    assert read(str(file)) == presets.get("cifar10")
+
+
+def test_a_path_of_other_bytes_is_refused():
+    with pytest.raises(ConfigError, match=r"--set root=.*must be UTF-8 text"):
+        assign(Config(), ["root=" + os.fsdecode(b"/data/\xff")])
 
 
 @pytest.mark.parametrize("name", ["root", "artifacts", "train.checkpoint_dir", "serve.directory"])

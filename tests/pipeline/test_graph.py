@@ -136,7 +136,7 @@ def test_a_whole_number_is_a_number():
         (["name=.."], "name='..': must be letters, digits"),
         (["name="], "name='': must be letters, digits"),
         (["schedule.start=yesterday"], "schedule.start=yesterday: must be a day such as"),
-        (["schedule.retries=-1"], "schedule.retries=-1: must be 0 or more"),
+        (["schedule.retries=-1"], "schedule.retries=-1: must be from 0 to 1000000"),
         (["metadata.kind=oracle"], "metadata.kind=oracle: must be one of sqlite, mysql, postgresql"),
         (["metadata.kind=mysql", "metadata.host="], "metadata.host is empty: mysql needs it"),
         (["data.spans=0"], "data.spans=0: must be 1 or more"),

@@ -39,6 +39,7 @@ from pipeline.progress import reason
         (OSError("{{function_node f}} /a: No space left [Op:SaveV2] name: "), "OSError: /a: No space left"),
         (OSError("[[a name"), "OSError: [[a name"),
         (OSError(), "OSError: OSError"),
+        (AssertionError(" [while running 'Read/Map(f)']"), "AssertionError: AssertionError"),
     ],
 )
 def test_reason_is_one_sentence(error, sentence):
@@ -123,3 +124,26 @@ def test_only_the_view_reaches_the_terminal(tmp_path):
     assert lines[2].startswith("  ✗ Trainer") and lines[2].endswith("failed")
     assert lines[3] == "after"
     assert {"library chatter", "from C++from a child"} == set(log.read_text().split("\n")) - {""}
+
+
+def test_a_terminal_without_the_marks_stops_no_run(tmp_path):
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "run.log")], capture_output=True, text=True, timeout=60,
+        env=os.environ | ascii_only,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "  ? Transform" in done.stdout
+
+
+def test_brackets_in_a_path_are_no_markup(tmp_path):
+    root = tmp_path / "[old]" / "[/x]"
+    root.mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.local_runner", "--preset=folder", f"--set=root={root}",
+         f"--set=artifacts={tmp_path}/a", "--set=data.source=[/none]", "--set=preset=[/mine]"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "preset [/mine]" in done.stdout
+    assert "[old]/[/x]/resnet-folder/logs/" in done.stdout

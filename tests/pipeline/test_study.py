@@ -151,3 +151,20 @@ def test_a_result_is_read_as_it_was_written_wherever_the_folder_is_now(tmp_path)
     assert result.errors["center"][0] == 0.25 and math.isnan(result.errors["center"][1])
     assert result.model == os.path.join(folder, "model", "1")
     assert result.transform_graph == str(tmp_path / "moved" / "graph")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"member": "x"}', '{"member": "x", "seed": 0, "config": {"x": 1}}']
+)
+@pytest.mark.parametrize("name", [member.RESULT, member.REQUEST])
+def test_a_damaged_file_of_a_run_is_named(tmp_path, capfd, name, content):
+    settings = [f"root={tmp_path}", "data.source=/none"]
+    [job] = runner.jobs(STUDIES["depth"], settings, [0], ["ResNet-20"])
+    path = os.path.join(job.folder, name)
+    os.makedirs(job.folder)
+    with open(path, "w") as file:
+        file.write(content)
+    assert main(["depth", "--members", "ResNet-20", *(f"--set={one}" for one in settings)]) == 1
+    error = capfd.readouterr().err
+    assert error.startswith(f"{path} is damaged or of another version (")
+    assert len(error.splitlines()) == 1
