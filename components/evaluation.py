@@ -41,7 +41,7 @@ def eval_config(
       classes: number of classes; with five or fewer, top-5 is not measured.
       max_top1_error: 0..1.
       max_top5_error: 0..1.
-      max_top1_increase: 0..1, over the error of the baseline model; 1 compares with none.
+      max_top1_increase: -1..1, over the error of the baseline model; 1 compares with none.
       per_class: whether to slice by label.
     """
     increase = max_top1_increase if max_top1_increase < 1 else None

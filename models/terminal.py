@@ -13,7 +13,8 @@ def stream(descriptor: int, closefd: bool = True) -> TextIO:
     A run that outlives its terminal (`disown`, `setsid`) would otherwise end at its next line.
     """
     raw = _Lasting(descriptor, "w", closefd=closefd)
-    return io.TextIOWrapper(io.BufferedWriter(raw), line_buffering=True)
+    # A terminal that has no ✓ shows a question mark.
+    return io.TextIOWrapper(io.BufferedWriter(raw), errors="replace", line_buffering=True)
 
 
 class _Lasting(io.FileIO):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pipeline import beam
-from pipeline.config import Config, ConfigError, from_dict, to_dict
+from pipeline.config import Config, from_dict, to_dict
 
 
 class Paths:
@@ -34,18 +34,6 @@ class Paths:
         )
         # --model_config_file of the servers, where pushed versions are on trial first.
         self.model_config = os.path.join(os.path.dirname(self.serving), "models.config")
-
-
-def check(config: Config) -> None:
-    """Raises ConfigError when TFX could not find the artifacts again: it asks for them by patterns."""
-    paths = Paths(config)
-    name = "artifacts" if config.artifacts else "root"
-    for setting, place in ((name, paths.artifacts), ("train.checkpoint_dir", config.train.checkpoint_dir)):
-        if set("[]*?\\") & set(place):
-            raise ConfigError(
-                f"{setting}={place} has one of the characters [ ] * ? \\, which TFX takes for a pattern: "
-                "name another folder."
-            )
 
 
 def settings(config: Config) -> dict[str, tuple[str, ...]]:
