@@ -63,7 +63,7 @@ class Files:
                 head = file.read(at, _HEAD)
                 length = int.from_bytes(head[:8], "little")
                 end = at + _HEAD + length + _TAIL
-                if _checksum(head[:8]) != head[8:] or end > size:
+                if checksum(head[:8]) != head[8:] or end > size:
                     raise _damaged(self._names[number], at)
                 os.posix_fadvise(file.descriptor, at, end - at, os.POSIX_FADV_WILLNEED)
                 found.append((number, at + _HEAD, length))
@@ -79,7 +79,7 @@ class Files:
         number, begin, size = (int(value) for value in place)
         record = self._open(self._names[number]).read(begin, size + _TAIL)
         serialized = record[:size]
-        if _checksum(serialized) != record[size:]:
+        if checksum(serialized) != record[size:]:
             raise _damaged(self._names[number], begin - _HEAD)
         try:
             return parse(serialized)
@@ -138,7 +138,8 @@ def masked(checksum: int) -> bytes:
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def _checksum(data: bytes) -> bytes:
+def checksum(data: bytes) -> bytes:
+    """The CRC32C of a part of a TFRecord, as it stands behind it."""
     return masked(google_crc32c.value(data))
 
 

@@ -44,7 +44,7 @@ def prepare(config: Config) -> None:
     _check_reach("artifacts", paths.artifacts, filesystems.FileSystems.get_filesystem)
     for name, path in (("artifacts", paths.artifacts), ("serve.directory", paths.serving)):
         _check_reach(name, path, tf.io.gfile.exists)
-    _check_folder("serve.directory", paths.serving)
+    _check_writable("serve.directory", paths.serving)
     if config.train.cpu_devices > 0:
         # Before any component starts TensorFlow: later it cannot be changed.
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -53,7 +53,7 @@ def prepare(config: Config) -> None:
         )
 
 
-def _check_folder(name: str, path: str) -> None:
+def _check_writable(name: str, path: str) -> None:
     """The Pusher is the last node, and would be the first to find out."""
     if "://" in path:
         return

@@ -14,7 +14,7 @@ import google_crc32c
 import tensorflow as tf
 
 from components.example_gen import files
-from models.records import masked
+from models.records import checksum, masked
 
 # Tags of length-delimited fields 1 and 2: Example.features, Features.feature, its entries' key and value,
 # Feature.bytes_list and BytesList.value.
@@ -85,7 +85,7 @@ class Writer:
         size = len(before) + len(value) + len(after)
         length = struct.pack("<Q", size)
         # Several at once are no gain: Linux takes new memory for large writes, which costs more than calls.
-        self._stream.write(length + masked(google_crc32c.value(length)) + before)
+        self._stream.write(length + checksum(length) + before)
         self._stream.write(value)
         self._stream.write(after + masked(crc))
         return size

@@ -12,11 +12,9 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import google_crc32c
-
 from components.example_gen import files
 from components.example_gen.errors import SourceError
-from models.records import masked
+from models.records import checksum
 
 _LENGTH = struct.Struct("<Q")
 _HEADER = 12  # length and its checksum
@@ -135,8 +133,8 @@ def parse(record: bytes, fields: Keys) -> tuple[bytes, int, str]:
     """
     import tensorflow as tf
 
-    record, checksum = record[:-_FOOTER], record[-_FOOTER:]
-    if checksum != _checksum(record):
+    record, stored = record[:-_FOOTER], record[-_FOOTER:]
+    if stored != checksum(record):
         raise DamagedRecord("the record in the data set is damaged: its checksum differs")
     feature = tf.train.Example.FromString(record).features.feature
     name = feature[fields.name].bytes_list.value if fields.name else ()
@@ -145,10 +143,6 @@ def parse(record: bytes, fields: Keys) -> tuple[bytes, int, str]:
         feature[fields.label].int64_list.value[0],
         name[0].decode(errors="backslashreplace") if name else "",
     )
-
-
-def _checksum(data: bytes) -> bytes:
-    return masked(google_crc32c.value(data))
 
 
 @functools.lru_cache(maxsize=8)
@@ -168,7 +162,7 @@ def _frames(path: str, skip: int, take: int) -> Iterator[tuple[int, int]]:
             stream.seek(at)
             header = stream.read(_HEADER)
             length = _LENGTH.unpack_from(header)[0] if len(header) == _HEADER else size
-            damaged = len(header) == _HEADER and header[8:] != _checksum(header[:8])
+            damaged = len(header) == _HEADER and header[8:] != checksum(header[:8])
             if damaged or at + _HEADER + length + _FOOTER > size:
                 how = "damaged" if damaged else "truncated"
                 raise SourceError(f"{path} is {how} at byte {at}: prepare the data set again.")

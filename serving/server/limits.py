@@ -77,22 +77,20 @@ def pixels_of(value: bytes) -> int:
 def _gif_pixels(value: bytes) -> int:
     """A frame takes its own pixels, and those of the whole picture when it is shown."""
     *sides, flags = struct.unpack_from("<HHB", value, 6)
-    screen = pixels = sides[0] * sides[1]
-    at, frames = 13 + _table(flags), 0
+    screen, pixels, at = sides[0] * sides[1], 0, 13 + _table(flags)
     while at < len(value) and value[at] in b"!,":
         if value[at] == ord(","):
             if len(value) < at + 10:
                 break
             *sides, flags = struct.unpack_from("<HHB", value, at + 5)
-            frames += 1
-            pixels += max(sides[0] * sides[1], screen) - (screen if frames == 1 else 0)
+            pixels += max(sides[0] * sides[1], screen)
             at += 11 + _table(flags)
         else:
             at += 2
         while at < len(value) and value[at]:
             at += value[at] + 1
         at += 1
-    return pixels
+    return max(pixels, screen)
 
 
 def _table(flags: int) -> int:
