@@ -14,6 +14,7 @@ from tfx.types import standard_artifacts
 
 from components.example_gen import component, index, layouts, shards, source, summary
 from components.example_gen.errors import SourceError, TooManyBadError
+from models import decoding
 from pipeline.config import Data, to_dict
 from tests import data
 
@@ -119,13 +120,19 @@ def test_one_percent_bad_is_quarantined_exactly(tmp_path):
     found = contents(uri, "train")
     figures = summary.read_summary(uri)["splits"]["train"]
     assert len(found) == figures["examples"] == 693 and figures["quarantined"] == 7
-    assert figures["converted"] == len(data.convertible())
+    assert (
+        figures["converted"] == 1
+        and figures["deep"] == 1
+        and figures["deepest"] == 257 * data.pixels(7, channels=1).max()
+    )
     for name, original in data.convertible().items():
         example = found.get(f"a/{name}.JPEG") or found[f"b/{name}.JPEG"]
-        assert example["image/encoded"] != original
+        assert (example["image/encoded"] != original) == (name == "gif")
+        assert example.get("image/original") == (original if name == "gif" else None)
     for example in found.values():
-        decoded = tf.io.decode_jpeg(example["image/encoded"])
-        assert decoded.shape == [example[f"image/{k}"] for k in ("height", "width", "channels")]
+        decoded = decoding.decode(tf.constant(example["image/encoded"]))
+        assert decoded.shape == [example[f"image/{k}"] for k in ("height", "width")] + [3]
+        assert example["image/channels"] in (1, 3)
 
 
 def test_ten_percent_bad_stops_and_the_list_survives(tmp_path):
