@@ -125,12 +125,12 @@ def _png(data: bytes, max_pixels: int) -> Image:
     depth, kind = header[8:]
     _check_size(height, width, max_pixels)
     _decodes(data)
-    deepest = 0
+    channels, deepest = 1 if kind in (0, 4) else 3, 0
     if depth == 16:
         import tensorflow as tf
 
-        deepest = int(tf.reduce_max(tf.io.decode_png(data, channels=3, dtype=tf.uint16)))
-    return Image(data, "PNG", height, width, 1 if kind in (0, 4) else 3, "PNG", deepest=deepest)
+        deepest = int(tf.io.decode_png(data, dtype=tf.uint16).numpy()[..., :channels].max())
+    return Image(data, "PNG", height, width, channels, "PNG", deepest=deepest)
 
 
 def _check_size(height: int, width: int, max_pixels: int) -> None:

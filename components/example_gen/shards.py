@@ -166,14 +166,15 @@ def write_shard(job: Job, reading: Reading) -> None:
     temp = files.temporary(job.shard)
     with records.Writer(temp) as writer:
         for row, result, image in convert(_rows(from_bytes(files.read(job.plan))), reading):
-            if isinstance(result, images.BadImage) or image is None:
+            if isinstance(result, images.BadImage):
                 report["quarantined"].append(_quarantined(row, result))
                 continue
             report["bytes"] += writer.write(result)
             report["examples"] += 1
-            report["converted"] += bool(image.original)
-            report["deep"] += image.deepest > 0
-            report["deepest"] = max(report["deepest"], image.deepest)
+            if image is not None:
+                report["converted"] += bool(image.original)
+                report["deep"] += image.deepest > 0
+                report["deepest"] = max(report["deepest"], image.deepest)
     files.commit(temp, job.shard)
     files.write(job.done, json.dumps(report).encode())
 
