@@ -122,7 +122,7 @@ def test_one_percent_bad_is_quarantined_exactly(tmp_path):
     figures = summary.read_summary(uri)["splits"]["train"]
     assert len(found) == figures["examples"] == 693 and figures["quarantined"] == 7
     assert figures["converted"] == 1 and figures["deep"] == 1
-    assert figures["deepest"] == 257 * data.pixels(7, channels=1).max()
+    assert figures["deepest"] == 257 * int(data.pixels(7, channels=1).max())
     for name, original in data.convertible().items():
         example = found.get(f"a/{name}.JPEG") or found[f"b/{name}.JPEG"]
         assert (example["image/encoded"] != original) == (name == "gif")
