@@ -22,8 +22,8 @@ what is served.
 
 Beside the model lie assets/labels.txt (names of the classes for people, in label order) and, in assets.extra,
 tf_serving_warmup_requests and pixels.json (whether photographs are turned by their EXIF). A single network
-also leaves there what it takes to go on with it: model.keras and augmentation.npz (means, classes and settings
-that it was trained with); an ensemble leaves ensemble.json, the folders of its members.
+also leaves there what it takes to go on with it: model.keras and augmentation.npz (means, classes and the
+settings of its training); an ensemble leaves ensemble.json, the folders of its members.
 """
 
 from __future__ import annotations
