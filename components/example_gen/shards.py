@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.example_gen import files, images, index, records, tfds_source
+from components.example_gen import duplicates, files, images, index, records, tfds_source
 from components.example_gen.errors import SourceError
 
 # The span of an image and the format of its file; only in examples of a source that has spans.
@@ -45,6 +45,11 @@ class Job:
     def finished(self) -> bool:
         """True when the shard is whole: it is renamed into place before its report is."""
         return files.is_file(self.done) and files.is_file(self.shard)
+
+    @property
+    def keys(self) -> str:
+        """Where the keys of the shard's images are (duplicates.Keys), written before its report."""
+        return f"{self.done}.keys"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,16 +161,19 @@ class WriteShard(beam.DoFn):
 def write_shard(job: Job, reading: Reading) -> None:
     """Writes a shard and then its report (JSON: examples, converted, bytes, quarantined)."""
     report: dict[str, Any] = {"examples": 0, "converted": 0, "bytes": 0, "quarantined": []}
-    temp = files.temporary(job.shard)
+    temp, keys = files.temporary(job.shard), duplicates.Keys()
     with records.Writer(temp) as writer:
         for row, result, converted in convert(_rows(from_bytes(files.read(job.plan))), reading):
             if isinstance(result, images.BadImage):
                 report["quarantined"].append(_quarantined(row, result))
                 continue
-            report["bytes"] += writer.write(result)
+            size = writer.write(result)
+            keys.add(result[1], row["label"], size)
+            report["bytes"] += size
             report["examples"] += 1
             report["converted"] += converted
     files.commit(temp, job.shard)
+    files.write(job.keys, keys.to_bytes())
     files.write(job.done, json.dumps(report).encode())
 
 
@@ -215,7 +223,7 @@ def _example(
         if not 0 <= label < len(fields.classes):
             raise images.BadImage(f"its label {label} is not one of the {len(fields.classes)} classes")
         synset = fields.classes[label]
-        label = reading.classes.index(synset)
+        row["label"] = label = reading.classes.index(synset)
     image = images.normalize(data, reading.max_pixels)
     return _features(image, name, label, synset, row["span"]), image.converted
 

@@ -5,6 +5,7 @@ No TFX here, and TensorFlow only for remote paths and TFDS.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import json
@@ -175,11 +176,15 @@ def classes_of(found: Iterable[Part]) -> tuple[str, ...]:
 
 
 def labels_of(found: Sequence[Part]) -> tuple[str, ...]:
-    """Names for people, in the order of `classes_of`; a newer span's name wins."""
+    """Names for people, in the order of `classes_of`, no two the same; a newer span's name wins."""
     names: dict[str, str] = {}
     for part in found:
         names |= zip(layouts.classes_of(part.where), layouts.labels_of(part.where), strict=True)
-    return tuple(names[name] for name in classes_of(found))
+    times = collections.Counter(names.values())
+    # ImageNet's "crane" is a bird and a machine.
+    return tuple(
+        names[name] if times[names[name]] == 1 else f"{names[name]} ({name})" for name in classes_of(found)
+    )
 
 
 def patterns(data: dict[str, Any], part: Part) -> tuple[str, dict[str, str]]:

@@ -112,7 +112,9 @@ def test_images_beside_the_class_archives_are_named(tmp_path):
     tars = {f"n0000000{i}.tar": data.tar_bytes({"1.JPEG": data.jpeg(i)}) for i in range(2)}
     path = str(tmp_path / "train.tar")
     (tmp_path / "train.tar").write_bytes(data.tar_bytes({**tars, "x.JPEG": data.jpeg(3), "README": b""}))
-    groups = {synset: found for _, synset, found in index._ilsvrc_train([path])}
+    left_out = []
+    groups = {synset: found for _, synset, found in index._ilsvrc_train([path], left_out.append)}
+    assert left_out == ["README"]
     assert [(name, reason) for name, _, _, reason in groups[""]] == [("x.JPEG", "lies in no class folder")]
     assert list(groups) == ["", "n00000000", "n00000001"]
 
