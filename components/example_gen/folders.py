@@ -6,6 +6,7 @@ import collections
 import functools
 import os
 import unicodedata
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from components.example_gen import files, names, tar_index
@@ -15,6 +16,8 @@ from components.example_gen.errors import SourceError
 LOOSE = "lies in no class folder"
 NO_FILE = "a link to nothing, a pipe or a device, and no file"
 DEEP = "lies deeper than <split>/<class>/<file>: move it up"
+# How the reason for an image of a class ends that only the evaluation split has.
+ABSENT = "is not in the training split"
 
 
 def is_tar(path: str) -> bool:
@@ -77,6 +80,12 @@ def class_name(folder: str) -> str:
 
 def _parts(folder: str) -> list[str]:
     return [part for part in folder.split("/") if part not in ("", ".")]
+
+
+def alike(name: str, others: Iterable[str]) -> str:
+    """Another name that differs in capitals or spaces only, "" without one."""
+    plain = name.strip().casefold()
+    return next((other for other in others if other != name and other.strip().casefold() == plain), "")
 
 
 class Classes(NamedTuple):

@@ -80,7 +80,9 @@ def build(
         groups = _known(groups, label, skip)
     table = _table(groups, label, IN_RECORD if where.kind == "tfds" else UNKNOWN_CLASS, span)
     if not table.num_rows:
-        raise SourceError(f"{os.path.join(where.base, getattr(where, split))} holds no images.")
+        place = os.path.join(where.base, getattr(where, split)).removesuffix("/*/*")
+        mend = "" if train else ", or take a part of train with --set data.eval_split=holdout"
+        raise SourceError(f"{place} holds no images: put them there{mend}.")
     return table
 
 
@@ -106,19 +108,13 @@ def _table(groups: Iterable[_Group], labels: dict[str, int], unknown: int, span:
     batches = []
     for path, synset, found in groups:
         label = labels.get(synset, unknown)
-        absent = _absent(synset, labels) if synset and label == UNKNOWN_CLASS else ""
-        rows = [_row(path, synset, file, label, absent) for file in found]
+        absent = f"its class {files.printable(synset)} {folders.ABSENT}" if synset else ""
+        rows = [_row(path, synset, file, label, absent if label == UNKNOWN_CLASS else "") for file in found]
         rows = [(*row, span) for row in rows]
         columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
         arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
         batches.append(pa.record_batch(arrays, schema=SCHEMA))
     return pa.Table.from_batches(batches, SCHEMA).unify_dictionaries().combine_chunks()
-
-
-def _absent(synset: str, labels: Iterable[str]) -> str:
-    like = next((name for name in labels if name.strip().casefold() == synset.strip().casefold()), "")
-    mend = f", which has {like}: give them one name" if like else ""
-    return f"its class {files.printable(synset)} is not in the training split{mend}"
 
 
 def _known(groups: Iterable[_Group], labels: Container[str], skip: names.Skip) -> Iterator[_Group]:
@@ -127,7 +123,7 @@ def _known(groups: Iterable[_Group], labels: Container[str], skip: names.Skip) -
         if not synset or synset in labels:
             yield path, synset, found
             continue
-        for name in [file[0] for file in found] or [f"{synset}/"]:
+        for name, *_ in found:
             skip(files.printable(name))
 
 
@@ -200,6 +196,8 @@ def _class_folders(path: str, skip: names.Skip) -> Iterator[_Group]:
     misplaced = [(name, folders.LOOSE) for name in loose]
     for folder in _kept((f"{name}/" for name in found), bool, skip):
         below, regular, unreadable = files.entries(os.path.join(path, folder), hidden=True)
+        if not (below or regular or unreadable):
+            skip(files.printable(folder))
         for inner in _kept((f"{folder}{name}/" for name in below), bool, skip):
             inside = (os.path.relpath(file, path) for file in sorted(files.walk(os.path.join(path, inner))))
             misplaced += [(name, folders.DEEP) for name in _kept(inside, names.has_image_suffix, skip)]

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.example_gen import files
+from components.example_gen import files, folders
 from components.example_gen.errors import TooManyBadError
 
 SUMMARY = "summary.json"
@@ -75,11 +75,13 @@ def check(
     paths = " and ".join(quarantine_path(folder, split) for split in splits if bad[split])
     # To three digits, and up.
     wanted = math.ceil(count / total * 1000) / 1000
-    mend = (
-        f"no image of {' and '.join(lost)} is left"
-        if lost
-        else f"mend or remove them, or let them pass with --set data.max_bad_fraction={wanted:.3f}"
-    )
+    mend = "mend or remove them"
+    if lost:
+        mend += f": no image of {' and '.join(lost)} is left"
+    else:
+        mend += f", or let them pass with --set data.max_bad_fraction={wanted:.3f}"
+    if any(item["reason"].endswith(folders.ABSENT) for item in itertools.chain(*quarantines.values())):
+        mend += "; --set data.allow_missing_classes=true leaves those out that train has no class for"
     raise TooManyBadError(
         f"{count:,} of {total:,} images cannot be used ({where}; {count / total:.1%}, and "
         f"data.max_bad_fraction allows {limit:.1%}, data.max_bad_images {few:,}): {first}; all are listed in "
