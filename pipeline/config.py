@@ -74,8 +74,13 @@ class Data:
     eval_shards: int = 0
     # Seed of the global shuffle, recorded in the artifact.
     seed: int = 0
-    # Part of a split that may be quarantined before the run stops.
+    # Part of all images that may be quarantined before the run stops; `max_bad_images` may be in any
+    # case, up to a quarter of all.
     max_bad_fraction: float = 0.01
+    max_bad_images: int = 10
+    # A class may have no image in the evaluation split. A class folder without images, and evaluation
+    # images of classes that the training split lacks, are left out then.
+    allow_missing_classes: bool = False
     # Images of more pixels are quarantined before they are decoded.
     max_pixels: int = 100_000_000
     # "curated" imports our schema with the classes of the source; "infer" lets
@@ -288,7 +293,7 @@ class Config:
             raise ConfigError(
                 f"data.schema={self.data.schema}: must be curated, infer or the path of a schema.pbtxt."
             )
-        for name in ("train_shards", "eval_shards", "classes"):
+        for name in ("train_shards", "eval_shards", "classes", "max_bad_images"):
             if getattr(self.data, name) < 0:
                 raise ConfigError(f"data.{name}={getattr(self.data, name)}: must be 0 or more.")
         if not 0 <= self.data.seed <= settings.MAX_SEED:

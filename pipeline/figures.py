@@ -51,7 +51,9 @@ def _trainer(outputs: Mapping[str, Any]) -> str:
     done = _trainer_summary(outputs)
     if "members" in done:
         return f"ensemble of {len(done['members'])} models, {done['parameters']:,} parameters"
-    return f"validation top-1 error {done['val_top1_error']:.2%}, {done['images_per_second']:,.0f} images/s"
+    # One step alone is not timed.
+    speed = f", {done['images_per_second']:,.0f} images/s" if done["images_per_second"] else ""
+    return f"validation top-1 error {done['val_top1_error']:.2%}{speed}"
 
 
 def _evaluator(outputs: Mapping[str, Any]) -> str:

@@ -235,6 +235,7 @@ def _validation(
         schema=schema.outputs["schema"],
         limits=drift.limits(data) if growing else None,
         accepted=os.path.join(paths.spans, source.key(data)) if growing else "",
+        allow_missing=data["allow_missing_classes"],
     ).with_id("ExampleValidator")
     return [*nodes, gate]
 
