@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 
 import ml_dtypes
@@ -22,7 +23,7 @@ _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_LIBRARIES = (EOFError, zipfile.BadZipFile, safetensors.SafetensorError)
+_LIBRARIES = (EOFError, zipfile.BadZipFile, zlib.error, safetensors.SafetensorError)
 _SAFETENSORS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 

@@ -28,6 +28,4 @@ def check_stored(path: str, size: int) -> None:
     """Raises Refused when the tensors of an uncompressed file have more bytes than the file."""
     stored = os.path.getsize(path)
     if size > stored:
-        raise Refused(
-            f"has tensors of {size} bytes in {stored}: they share their storage; save clones of them"
-        )
+        raise Refused(f"has {size} bytes of tensors in {stored}: they share their storage; save clones")

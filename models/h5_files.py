@@ -61,16 +61,12 @@ def _values(values: h5py.Dataset, theano: bool) -> np.ndarray:
 
 def _datasets(root: h5py.Group) -> list[str]:
     """The paths of all datasets within, each of which lies in this file."""
-    found: list[str] = []
-
-    def visit(path: str, link: object) -> None:
+    links: list[tuple[str, object]] = []
+    root.visititems_links(lambda path, link: links.append((path, link)))
+    for path, link in links:
         if not isinstance(link, h5py.HardLink):
             raise Refused(f"has a link in the place of {path[:200]}, and what it leads to is not read")
-        if isinstance(root[path], h5py.Dataset):
-            found.append(path)
-
-    root.visititems_links(visit)
-    return found
+    return [path for path, _ in links if isinstance(root[path], h5py.Dataset)]
 
 
 def _by_layer(root: h5py.Group, paths: list[str]) -> Iterator[tuple[str, h5py.Dataset]]:

@@ -19,7 +19,7 @@ from models.file_bounds import Refused
 
 # A network of 1202 layers with the state of its optimizer takes half a million.
 MOST_STEPS = 2_000_000
-_LONGEST_KEY = 1000
+_LONGEST = 1000
 # Those that bring their value along.
 _VALUES = frozenset(
     ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
@@ -189,9 +189,9 @@ class _Machine:
 
     def _stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        if type(name) is not str or type(module) is not str:
-            raise Refused("names a class by something that is no text")
-        self._charge((len(name) + len(module)) // 100)  # the name is a copy
+        # The name is a copy of both.
+        if not all(type(text) is str and len(text) <= _LONGEST for text in (name, module)):
+            raise Refused("names a class by something that is no short text")
         self.stack.append(Global(f"{module}.{name}"))
 
     def _reduce(self, _: Any) -> None:
@@ -245,7 +245,7 @@ def _dictionary(pairs: Iterable[Any]) -> dict[Any, Any]:
 def is_key(key: Any) -> bool:
     """Whether it may be a key of a dictionary: the hash of a long number or of tuples may take any time."""
     if type(key) is str:
-        return len(key) <= _LONGEST_KEY
+        return len(key) <= _LONGEST
     return type(key) is float or (type(key) is int and abs(key) < 2**63)
 
 

@@ -69,14 +69,15 @@ class Pickler(pickle._Pickler):
         self.keys = iter(keys)
         self.bases = {}
         self.names = {}
+        self.sources = []
         self.alive = []
         self.tensors = {}
 
     def persistent_id(self, obj):
+        if isinstance(obj, Name):
+            return self._source(obj)
         if self.version == "0.1":
-            if isinstance(obj, np.ndarray):
-                return self._number(obj)
-            return (obj, "net.py", "class Net") if isinstance(obj, Name) and obj.module == "__main__" else None
+            return self._number(obj) if isinstance(obj, np.ndarray) else None
         if not isinstance(obj, Storage):
             return None
         # "cuda:" + number was another text each time, "cpu" always the same.
@@ -84,13 +85,20 @@ class Pickler(pickle._Pickler):
         pid = ("storage", self._name("torch", obj.kind), obj.key, location, obj.size)
         return pid if self.version == "1.6" else (*pid, obj.part)
 
+    def _source(self, name):
+        """A module's class comes with its source code, the first time, before 1.6."""
+        if self.version == "1.6" or name.module != "__main__" or name in self.sources:
+            return None
+        self.sources.append(name)
+        pid = (name, "net.py", "class Net")
+        return pid if self.version == "0.1" else ("module", *pid)
+
     def save(self, obj, save_persistent_id=True):
         if isinstance(obj, Raw):
             self.write(bytes(obj))
-        elif isinstance(obj, Name) and self.version != "0.1":
-            self._save_name(obj)
-        elif isinstance(obj, Name) and (not save_persistent_id or obj.module != "__main__"):
-            self._save_name(obj)
+        elif isinstance(obj, Name):
+            pid = self.persistent_id(obj)
+            self._save_name(obj) if pid is None else self.save_pers(pid)
         elif isinstance(obj, np.ndarray) and self.version != "0.1":
             self._save_tensor(obj, *self._view(obj))
         elif isinstance(obj, View):
@@ -150,7 +158,7 @@ class Pickler(pickle._Pickler):
 
 
 def save(path, value, version="1.6", **options):
-    """`value`: dictionaries, lists, numbers, texts, the above, and arrays, whose strides and bases are kept."""
+    """`value`: dictionaries, lists, numbers, texts, the above, and arrays with their strides and bases."""
     out = io.BytesIO()
     pickler = Pickler(out, version, **options)
     pickler.dump(value)
@@ -184,13 +192,13 @@ def _pickles(path, body, pickler):
 
 
 def _tar(path, body, pickler):
-    """storages: count; (key, location, class), size, data each; views. tensors: count; (key, storage, class) ..."""
+    """storages: count; of each its description, size and data; views. tensors: count; description of each."""
     storages, tensors = io.BytesIO(), io.BytesIO()
     views = []
     for number, array in pickler.tensors.items():
         storage, *numbers = pickler._view(array)
         views.append((number, int(storage.key), storage.kind, numbers))
-    _dump(len(pickler.bases) if pickler.bases else 0, storages, pickler)
+    _dump(len(pickler.bases), storages, pickler)
     for key, (base, _) in pickler.bases.items():
         kind = Name("torch", STORAGES[base.dtype])
         _dump((int(key), "cpu", kind), storages, pickler)
@@ -201,7 +209,11 @@ def _tar(path, body, pickler):
         _dump((number, key, Name("torch", kind.replace("Storage", "Tensor"))), tensors, pickler)
         tensors.write(struct.pack("<ii", len(shape), 0))
         tensors.write(struct.pack(f"<{2 * len(shape) + 1}q", *shape, *strides, offset))
-    system = {"protocol_version": 1000, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    system = {
+        "protocol_version": 1000,
+        "little_endian": True,
+        "type_sizes": {"short": 2, "int": 4, "long": 4},
+    }
     with tarfile.open(path, "w:", format=tarfile.PAX_FORMAT) as archive:
         for name, contents in (
             ("sys_info", pickle.dumps(system, protocol=2)),
