@@ -43,6 +43,10 @@ __all__ = [
 ]
 
 
+# Of a configuration; devices have no end.
+_MOST_BYTES = 2**20
+
+
 class ConfigError(ValueError):
     """A configuration that cannot run; the message says how to mend it."""
 
@@ -337,6 +341,7 @@ class Config:
                 f"evaluate.max_top1_increase={self.evaluate.max_top1_increase}: must be from -1 to 1, which "
                 "compares with none."
             )
+        _check_numbers(to_dict(self), "")
         _check_metadata(self.metadata)
         _check_schedule(self.schedule)
         unknown = set(self.no_cache) - set(graph.nodes(self))
@@ -358,6 +363,15 @@ def _check_folder(name: str, path: str) -> None:
             f"{name}={path}: {whole} has one of the characters [ ] * ? \\, which TensorFlow and TFX take for "
             "a pattern: name another folder."
         )
+
+
+def _check_numbers(tree: dict[str, Any], where: str) -> None:
+    """Refuses counts that are a slip of the pen; what may be larger has a check of its own."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            _check_numbers(value, f"{name}.")
+        elif type(value) is int and value > settings.MAX_NUMBER and name != "seed":
+            raise ConfigError(f"{where}{name}={value}: must be at most {settings.MAX_NUMBER}.")
 
 
 def _check_metadata(metadata: Metadata) -> None:
@@ -408,9 +422,12 @@ def read(path: str) -> Config:
       ConfigError: there is none.
     """
     try:
+        with open(path, "rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ConfigError(f"it is longer than {_MOST_BYTES:,} bytes.")
         # Some editors put a mark in front of the text.
-        with open(path, encoding="utf-8-sig") as file:
-            tree = json.load(file, object_pairs_hook=_once)
+        tree = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_once)
         if not isinstance(tree, dict):
             raise ConfigError("it must be an object, {...}, with names and sections.")
         return from_dict(tree)
