@@ -90,6 +90,7 @@ _JXL = b"\xff\x0a" + bytes(range(40))
 _JXL_BOX = b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(range(40))
 _THUMBS = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
 _YEAR_2000 = time.gmtime(946_684_800)
+_TURNED = jpeg.exif(6)[4:]
 _GIF, _WEBP, _BMP = writer("GIF", "P"), writer("WEBP", quality=90), writer("BMP")
 _LIES: tuple[tuple[str, str, Make], ...] = (
     ("JPEG with another name", ".png", jpeg.plain),
@@ -129,6 +130,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("WebP RGBA", ".webp", lambda p: save(rgba(p), "WEBP", quality=90)),
     Recipe("WebP RGBA", ".webp", lambda p: save(rgba(p), "WEBP", lossless=True, method=0)),
     Recipe("WebP animated", ".webp", _animated("WEBP", method=0), [SMALL]),
+    Recipe("WebP EXIF rotated", ".webp", writer("WEBP", quality=90, exif=_TURNED)),
     Recipe("WebP truncated", ".webp", _cut(_WEBP), [SMALL]),
     Recipe("TIFF", ".tif", _tiff(compression=None)),
     Recipe("TIFF", ".tiff", _tiff(compression="tiff_lzw")),

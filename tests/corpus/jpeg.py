@@ -134,6 +134,18 @@ def _adobe_transform(transform: int) -> Make:
     return lambda picture: without(plain(picture)[:2] + note + plain(picture)[2:], 0xE0)
 
 
+def _factors(*factors: int) -> Make:
+    """A maker of a frame with other sampling factors than its data were written with: another picture."""
+
+    def make(picture: np.ndarray) -> bytes:
+        data = bytearray(plain(picture, subsampling=0))
+        at = next(begin for marker, begin, _ in segments(bytes(data)) if marker == 0xC0)
+        data[at + 11 : at + 20 : 3] = bytes(factors)
+        return bytes(data)
+
+    return make
+
+
 def _mpo(picture: np.ndarray) -> bytes:
     second = Image.fromarray(255 - picture)
     return save(Image.fromarray(picture), "MPO", save_all=True, append_images=[second], quality=QUALITY)
@@ -153,6 +165,12 @@ def _fill_bytes(picture: np.ndarray) -> bytes:
     return data
 
 
+_ODD_FACTORS = (
+    (0x22, 0x22, 0x22), (0x22, 0x12, 0x11), (0x22, 0x21, 0x11), (0x31, 0x11, 0x11), (0x42, 0x11, 0x11),
+    (0x11, 0x21, 0x21), (0x12, 0x12, 0x12), (0x14, 0x11, 0x11), (0x44, 0x11, 0x11), (0x32, 0x21, 0x21),
+)  # fmt: skip
+# Segments of 60 kB of somebody's own.
+_BULK = segment(0xEB, b"bulk\0" + bytes(60_000))
 _NONSENSE = b"Exif\0\0MM\0*" + bytes(range(200, 256))
 _NOTES = (
     segment(0xFE, b"A comment that is no UTF-8: \xe9\xff"),
@@ -166,7 +184,7 @@ _SPLIT_PROFILE = (
 )
 
 RECIPES: tuple[Recipe, ...] = (
-    Recipe("JPEG baseline", ".jpg", plain, (*ALL, CAMERA)),
+    Recipe("JPEG baseline", ".jpg", plain, (*ALL, (1, 65_500), CAMERA)),
     Recipe("JPEG baseline", ".jpeg", with_options(quality=5)),
     Recipe("JPEG baseline", ".JPG", with_options(quality=100, optimize=True)),
     Recipe("JPEG progressive", ".jpg", with_options(progressive=True), ALL),
@@ -176,6 +194,9 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("JPEG 4:2:2", ".jpg", with_options(subsampling=1), ALL),
     Recipe("JPEG 4:1:1", ".jpg", sampled("411"), ALL),
     Recipe("JPEG 4:4:0", ".jpg", sampled("440"), ALL),
+    *(Recipe("JPEG odd sampling factors", ".jpg", _factors(*factors)) for factors in _ODD_FACTORS),
+    Recipe("JPEG of a scan for each component", ".jpg", jpeg_bits.scan_a_component),
+    Recipe("JPEG 16-bit quantisation", ".jpg", with_options(qtables=[[300] * 64] * 2)),
     Recipe("JPEG restart markers", ".jpg", with_options(restart_marker_blocks=2)),
     Recipe("JPEG restart markers", ".jpg", with_options(restart_marker_rows=1)),
     Recipe("JPEG RGB without transform", ".jpg", _adobe_rgb),
@@ -183,6 +204,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("JPEG Adobe YCbCr", ".jpg", _adobe_transform(1)),
     Recipe("JPEG CMYK, Adobe", ".jpg", _cmyk),
     Recipe("JPEG CMYK, Adobe", ".jpg", lambda picture: _cmyk(picture, progressive=True)),
+    Recipe("JPEG CMYK, Adobe", ".jpg", lambda picture: _cmyk(picture, subsampling=2)),
     Recipe("JPEG CMYK without Adobe's marker", ".jpg", lambda picture: without(_cmyk(picture), 0xEE)),
     Recipe("JPEG YCCK", ".jpg", _ycck),
     Recipe("JPEG of two components", ".jpg", jpeg_bits.two_components, [SMALL]),
@@ -203,6 +225,9 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("JPEG damaged EXIF", ".jpg", noted(segment(0xE1, _NONSENSE)), [SMALL]),
     Recipe("JPEG damaged EXIF", ".jpg", noted(segment(0xE1, exif(6)[4:20])), [SMALL]),
     Recipe("JPEG damaged EXIF", ".jpg", noted(segment(0xE1, b"Exif\0\0")), [SMALL]),
+    Recipe("JPEG EXIF behind other notes", ".jpg", noted(*_NOTES, _BULK, exif(6)), [SMALL]),
+    Recipe("JPEG EXIF behind fill bytes", ".jpg", noted(b"\xff\xff" + exif(6)), [SMALL]),
+    Recipe("JPEG EXIF beyond 256 kB", ".jpg", noted(*[_BULK] * 5, exif(6)), [SMALL]),
     Recipe("JPEG XMP rotated", ".jpg", noted(_xmp(6)), [SMALL]),
     Recipe("JPEG EXIF thumbnail", ".jpg", _thumbnail),
     Recipe("JPEG ICC profile", ".jpg", with_options(icc_profile=srgb())),

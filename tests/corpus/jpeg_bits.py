@@ -1,8 +1,8 @@
-"""JPEGs that no writer of ours makes, bit by bit (ITU-T T.81): 12 bits, lossless, two components."""
+"""JPEGs that no writer of ours makes, bit by bit (ITU-T T.81): 12 bits, lossless, odd components."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -21,7 +21,12 @@ def two_components(picture: np.ndarray) -> bytes:
     return _blocks(picture[..., :2].astype(float), 8)
 
 
-def _blocks(levels: np.ndarray, precision: int) -> bytes:
+def scan_a_component(picture: np.ndarray) -> bytes:
+    """Sequential, its components one behind the other."""
+    return _blocks(picture.astype(float), 8, interleaved=False)
+
+
+def _blocks(levels: np.ndarray, precision: int, interleaved: bool = True) -> bytes:
     """SOF1, of every block its mean: float [height, width, components]."""
     height, width, components = levels.shape
     tall, wide = -(-height // 8), -(-width // 8)
@@ -30,10 +35,14 @@ def _blocks(levels: np.ndarray, precision: int) -> bytes:
     coefficients = np.rint(means * 8 / _STEP).astype(int).reshape(-1, components)
     differences = np.diff(coefficients, axis=0, prepend=0)
     # The code of the end of a block is the one bit 0.
-    bits = "".join(_difference(value) + "0" for value in differences.ravel())
+    bits = np.array([[_difference(value) + "0" for value in row] for row in differences], object)
     tables = b"\xff\xdb\0\x43\0" + bytes([_STEP] * 64) + _huffman(0x00, 5, 16) + _huffman(0x10, 1, 1)
     frame = _frame(0xC1, precision, levels.shape, 0)
-    return b"\xff\xd8" + tables + frame + _scan(components, 0, 63) + _entropy(bits) + b"\xff\xd9"
+    if interleaved:
+        scans = _scan(range(components), 0, 63) + _entropy(bits.sum())
+    else:
+        scans = b"".join(_scan([one], 0, 63) + _entropy(bits[:, one].sum()) for one in range(components))
+    return b"\xff\xd8" + tables + frame + scans + b"\xff\xd9"
 
 
 def lossless(picture: np.ndarray) -> bytes:
@@ -45,7 +54,7 @@ def lossless(picture: np.ndarray) -> bytes:
     bits = "".join(map(_difference, differences.ravel()))
     components = picture.shape[2]
     head = _huffman(0x00, 5, 16) + _frame(0xC3, 8, picture.shape, 0)
-    return b"\xff\xd8" + head + _scan(components, 1, 0) + _entropy(bits) + b"\xff\xd9"
+    return b"\xff\xd8" + head + _scan(range(components), 1, 0) + _entropy(bits) + b"\xff\xd9"
 
 
 def _huffman(number: int, length: int, values: int) -> bytes:
@@ -63,8 +72,8 @@ def _frame(marker: int, precision: int, shape: tuple[int, ...], table: int) -> b
     return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
 
 
-def _scan(components: int, first: int, last: int) -> bytes:
-    body = bytes([components]) + b"".join(bytes([number + 1, 0]) for number in range(components))
+def _scan(components: Sequence[int], first: int, last: int) -> bytes:
+    body = bytes([len(components)]) + b"".join(bytes([number + 1, 0]) for number in components)
     body += bytes([first, last, 0])
     return b"\xff\xda" + (len(body) + 2).to_bytes(2, "big") + body
 

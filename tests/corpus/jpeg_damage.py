@@ -98,6 +98,11 @@ def _empty_scans(number: int) -> Make:
     return make
 
 
+def _many_scans_of_many_pixels(picture: np.ndarray) -> bytes:
+    """44 kB that take a decoder half a minute."""
+    return _frame_sides(_empty_scans(4000)(picture), 9900, 9900)
+
+
 def _changed(change: Callable[[bytes], bytes], **options: object) -> Make:
     return lambda picture: change(plain(picture, **options))
 
@@ -142,6 +147,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("JPEG without quantisation tables", ".jpg", _changed(lambda data: without(data, 0xDB)), [SMALL]),
     Recipe("JPEG of few empty scans", ".jpg", _empty_scans(20)),
     Recipe("JPEG of many empty scans", ".jpg", _empty_scans(2000), [SMALL]),
+    Recipe("JPEG of too many scans", ".jpg", _many_scans_of_many_pixels, [SMALL]),
     Recipe("JPEG of too many pixels", ".jpg", _announcing(65_000), [SMALL]),
     Recipe("JPEG of too many pixels", ".jpg", _announcing(20_000, progressive=True), [SMALL]),
     Recipe("JPEG of no pixels", ".jpg", lambda p: _frame_sides(plain(p), 51, 0), [SMALL]),

@@ -186,7 +186,7 @@ _ODD = (chunk(b"sRGB", b"\x09"), chunk(b"pHYs", b"abc"), chunk(b"cICP", bytes(9)
 _HALF = struct.pack(">HHH", 0, 0, 0)
 
 RECIPES: tuple[Recipe, ...] = (
-    Recipe("PNG RGB", ".png", writer("PNG"), ALL),
+    Recipe("PNG RGB", ".png", writer("PNG"), (*ALL, (70_000, 1))),
     Recipe("PNG RGB", ".PNG", _rgb()),
     *(Recipe(f"PNG grey {depth} bit", ".png", _grey(depth)) for depth in (1, 2, 4, 8)),
     Recipe("PNG grey 16 bit", ".png", _grey(16)),
