@@ -102,7 +102,8 @@ def differences(number: int) -> dict[str, np.ndarray]:
     for encoded in photos(number, seed=1):
         view = draws.draw((HEIGHT, WIDTH), settings, np.eye(3), rng)
         scale, offset = view.scale, view.offset
-        [mine] = fast_views.look(lambda _, encoded=encoded: encoded, 1, lambda *_, view=view: view, black)
+        one = lambda _, encoded=encoded: encoded  # noqa: E731
+        [mine] = fast_views.look(one, 1, lambda *_, view=view: view, black, settings)
         top, left = (int(side) for side in offset)
         image = Image.open(io.BytesIO(encoded))
         sides = [round(side * zoom) for side, zoom in zip(image.size, scale[::-1], strict=True)]

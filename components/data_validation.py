@@ -24,7 +24,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts, standa
 from tfx.utils import io_utils, json_utils
 
 from components import drift
-from components.example_gen.shards import SOURCE_FORMAT, SPAN
+from components.example_gen.shards import ORIGINAL, SOURCE_FORMAT, SPAN
 
 SPLITS = ("train", "eval")
 _SYNSET = "image/class/synset"
@@ -68,22 +68,26 @@ def stats_options(
 
 
 def bytes_schema() -> schema_pb2.Schema:
-    """Says that `image/encoded` holds images, and nothing else: no string statistics of bytes."""
-    return text_format.Parse(
-        'feature { name: "image/encoded" type: BYTES image_domain {} }', schema_pb2.Schema()
-    )
+    """Says which features hold images, and nothing else: no string statistics of bytes."""
+    schema = schema_pb2.Schema()
+    for name in ("image/encoded", ORIGINAL):
+        schema.feature.add(name=name, type=schema_pb2.BYTES).image_domain.SetInParent()
+    return schema
 
 
 class ImageExampleValidatorExecutor(example_validator.Executor):
     """Runs ExampleValidator and raises when it found something."""
 
     def _Validate(self, inputs: Any, outputs: Any) -> anomalies_pb2.Anomalies:
-        """See the base class; what ExampleGen adds for spans is fine, whoever wrote the schema."""
+        """See the base class; what ExampleGen adds of its own is fine, whoever wrote the schema."""
         schema = inputs[standard_component_specs.SCHEMA_KEY]
         present = {feature.name for feature in schema.feature}
         growing = drift.by_span(inputs[standard_component_specs.STATISTICS_KEY])
-        for name, kind in ((SPAN, schema_pb2.INT), (SOURCE_FORMAT, schema_pb2.BYTES)):
-            if growing and name not in present:
+        added = {ORIGINAL: schema_pb2.BYTES}
+        if growing:
+            added |= {SPAN: schema_pb2.INT, SOURCE_FORMAT: schema_pb2.BYTES}
+        for name, kind in added.items():
+            if name not in present:
                 schema.feature.add(name=name, type=kind, lifecycle_stage=schema_pb2.DEBUG_ONLY)
         return super()._Validate(inputs, outputs)
 

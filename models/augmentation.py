@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from models import draws, views
+from models import decoding, draws, views
 from models.calls import cores
 from models.settings import Transform, check_transform
 
@@ -66,6 +66,7 @@ def read_constants(path: str) -> tuple[Constants, Transform]:
             class_counts=tuple(int(count) for count in values["class_counts"]),
         )
         fields: dict[str, Any] = json.loads(str(values["settings"]))
+    fields.pop("quality", None)  # of a scale stage that older models had
     known = {field.name for field in dataclasses.fields(Transform)}
     if unknown := sorted(set(fields) - known):
         raise ValueError(
@@ -136,7 +137,7 @@ def train_images(
             rng = np.random.Generator(np.random.Philox(key=[seed, numbers[place]]))
             return draws.draw(sides, settings, basis, rng)
 
-        return fast_views.look(encoded, len(batch), view, mean), labels
+        return fast_views.look(encoded, len(batch), view, mean, settings), labels
 
     def images(numbers: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels, labels = tf.numpy_function(
@@ -207,7 +208,9 @@ def center(encoded: tf.Tensor, settings: Transform, constants: Constants) -> tf.
 
 def center_pixels(encoded: tf.Tensor, settings: Transform) -> tf.Tensor:
     """The crop of `center` before the mean is subtracted: float32 [size, size, 3], RGB, 0..255."""
-    return views.look(encoded, lambda shape: views.center_view(shape, settings), settings.size)
+    pixels = decoding.load(encoded, settings)
+    view = views.center_view(tf.shape(pixels)[:2], settings)
+    return views.look_at(pixels, view, settings.size)
 
 
 def ten_crop(encoded: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
@@ -223,7 +226,7 @@ def ten_crop(encoded: tf.Tensor, settings: Transform, constants: Constants) -> t
       central crop of the image whose shorter side is `test_shorter_side`, then their mirrors.
     """
     check_transform(settings)
-    pixels = views.decode(encoded)
+    pixels = decoding.load(encoded, settings)
     shape = tf.shape(pixels)[:2]
     places = [*views.corner_views(shape, settings), views.center_view(shape, settings)]
     crops = tf.stack([views.look_at(pixels, view, settings.size) for view in places])
@@ -235,7 +238,7 @@ def whole(pixels: tf.Tensor, shorter_side: tf.Tensor | int, constants: Constants
     """The image at a shorter side, without the ends of one that is longer than 3:1.
 
     Args:
-      pixels: uint8 [H, W, 3], of `views.decode`.
+      pixels: uint8 [H, W, 3], of `models.decoding.load`.
       shorter_side: in pixels.
       constants: the mean.
 

@@ -145,11 +145,10 @@ def _signatures(
         return {"classes": tf.gather(tf.constant(names), index), "scores": best}
 
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return top_k(tf.io.parse_example(inputs, _EXAMPLE)["image/encoded"])
+        return top_k(_images(inputs))
 
     def evaluate(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        encoded = tf.io.parse_example(examples, _EXAMPLE)["image/encoded"]
-        return predict(networks, encoded, protocols, sub_batch)
+        return predict(networks, _images(examples), protocols, sub_batch)
 
     return [
         ("serving_default", serving_default, strings("image_bytes")),
@@ -158,6 +157,22 @@ def _signatures(
         *_tensor_signatures(networks, sub_batch),
         ("evaluate", evaluate, strings("examples")),
     ]
+
+
+def _images(examples: tf.Tensor) -> tf.Tensor:
+    """The encoded images of serialized tf.Examples, string [n]."""
+    # TensorFlow's parser of Examples takes any bytes and crashes on some; protobuf's refuses them.
+    checked = tf.io.decode_proto(examples, "tensorflow.Example", [], [], sanitize=True).sizes
+    with tf.control_dependencies([checked]):
+        return tf.io.parse_example(examples, _EXAMPLE)["image/encoded"]
+
+
+def _finite(images: tf.Tensor) -> tf.Tensor:
+    """The same images; raises tf.errors.InvalidArgumentError for NaN and infinity."""
+    finite = tf.reduce_all(tf.math.is_finite(images))
+    message = "The images hold NaN or infinity; send RGB values of 0 to 255."
+    with tf.control_dependencies([tf.debugging.Assert(finite, [message])]):
+        return tf.identity(images)
 
 
 def _tensor_signatures(networks: Sequence[Network], sub_batch: int) -> list[_Signature]:
@@ -171,6 +186,7 @@ def _tensor_signatures(networks: Sequence[Network], sub_batch: int) -> list[_Sig
         return tf.reduce_mean([probability(network, images) for network in networks], axis=0)
 
     def serving_tensor(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = _finite(images)
         return {"probabilities": in_parts(mean, images, sub_batch, len(networks[0].constants.labels))}
 
     def pixels(size: int | None) -> tf.TensorSpec:
@@ -193,7 +209,7 @@ def _features(network: Network) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         message = f"features takes at most {MAX_FEATURE_PIXELS:,} pixels a request; send less. Pixels:"
         few = tf.debugging.Assert(pixels <= MAX_FEATURE_PIXELS, [message, pixels])
         with tf.control_dependencies([few]):
-            images = augmentation.subtract_channel_mean(images, network.constants)
+            images = augmentation.subtract_channel_mean(_finite(images), network.constants)
         rows = tf.shape(images)[0]
         # Some of TensorFlow's fused kernels fail on an empty batch: an image is appended to one.
         images = tf.pad(images, [[0, tf.cast(rows == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])

@@ -1,9 +1,9 @@
-"""Training views outside TensorFlow's graph: the same pixels as `models.views`, in half the time.
+"""Training views outside TensorFlow's graph: the same pixels as there, in half the time.
 
-Of 2.6 ms for an image of 500 x 375, TensorFlow's decoder took 1.0 and its antialiased resampling 1.3 (perf).
-libjpeg-turbo through simplejpeg gives the same pixels sooner, the more so as it is asked for the rows down
-to the window's last one only; Numba compiles the resampling, with mean, colour shift and mirror in the
-same pass. What simplejpeg does not decode (PNG, CMYK, damaged files), TensorFlow does, or refuses.
+libjpeg-turbo through simplejpeg gives the same pixels as TensorFlow's decoder sooner, the more so as it is
+asked for the rows down to the window's last one only; Numba compiles the resampling, with mean, colour shift
+and mirror in the same pass. What simplejpeg does not decode (PNG, CMYK, damaged files) and what lies or is to
+be shrunk goes through `models.decoding.load`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from models import views
+from models import decoding, views
 from models.calls import compiled, cores, under_way
 from models.draws import Drawn, Shape
+from models.settings import Transform
 
 _SOF = range(0xC0, 0xD0)  # start of frame, but for three:
 _NO_SOF = (0xC4, 0xC8, 0xCC)
@@ -31,15 +32,20 @@ _1, _2, _3, _4, _5, _6, _7, _8, _9 = (np.uint64(number) for number in range(1, 1
 
 
 def look(
-    encoded: Callable[[int], Buffer], count: int, view: Callable[[int, Shape], Drawn], mean: np.ndarray
+    encoded: Callable[[int], Buffer],
+    count: int,
+    view: Callable[[int, Shape], Drawn],
+    mean: np.ndarray,
+    settings: Transform,
 ) -> np.ndarray:
     """What a batch of views shows, one thread a core.
 
     Args:
-      encoded: place in the batch -> bytes, a JPEG or another image.
+      encoded: place in the batch -> bytes, a JPEG or PNG.
       count: images in the batch.
       view: place in the batch, height and width of the image -> what is looked at.
       mean: float32 [size, size, 3], subtracted before mirroring.
+      settings: `upright` and `shorter_side` are used.
 
     Returns:
       float32 [count, size, size, 3], RGB.
@@ -53,8 +59,8 @@ def look(
 
     def some() -> None:
         for place in places:  # shared: whoever is free takes the next one
-            pixels, scale, drawn = _decode(encoded(place), functools.partial(view, place), len(mean))
-            _, offset, mirror, shift = drawn
+            pixels, drawn = _decode(encoded(place), functools.partial(view, place), len(mean), settings)
+            scale, offset, mirror, shift = drawn
             _resample(pixels, scale, offset, mirror, shift, means[int(mirror)], images[place])
 
     with under_way:
@@ -103,37 +109,42 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def _decode(
-    encoded: Buffer, view: Callable[[Shape], Drawn], size: int
-) -> tuple[np.ndarray, np.ndarray, Drawn]:
-    """The part of the image that the view needs, uint8 [height, width, 3], its scale, and the view."""
+    encoded: Buffer, view: Callable[[Shape], Drawn], size: int, settings: Transform
+) -> tuple[np.ndarray, Drawn]:
+    """At least the part of the image that the view needs, uint8 [height, width, 3], and the view."""
     frame = _frame(encoded)
-    if frame is not None:
+    if frame is not None and _as_it_is(encoded, frame.shape, settings):
         drawn = view(frame.shape)
-        pixels, ratio = _jpeg(encoded, frame, drawn, size)
+        pixels = _jpeg(encoded, frame, drawn, size)
         if pixels is not None:
-            return pixels, drawn.scale * ratio, drawn
-    pixels = views.decode(bytes(encoded)).numpy()
+            return pixels, drawn
+    pixels = decoding.load(bytes(encoded), settings).numpy()
     height, width, _ = pixels.shape
-    drawn = view((height, width))
-    return pixels, drawn.scale, drawn
+    return pixels, view((height, width))
 
 
-def _jpeg(encoded: Buffer, frame: _Frame, drawn: Drawn, size: int) -> tuple[np.ndarray | None, int]:
-    """Pixels at 1 / ratio of their size, and the ratio; None where simplejpeg finds damage."""
-    height, width = frame.shape
+def _as_it_is(encoded: Buffer, shape: Shape, settings: Transform) -> bool:
+    """Whether a JPEG is neither turned nor shrunk."""
+    if settings.shorter_side and min(shape) > settings.shorter_side:
+        return False
+    return not settings.upright or decoding.EXIF not in bytes(encoded[: decoding.EXIF_WITHIN])
+
+
+def _jpeg(encoded: Buffer, frame: _Frame, drawn: Drawn, size: int) -> np.ndarray | None:
+    """The rows down to the last one that the view needs; None where simplejpeg finds damage."""
+    height = frame.shape[0]
     scale, bottom = drawn.scale[0], drawn.offset[0] + size
-    ratio = max(ratio for ratio in (1, 2, 4, 8) if ratio == 1 or drawn.scale.max() * ratio <= 1)
-    rows = min(math.ceil(bottom / scale + max(1 / scale, ratio) + ratio * views.MARGIN), height)
+    # The decoder mixes colour from the rows beside.
+    rows = min(math.ceil(bottom / scale + max(1 / scale, 1) + views.MARGIN), height)
     shortened = rows < height and not frame.whole_only
     if shortened:
-        # A sequential decoder that is told of fewer rows stops after them: 0.54 ms, not 0.94, for half.
+        # A sequential decoder that is told of fewer rows stops after them.
         place = frame.place + 5
-        encoded, height = b"".join((encoded[:place], rows.to_bytes(2, "big"), encoded[place + 2 :])), rows
-    sides = {"min_height": -(-height // ratio), "min_width": -(-width // ratio)}
+        encoded = b"".join((encoded[:place], rows.to_bytes(2, "big"), encoded[place + 2 :]))
     try:
-        return simplejpeg.decode_jpeg(encoded, "RGB", **sides, min_factor=ratio, strict=not shortened), ratio
+        return simplejpeg.decode_jpeg(encoded, "RGB", strict=not shortened)
     except ValueError:
-        return None, 1
+        return None
 
 
 class _Frame(NamedTuple):

@@ -181,6 +181,8 @@ def eval_dataset(
     found = _records(_serialized(files), tf.data.Dataset.range(len(files)))
     if examples is not None:
         found = found.take(examples)
+    # A lost file would go unnoticed.
+    found = found.apply(tf.data.experimental.assert_cardinality(total))
     padding = tf.data.Dataset.from_tensors(filler).repeat(-total % batch_size)
     images = found.map(example, cores()).concatenate(padding)
     return _finish(images.batch(batch_size, drop_remainder=True), -(-total // batch_size))

@@ -19,7 +19,7 @@ import tensorflow_transform.beam as tft_beam
 from absl import flags
 from tfx_bsl.coders import batch_util
 
-from models import augmentation, views
+from models import augmentation, decoding
 from models.augmentation import Constants
 from models.settings import Transform, check_transform
 
@@ -43,8 +43,8 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
 
     Returns:
       [batch] tensors: image/encoded, image/height, image/width, image/class/label, image/class/synset and
-      image/filename. With `shorter_side`, larger images are resized and re-encoded, and height and width
-      follow; smaller ones pass byte for byte.
+      image/filename. With `shorter_side`, larger images are turned upright where that is asked, shrunk and
+      stored as PNG, and height and width follow; smaller ones pass byte for byte.
     """
     settings = Transform(**custom_config["transform"])
     check_transform(settings)
@@ -201,9 +201,10 @@ def _rescale(columns: Mapping[str, tf.Tensor], settings: Transform) -> dict[str,
     keys = ("image/encoded", "image/height", "image/width")
 
     def smaller(encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels = views.shrink(encoded, settings.shorter_side)
+        pixels = decoding.load(encoded, settings)
         height, width = tf.unstack(tf.cast(tf.shape(pixels)[:2], tf.int64))
-        return tf.io.encode_jpeg(pixels, format="rgb", quality=settings.quality), height, width
+        # Higher levels take six times as long to save 2 %.
+        return tf.io.encode_png(pixels, compression=1), height, width
 
     def row(values: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         encoded, height, width = values

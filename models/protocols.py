@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from models import augmentation, resnet, views
+from models import augmentation, decoding, resnet
 from models.augmentation import Constants
 from models.settings import Transform, check_transform
 
@@ -104,8 +104,8 @@ def predict(
       A dict of name -> float32 [batch, classes], rows in the order of `encoded`.
 
     Raises:
-      ValueError: unknown protocol, or networks of other classes. tf.errors.InvalidArgumentError: bytes that
-        are no image, or an image that `models.views.limited` refuses.
+      ValueError: unknown protocol, or networks of other classes. tf.errors.InvalidArgumentError: an image
+        that `models.decoding.decode` refuses.
     """
     networks = as_members(networks)
 
@@ -180,7 +180,7 @@ def _center(network: Network, encoded: tf.Tensor) -> tf.Tensor:
     settings = network.settings
 
     def crop(image: tf.Tensor) -> tf.Tensor:
-        return augmentation.center(views.limited(image), settings, network.constants)
+        return augmentation.center(image, settings, network.constants)
 
     crops = _map(crop, encoded, [settings.size, settings.size, 3], at_a_time=_IMAGES)
     return probabilities(network.forward(crops))
@@ -191,7 +191,7 @@ def _ten_crop(network: Network, encoded: tf.Tensor) -> tf.Tensor:
     settings, shape = network.settings, [network.settings.size, network.settings.size, 3]
 
     def crop(image: tf.Tensor) -> tf.Tensor:
-        return augmentation.ten_crop(views.limited(image), settings, network.constants)
+        return augmentation.ten_crop(image, settings, network.constants)
 
     crops = _map(crop, encoded, [10, *shape], at_a_time=_IMAGES)
     scores = probabilities(network.forward(tf.reshape(crops, [-1, *shape])))
@@ -212,7 +212,7 @@ def _multi_scale(network: Network, encoded: tf.Tensor) -> tf.Tensor:
     classes = len(network.constants.labels)
 
     def image_scores(image: tf.Tensor) -> tf.Tensor:
-        pixels = views.decode(views.limited(image))
+        pixels = decoding.load(image, network.settings)
 
         def at(side: tf.Tensor) -> tf.Tensor:
             view = augmentation.whole(pixels, side, network.constants)

@@ -62,10 +62,11 @@ class Transform:
     # Shorter sides of the multi-scale test; empty is the paper's 224, 256, 384, 480 and 640,
     # in proportion to `size`.
     test_scales: tuple[int, ...] = ()
-    # Rescale photographs once to this shorter side and store them; 0 is off.
+    # Turn JPEGs upright by their EXIF; off, images are used as they are stored, as ImageNet's are.
+    upright: bool = False
+    # Shrink larger photographs to this shorter side before anything else, in training, evaluation and
+    # serving alike; Transform does it once and stores them without loss. 0 is off.
     shorter_side: int = 0
-    # JPEG quality of the images stored by the scale stage.
-    quality: int = 95
     # Part of the training split that mean and covariance are computed from,
     # chosen by a hash of the file name.
     analyze_fraction: float = 1.0
@@ -196,7 +197,6 @@ def check_transform(transform: Transform) -> None:
     for name in ("area_min", "analyze_fraction"):
         value = getattr(t, name)
         _need(0 < value <= 1, f"transform.{name}", value, "must be above 0 and at most 1")
-    _need(1 <= t.quality <= 100, "transform.quality", t.quality, "must be from 1 to 100")
     rule = f"must be at least transform.size={t.size}, or no crop fits"
     _need(min(t.scales) >= t.size, "transform.test_scales", list(t.scales), rule)
     _need(t.test_shorter_side >= t.size, "transform.test_shorter_side", t.test_shorter_side, rule)

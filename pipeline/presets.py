@@ -145,7 +145,7 @@ def folder() -> Config:
         name="resnet-folder",
         preset="folder",
         data=Data(kind="folder"),
-        transform=Transform(shorter_side=320, scale_max=320, mean="channel"),
+        transform=Transform(upright=True, shorter_side=320, scale_max=320, mean="channel"),
         model=Model(depth=18),
         train=Train(
             batch_size=32, epochs=30, learning_rate=0.1, scale_lr=True, schedule="cosine", warmup_epochs=1

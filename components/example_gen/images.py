@@ -1,35 +1,39 @@
-"""Makes every image a JPEG that TensorFlow decodes, or says why it cannot be used.
+"""Makes every image a JPEG or PNG that TensorFlow decodes, or says why it cannot be used.
 
-All by content, never by name. An RGB or grey Huffman-coded JPEG passes byte for
-byte. Everything else that can be decoded becomes an RGB or grey JPEG of quality
-95 without chroma subsampling: CMYK and YCCK JPEGs, PNGs, GIFs, BMPs and WebPs
-(transparency is dropped, as TensorFlow's decoders do). EXIF, broken or not, is
-left alone, and its rotation is not applied: ImageNet's images are used as stored.
+All by content, never by name. What is a JPEG or PNG passes byte for byte where TensorFlow decodes it, of
+whatever colours: so the SavedModel, which takes the same two formats, sees the same pixels. BMP, GIF, WebP,
+AVIF and, where pillow-heif is installed, HEIC become PNGs without loss: the first frame, upright, its
+transparency dropped. docs/pixels.md has the rules.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import os
+import re
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import numpy as np
+from PIL import AvifImagePlugin, ImageOps, WebPImagePlugin
 from PIL import Image as Pil
-from PIL import ImageChops, WebPImagePlugin
 
 from components.example_gen import jpeg_headers
 
-QUALITY = 95
-FORMAT = "JPEG"
 # PIL opens a plugin's format by name only once its module is imported.
-assert WebPImagePlugin
-# No format whose decoder starts other programs (EPS) or has no bound (TIFF).
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-_GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+assert WebPImagePlugin and AvifImagePlugin
+# What is converted: no format whose decoder starts other programs (EPS) or has no bound (TIFF).
+_CONVERTED = ["GIF", "BMP", "WEBP", "AVIF"]
+if importlib.util.find_spec("pillow_heif"):  # without it, HEIC is refused like any other format
+    importlib.import_module("pillow_heif").register_heif_opener()
+    _CONVERTED.append("HEIF")
+_GREY = ("1", "L", "LA", "La")
 # Twice as many are a bomb to PIL, whatever `data.max_pixels` is.
 _PIXELS = 89_478_485
+# Bytes times pixels: below it no JPEG has too many scans (models.decoding), and none are counted.
+_LIGHT = 50_000_000_000
 # Bytes of headers that are worth remembering.
 _SHORT = 4096
 
@@ -39,9 +43,10 @@ class BadImage(ValueError):
 
 
 class Image(NamedTuple):
-    """`encoded` is a JPEG of `height` x `width` pixels and 1 (grey) or 3 (RGB) `channels`.
+    """`encoded` is a JPEG or PNG of `height` x `width` pixels and 1 (grey) or 3 (RGB) `channels`.
 
-    `source_format`: what it was, such as PNG.
+    `source_format`: what it was, such as GIF. `original`: the file as it came, b"" where that is `encoded`.
+    `deepest`: of 16 bits a channel, the largest value; 0 for 8 bits.
     """
 
     encoded: bytes
@@ -49,17 +54,19 @@ class Image(NamedTuple):
     height: int
     width: int
     channels: int
-    converted: bool
     source_format: str
+    original: bytes = b""
+    deepest: int = 0
 
 
 def named_like_image(name: str) -> bool:
     """True when the suffix is one of the formats that are read; for files that lie where no image should."""
-    return Pil.registered_extensions().get(os.path.splitext(name)[1].lower()) in _FORMATS
+    found = Pil.registered_extensions().get(os.path.splitext(name)[1].lower())
+    return found in ("JPEG", "PNG", *_CONVERTED)
 
 
 def normalize(data: bytes, max_pixels: int) -> Image:
-    """The image as a JPEG that decodes.
+    """The image as a JPEG or PNG that TensorFlow decodes.
 
     Args:
       data: the file as it came.
@@ -70,27 +77,85 @@ def normalize(data: bytes, max_pixels: int) -> Image:
     """
     if not data:
         raise BadImage("the file is empty")
-    headers = jpeg_headers.read(data)
-    whole = headers is not None and _decode(headers)
-    if headers is not None and whole and headers.plain:
-        height, width = headers.height, headers.width
-        if height * width <= min(max_pixels, _PIXELS):
-            return Image(data, FORMAT, height, width, headers.channels, False, FORMAT)
+    if data.startswith(b"\xff\xd8\xff"):
+        return _jpeg(data, max_pixels)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png(data, max_pixels)
     try:
         with warnings.catch_warnings():
             # About broken EXIF, and sizes that PIL finds large: ours is checked right after the header.
             warnings.simplefilter("ignore")
-            return _look(data, max_pixels, whole)
+            return _converted(data, max_pixels)
     except BadImage:
         raise
     except Pil.UnidentifiedImageError:
-        raise BadImage("not an image of a known format") from None
+        raise BadImage(_decoding().NO_IMAGE) from None
     except Pil.DecompressionBombError:
         raise BadImage(f"more pixels than data.max_pixels={max_pixels}") from None
     except MemoryError:
         raise  # the machine's trouble, not the image's
     except Exception as error:  # decoders raise anything on damaged input; it is reported, not hidden
         raise BadImage(f"does not decode: {error}".replace("\n", " ")) from error
+
+
+def _decoding() -> Any:
+    # Slow to import, and most sources have none but plain JPEGs.
+    from models import decoding
+
+    return decoding
+
+
+def _jpeg(data: bytes, max_pixels: int) -> Image:
+    headers = jpeg_headers.read(data)
+    if headers is not None and headers.plain:
+        _check_size(headers.height, headers.width, max_pixels)
+        if len(data) * headers.height * headers.width < _LIGHT and _decode(headers):
+            return Image(data, "JPEG", headers.height, headers.width, headers.channels, "JPEG")
+    import tensorflow as tf
+
+    height, width, channels = _asked(lambda: tf.io.extract_jpeg_shape(data).numpy().tolist())
+    _check_size(height, width, max_pixels)
+    _decodes(data)
+    return Image(data, "JPEG", height, width, 1 if channels == 1 else 3, "JPEG")
+
+
+def _png(data: bytes, max_pixels: int) -> Image:
+    header = data[16:26].ljust(10, b"\0")
+    width, height = (int.from_bytes(header[at : at + 4], "big") for at in (0, 4))
+    depth, kind = header[8:]
+    _check_size(height, width, max_pixels)
+    _decodes(data)
+    channels, deepest = 1 if kind in (0, 4) else 3, 0
+    if depth == 16:
+        import tensorflow as tf
+
+        deepest = int(tf.io.decode_png(data, dtype=tf.uint16).numpy()[..., :channels].max())
+    return Image(data, "PNG", height, width, channels, "PNG", deepest=deepest)
+
+
+def _check_size(height: int, width: int, max_pixels: int) -> None:
+    if height * width > max_pixels:
+        raise BadImage(f"{width} x {height} pixels, more than data.max_pixels={max_pixels}")
+
+
+def _decodes(data: bytes) -> None:
+    """Lets TensorFlow decode a JPEG or PNG, as the SavedModel will."""
+    decoding = _decoding()
+    _asked(lambda: decoding.decode(data))
+
+
+def _asked(decode: Callable[[], Any]) -> Any:
+    import tensorflow as tf
+
+    try:
+        return decode()
+    except tf.errors.ResourceExhaustedError:
+        raise  # the machine's trouble, not the image's
+    except tf.errors.OpError as error:
+        # Of a failed rule the rule, of a decoder what it says, without the names of operations.
+        rule = re.search(r"Summarized data: b'(.*?)'", error.message, re.DOTALL)
+        said = re.sub(r"\{\{.*?\}\} ?| ?\[Op:.*", "", error.message, flags=re.DOTALL)
+        raise BadImage(rule[1] if rule else f"is damaged or cut off: {said.strip()}") from None
 
 
 def _decode(headers: jpeg_headers.Headers) -> bool:
@@ -116,55 +181,13 @@ def _tables_decode(small: bytes, mode: str) -> bool:
 _known_tables = functools.lru_cache(maxsize=256)(_tables_decode)
 
 
-def _look(data: bytes, max_pixels: int, whole: bool) -> Image:
-    """`normalize` for what PIL must look at; `whole`: a JPEG of which no decoder refuses a scan."""
-    picture = Pil.open(io.BytesIO(data), formats=_FORMATS)
+def _converted(data: bytes, max_pixels: int) -> Image:
+    picture: Pil.Image = Pil.open(io.BytesIO(data), formats=_CONVERTED)
     width, height = picture.size
-    if width * height > max_pixels:
-        raise BadImage(f"{width} x {height} pixels, more than data.max_pixels={max_pixels}")
-    if max(width, height) > jpeg_headers.MAX_SIDE:
-        raise BadImage(f"{width} x {height} pixels: no JPEG has a side of more than {jpeg_headers.MAX_SIDE}")
-    if _passes(picture, data):
-        channels = 1 if picture.mode == "L" else 3
-        if not whole:
-            _check_decodes(picture, data)
-        return Image(data, FORMAT, height, width, channels, False, FORMAT)
-    channels = 1 if picture.mode in _GREY else 3
-    # MPO: a JPEG with further pictures behind the first.
-    source_format = FORMAT if picture.format == "MPO" else str(picture.format)
-    return Image(_convert(picture), FORMAT, height, width, channels, True, source_format)
-
-
-def _passes(picture: Pil.Image, data: bytes) -> bool:
-    return (
-        picture.format in ("JPEG", "MPO")
-        and picture.mode in ("L", "RGB")
-        and jpeg_headers.frame_marker(data) in jpeg_headers.HUFFMAN_FRAMES
-    )
-
-
-def _check_decodes(picture: Pil.Image, data: bytes) -> None:
-    """Decodes at an eighth of the size: reads all of the stream, skips most of the arithmetic."""
-    picture.draft(picture.mode, (max(picture.width // 8, 1), max(picture.height // 8, 1)))
-    picture.load()
-    # PIL is content when it has all pixels; TensorFlow wants the end of the stream as well.
-    import tensorflow as tf  # rarely needed here, and slow to import
-
-    try:
-        tf.io.decode_jpeg(data, ratio=8)
-    except tf.errors.InvalidArgumentError:
-        raise BadImage("does not decode: what follows its last pixel is damaged") from None
-
-
-def _convert(picture: Pil.Image) -> bytes:
-    if picture.mode == "CMYK" and "adobe" not in picture.info:
-        # PIL takes every CMYK JPEG for Adobe's inverted kind.
-        picture = ImageChops.invert(picture)
-    if picture.mode.startswith("I"):
-        # 16 bit; PIL would clip at 255 instead of scaling.
-        pixels = np.asarray(picture) >> 8
-        picture = Pil.fromarray(pixels.clip(0, 255, out=pixels).astype(np.uint8))
-    picture = picture.convert("L" if picture.mode in _GREY else "RGB")
+    _check_size(height, width, max_pixels)
+    source_format, grey = str(picture.format), picture.mode in _GREY
+    picture = ImageOps.exif_transpose(picture).convert("L" if grey else "RGB")
+    picture.info.clear()  # EXIF is done with; profiles and transparency are not applied
     out = io.BytesIO()
-    picture.save(out, FORMAT, quality=QUALITY, subsampling=0)
-    return out.getvalue()
+    picture.save(out, "PNG", compress_level=1)
+    return Image(out.getvalue(), "PNG", picture.height, picture.width, 1 if grey else 3, source_format, data)

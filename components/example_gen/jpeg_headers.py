@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +18,6 @@ _TABLES = frozenset((0xC4, 0xDB, 0xDD))
 _NOTES = frozenset((*range(0xE0, 0xF0), 0xFE))
 # The notes that decoders look at: JFIF's and Adobe's.
 _COLOURS = (0xE0, 0xEE)
-# Notes that PIL looks into and may refuse the file for, or take it for another kind.
-_READ_BY_PIL = re.compile(
-    rb"Exif\0\0|MPF\0|Photoshop 3\.0\0|JFIF.{0,2}\Z|Adobe.?\Z|ICC_PROFILE\0.?\Z", re.DOTALL
-)
 # The longest side that libjpeg takes.
 MAX_SIDE = 65_500
 # Two blocks of 8 pixels, so that every sampling factor up to 2 has its samples.
@@ -40,8 +35,7 @@ class Headers(NamedTuple):
       height, width, channels: of the frame.
       small: a JPEG of SIDE x SIDE pixels with all headers that matter to decoders and none of the
         entropy-coded bytes.
-      plain: there is nothing in them but an RGB or grey Huffman-coded frame of 8 bits, its tables, and
-        segments of which PIL makes nothing that could refuse or convert the image.
+      plain: their frame is an RGB or grey Huffman-coded one of 8 bits, the only one.
     """
 
     height: int
@@ -49,23 +43,6 @@ class Headers(NamedTuple):
     channels: int
     small: bytes
     plain: bool
-
-
-def frame_marker(data: bytes) -> int:
-    """The JPEG's start-of-frame marker (0xC0 baseline, 0xC2 progressive, ...)."""
-    at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:  # garbage between segments is skipped, as libjpeg does
-            at += 1
-            continue
-        marker = data[at + 1]
-        if marker in _FRAMES:
-            return marker
-        if marker in _BARE:
-            at += 1 if marker == 0xFF else 2
-            continue
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return 0
 
 
 def read(data: bytes) -> Headers | None:
@@ -98,7 +75,6 @@ def read(data: bytes) -> Headers | None:
             kept += data[start : at + 5], _SMALL
             start = at + 9
         elif marker in _NOTES:
-            plain &= not _READ_BY_PIL.match(data, at + 4, end)
             if marker not in _COLOURS:
                 kept.append(data[start:at])
                 start = end

@@ -20,6 +20,8 @@ from models.records import checksum, masked
 # Feature.bytes_list and BytesList.value.
 _FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
 
+# Longer values are not remembered.
+_SHORT = 4096
 # A serialized tf.Example: what comes before its large value, that, and the rest.
 Parts = tuple[bytes, bytes, bytes]
 
@@ -41,14 +43,22 @@ def example(key: str, value: bytes, others: Mapping[str, bytes | int]) -> Parts:
     return b"".join((_FIELD_1, _varint(size + len(before) + len(after)), before, head)), value, after
 
 
-@functools.lru_cache(maxsize=4096)  # labels and sides come again and again
 def _feature(key: str, value: bytes | int) -> bytes:
+    # Labels and sides come again and again; whole files do not.
+    large = isinstance(value, bytes) and len(value) > _SHORT
+    return _serialized(key, value) if large else _known(key, value)
+
+
+def _serialized(key: str, value: bytes | int) -> bytes:
     features = tf.train.Features()
     if isinstance(value, bytes):
         features.feature[key].bytes_list.value.append(value)
     else:
         features.feature[key].int64_list.value.append(value)
     return features.SerializeToString()
+
+
+_known = functools.lru_cache(maxsize=4096)(_serialized)
 
 
 def _field(tag: bytes, content: bytes) -> bytes:

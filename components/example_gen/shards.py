@@ -24,6 +24,8 @@ from components.example_gen.errors import SourceError
 
 # The span of an image and the format of its file; only in examples of a source that has spans.
 SPAN, SOURCE_FORMAT = "image/span", "image/source_format"
+# The file as it came, of an image that was converted: what a client would send.
+ORIGINAL = "image/original"
 _SHARD_BYTES = 128 * 2**20
 # Small data still gives every worker, and the training's parallel readers, something to do.
 _SMALL_SHARDS, _SMALL_ROWS = 8, 256
@@ -154,17 +156,25 @@ class WriteShard(beam.DoFn):
 
 
 def write_shard(job: Job, reading: Reading) -> None:
-    """Writes a shard and then its report (JSON: examples, converted, bytes, quarantined)."""
-    report: dict[str, Any] = {"examples": 0, "converted": 0, "bytes": 0, "quarantined": []}
+    """Writes a shard and then its report.
+
+    That is JSON: examples, converted, bytes, quarantined, deep (images of 16 bits) and deepest (the largest
+    value in them).
+    """
+    counts = ("examples", "converted", "bytes", "deep", "deepest")
+    report: dict[str, Any] = {**dict.fromkeys(counts, 0), "quarantined": []}
     temp = files.temporary(job.shard)
     with records.Writer(temp) as writer:
-        for row, result, converted in convert(_rows(from_bytes(files.read(job.plan))), reading):
+        for row, result, image in convert(_rows(from_bytes(files.read(job.plan))), reading):
             if isinstance(result, images.BadImage):
                 report["quarantined"].append(_quarantined(row, result))
                 continue
             report["bytes"] += writer.write(result)
             report["examples"] += 1
-            report["converted"] += converted
+            if image is not None:
+                report["converted"] += bool(image.original)
+                report["deep"] += image.deepest > 0
+                report["deepest"] = max(report["deepest"], image.deepest)
     files.commit(temp, job.shard)
     files.write(job.done, json.dumps(report).encode())
 
@@ -183,16 +193,16 @@ def _quarantined(row: dict[str, Any], reason: images.BadImage) -> dict[str, Any]
 
 def convert(
     rows: Iterable[dict[str, Any]], reading: Reading
-) -> Iterator[tuple[dict[str, Any], records.Parts | images.BadImage, bool]]:
-    """Yields (row, parts of a tf.Example or why there is none, was it re-encoded) for rows of an index."""
+) -> Iterator[tuple[dict[str, Any], records.Parts | images.BadImage, images.Image | None]]:
+    """Yields (row, parts of a tf.Example or why there is none, its image) for rows of an index."""
     streams: dict[str, BinaryIO] = {}
     try:
         for row in rows:
             try:
-                example, converted = _example(row, reading, streams)
-                yield row, example, converted
+                example, image = _example(row, reading, streams)
+                yield row, example, image
             except images.BadImage as reason:
-                yield row, reason, False
+                yield row, reason, None
     finally:
         for stream in streams.values():
             stream.close()
@@ -200,7 +210,7 @@ def convert(
 
 def _example(
     row: dict[str, Any], reading: Reading, streams: dict[str, BinaryIO]
-) -> tuple[records.Parts, bool]:
+) -> tuple[records.Parts, images.Image]:
     if row["reason"]:
         raise images.BadImage(row["reason"])
     data = _read(row, reading.max_pixels * _MAX_BYTES_PER_PIXEL, streams)
@@ -217,7 +227,7 @@ def _example(
         synset = fields.classes[label]
         label = reading.classes.index(synset)
     image = images.normalize(data, reading.max_pixels)
-    return _features(image, name, label, synset, row["span"]), image.converted
+    return _features(image, name, label, synset, row["span"]), image
 
 
 def _read(row: dict[str, Any], limit: int, streams: dict[str, BinaryIO]) -> bytes:
@@ -246,6 +256,7 @@ def _features(image: images.Image, name: str, label: int, synset: str, span: int
         "image/channels": image.channels,
         "image/class/label": label,
         "image/class/synset": synset.encode(),
+        **({ORIGINAL: image.original} if image.original else {}),
         **({} if span is None else {SPAN: span, SOURCE_FORMAT: image.source_format.encode()}),
     }
     return records.example("image/encoded", image.encoded, values)

@@ -14,6 +14,8 @@ SUMMARY = "summary.json"
 LABELS = "labels.txt"
 SYNSETS = "synsets.txt"
 _SHOWN = 3
+# Of 65,535: the high byte, which is used of 16 bits, stays below 32 of 255.
+_DARK = 8192
 
 
 def quarantine_path(folder: str, split: str) -> str:
@@ -23,12 +25,14 @@ def quarantine_path(folder: str, split: str) -> str:
 
 def merge(reports: Sequence[str]) -> tuple[dict[str, int], list[dict[str, Any]]]:
     """Adds up the reports of a split's shards (paths); returns its figures and its quarantine by name."""
-    figures = {"examples": 0, "quarantined": 0, "converted": 0, "bytes": 0, "shards": len(reports)}
+    added = ("examples", "converted", "bytes", "deep")
+    figures = {**dict.fromkeys((*added, "quarantined", "deepest"), 0), "shards": len(reports)}
     quarantine: list[dict[str, Any]] = []
     for path in reports:
         report = json.loads(files.read(path))
-        for key in ("examples", "converted", "bytes"):
+        for key in added:
             figures[key] += report[key]
+        figures["deepest"] = max(figures["deepest"], report["deepest"])
         quarantine += report["quarantined"]
     figures["quarantined"] = len(quarantine)
     return figures, sorted(quarantine, key=lambda item: item["name"])
@@ -72,7 +76,8 @@ def read_summary(uri: str) -> dict[str, Any]:
 
     Keys: `kind`, `source`, `span` (the newest), `spans` (all; none in a source without), `seed`,
     `classes` (identifiers), `labels` (names for people) and `splits`: name -> examples, quarantined,
-    converted, bytes (of the records), shards.
+    converted, bytes (of the records), shards, deep (images of 16 bits a channel) and deepest (the largest
+    value in them).
 
     Raises:
       FileNotFoundError: the artifact is not one of ours.
@@ -89,6 +94,10 @@ def describe(summary: dict[str, Any]) -> str:
     parts = [f"{figures['examples']:,} {name}" for name, figures in splits.items()]
     parts.append(f"{sum(f['quarantined'] for f in splits.values()):,} quarantined")
     parts.append(f"{sum(f['bytes'] for f in splits.values()) / 1e6:,.0f} MB")
+    if deep := sum(f["deep"] for f in splits.values()):
+        deepest = max(f["deepest"] for f in splits.values())
+        dark = " and look nearly black: scale them to the full range" if deepest < _DARK else ""
+        parts.append(f"{deep:,} of 16 bits reach {deepest:,} of 65,535{dark}")
     spans = summary["spans"]
     if spans:
         parts.append(f"span {spans[0]}" if len(spans) == 1 else f"spans {', '.join(map(str, spans))}")

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from components.example_gen.shards import ORIGINAL
 from components.serving_validator.server import NAME, Server
 from serving.client import Client, ClientError
 
@@ -29,13 +30,17 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What came out: `reasons` says why the candidate is not to be pushed, and is empty when it may be."""
+    """What came out: `reasons` says why the candidate is not to be pushed, and is empty when it may be.
+
+    `converted`: of the images, those whose original file is of a format that the model refuses.
+    """
 
     reasons: tuple[str, ...]
     images: int = 0
     median_ms: float = 0.0
     p99_ms: float = 0.0
     memory_mb: float = 0.0
+    converted: int = 0
 
 
 def expected(model: str, examples: Sequence[bytes]) -> list[np.ndarray]:
@@ -51,14 +56,17 @@ def expected(model: str, examples: Sequence[bytes]) -> list[np.ndarray]:
     return [served(image_bytes=tf.constant([jpeg]))["probabilities"].numpy()[0] for jpeg in images(examples)]
 
 
-def images(examples: Sequence[bytes]) -> list[bytes]:
-    """The encoded image of each tf.Example."""
-    parsed = [tf.train.Example.FromString(example) for example in examples]
-    return [one.features.feature["image/encoded"].bytes_list.value[0] for one in parsed]
+def images(examples: Sequence[bytes], key: str = "image/encoded") -> list[bytes]:
+    """The file under the key, of each tf.Example that has one."""
+    parsed = [tf.train.Example.FromString(example).features.feature for example in examples]
+    return [feature[key].bytes_list.value[0] for feature in parsed if feature[key].bytes_list.value]
 
 
 def check(server: Server, examples: Sequence[bytes], wanted: Sequence[np.ndarray], limits: Limits) -> Report:
     """Asks the server for every image, over both protocols, and for what it has to refuse.
+
+    Files are sent as they came. Of an image that ingestion has converted, the server must answer the result
+    as evaluated, and refuse the original or answer it alike.
 
     Args:
       server: that serves the candidate as NAME.
@@ -70,11 +78,15 @@ def check(server: Server, examples: Sequence[bytes], wanted: Sequence[np.ndarray
     reasons = []
     for protocol, ask in (("REST", _rest(client)), ("gRPC", _remote(server.grpc))):
         reasons += _compare(protocol, ask, encoded, wanted)
+    found = [(images([example], ORIGINAL), right) for example, right in zip(examples, wanted, strict=True)]
+    converted = [(file, right) for files, right in found for file in files]
+    for file, right in converted:
+        reasons += _original(client, file, right)
     reasons += _labels(client, encoded[0], wanted[0])
     for mistake, send in _mistakes(client, encoded[0]):
         reasons += _refused(mistake, send)
     if reasons:
-        return Report(tuple(reasons), len(encoded))
+        return Report(tuple(reasons), len(encoded), converted=len(converted))
     # After all that, it still serves.
     times = [_timed(client, jpeg) for jpeg in encoded]
     median, p99 = (float(np.percentile(times, q)) for q in (50, 99))
@@ -84,7 +96,7 @@ def check(server: Server, examples: Sequence[bytes], wanted: Sequence[np.ndarray
         reasons.append(f"an image takes {p99:.1f} ms (99th percentile), above {most}")
     if limits.max_memory_mb and memory > limits.max_memory_mb:
         reasons.append(f"the server takes {memory:.0f} MB, above serve.max_memory_mb={limits.max_memory_mb}")
-    return Report(tuple(reasons), len(encoded), median, p99, memory)
+    return Report(tuple(reasons), len(encoded), median, p99, memory, len(converted))
 
 
 def _rest(client: Client) -> Callable[[bytes], np.ndarray]:
@@ -124,6 +136,17 @@ def _compare(
         return [
             f"{protocol} answers other probabilities than the evaluator for {share}, by up to {largest:.2g}"
         ]
+    return []
+
+
+def _original(client: Client, file: bytes, right: np.ndarray) -> list[str]:
+    """A file that ingestion has converted: other pixels than the Evaluator's must not be answered."""
+    try:
+        served = np.array(client.predict([file])[0], np.float32)
+    except ClientError as error:
+        return [] if error.status == 400 else [f"an original that was converted is answered with {error}"]
+    if served.tobytes() != right.astype(np.float32).tobytes():
+        return ["an original that ingestion has converted is answered otherwise than the evaluator does"]
     return []
 
 

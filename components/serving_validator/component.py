@@ -124,7 +124,8 @@ def describe(uri: str) -> str:
         return f"not to be pushed: {'; '.join(report.reasons)}"
     memory = f", {report.memory_mb:,.0f} MB" if report.memory_mb else ""
     times = f"{report.median_ms:.1f} ms an image (p99 {report.p99_ms:.1f})"
-    return f"{report.images} images served bit for bit as evaluated, {times}{memory}"
+    refused = f" ({report.converted} converted: their original files are refused)" if report.converted else ""
+    return f"{report.images} images served bit for bit as evaluated{refused}, {times}{memory}"
 
 
 def _examples(examples: list[types.Artifact], number: int) -> list[bytes]:

@@ -14,6 +14,7 @@ from tfx.types import standard_artifacts
 
 from components.example_gen import component, index, layouts, shards, source, summary
 from components.example_gen.errors import SourceError, TooManyBadError
+from models import decoding
 from pipeline.config import Data, to_dict
 from tests import data
 
@@ -54,7 +55,8 @@ def read(uri, split):
     paths = sorted(glob.glob(os.path.join(uri, f"Split-{split}", "*")))
     records = [r.numpy() for r in tf.data.TFRecordDataset(paths)]
     for record in records:  # exactly the features of the contract
-        assert set(tf.train.Example.FromString(record).features.feature) == set(spec)
+        assert set(tf.train.Example.FromString(record).features.feature) - {"image/original"} == set(spec)
+    spec["image/original"] = tf.io.FixedLenFeature([], tf.string, "")
     return [{k: v.numpy() for k, v in tf.io.parse_single_example(r, spec).items()} for r in records]
 
 
@@ -119,13 +121,16 @@ def test_one_percent_bad_is_quarantined_exactly(tmp_path):
     found = contents(uri, "train")
     figures = summary.read_summary(uri)["splits"]["train"]
     assert len(found) == figures["examples"] == 693 and figures["quarantined"] == 7
-    assert figures["converted"] == len(data.convertible())
+    assert figures["converted"] == 1 and figures["deep"] == 1
+    assert figures["deepest"] == 257 * data.pixels(7, channels=1).max()
     for name, original in data.convertible().items():
         example = found.get(f"a/{name}.JPEG") or found[f"b/{name}.JPEG"]
-        assert example["image/encoded"] != original
+        assert (example["image/encoded"] != original) == (name == "gif")
+        assert example["image/original"] == (original if name == "gif" else b"")
     for example in found.values():
-        decoded = tf.io.decode_jpeg(example["image/encoded"])
-        assert decoded.shape == [example[f"image/{k}"] for k in ("height", "width", "channels")]
+        decoded = decoding.decode(tf.constant(example["image/encoded"]))
+        assert decoded.shape == [example[f"image/{k}"] for k in ("height", "width")] + [3]
+        assert example["image/channels"] in (1, 3)
 
 
 def test_ten_percent_bad_stops_and_the_list_survives(tmp_path):

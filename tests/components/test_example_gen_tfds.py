@@ -6,9 +6,7 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from components.example_gen import component, index, source, summary, tfds_source
@@ -78,13 +76,9 @@ def test_records_equal_those_of_tfds(birds, tmp_path):
                 continue
             assert found[file]["image/class/label"] == 1 - record["label"]  # of the sorted names
             assert found[file]["image/class/synset"].decode() == ["wren", "auk"][record["label"]]
-            if file == "bird_4":
-                decoded = tf.io.decode_jpeg(found[file]["image/encoded"]).numpy().astype(int)
-                assert np.abs(decoded - data.pixels(4)).mean() < 3
-            else:
-                assert found[file]["image/encoded"] == record["image"]
+            assert found[file]["image/encoded"] == record["image"]
     (bad,) = quarantine(uri, "train").values()
-    assert "truncated" in bad["reason"] and "tiny_birds-train" in bad["source"]
+    assert "cut off" in bad["reason"] and "tiny_birds-train" in bad["source"]
     report = summary.read_summary(uri)
     assert report["classes"] == report["labels"] == source.classes(to_dict(Data(**_config(birds))))
     assert report["classes"] == ["auk", "wren"]

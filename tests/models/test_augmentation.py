@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from models import augmentation, draws, views
+from models import augmentation, decoding, draws, views
 from models.settings import Transform
 from tests import data
 
@@ -107,7 +107,7 @@ def test_extreme_shapes_do_not_fail(shape, crop):
             train_image(encoded, [3, 4], settings, constants()),
             augmentation.center(encoded, settings, constants()),
             augmentation.ten_crop(encoded, settings, constants())[0],
-            augmentation.whole(views.decode(encoded), 56, constants()),
+            augmentation.whole(decoding.decode(encoded), 56, constants()),
         ):
             sides = sorted(image.shape[:2])
             assert sides in ([56, 56], [56, 168]) and image.shape[2] == 3
@@ -127,7 +127,7 @@ def test_ten_crop_is_corners_centre_and_mirrors():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_whole_image_is_resized_and_cut_to_three_to_one(shape):
     encoded = data.jpeg(sum(shape), *shape)
-    image = augmentation.whole(views.decode(encoded), 64, constants(mean=100.0)).numpy()
+    image = augmentation.whole(decoding.decode(encoded), 64, constants(mean=100.0)).numpy()
     expected = resized(encoded, 64)
     sides = [min(side, 192) for side in expected.shape[:2]]
     top, left = ((have - want) // 2 for have, want in zip(expected.shape[:2], sides, strict=True))
@@ -201,21 +201,6 @@ def test_inception_windows_lie_inside_with_area_and_aspect_in_range(shape):
     if max(shape) < 2 * min(shape):
         assert area.min() > 0.08 * (1 - 4 * rounding) and area.max() <= 1
         assert area.min() < 0.2 and area.max() > 0.85
-
-
-def test_dct_reduction_is_close_to_the_exact_view():
-    encoded = data.jpeg(8, 900, 1200)
-    settings = dataclasses.replace(SETTINGS, crop="none")
-    image = train_image(encoded, [0, 1], settings, constants())
-    difference = np.abs(image - augmentation.center_pixels(encoded, settings))
-    assert 0 < difference.mean() < 2 and difference.max() < 20
-
-
-@pytest.mark.parametrize(
-    ("scale", "ratio"), [(0.51, 1), (0.5, 2), (0.26, 2), (0.2, 4), (0.125, 8), (0.01, 8)]
-)
-def test_dct_reduction_leaves_enough_pixels(scale, ratio):
-    assert views._ratio(tf.constant([scale / 2, scale], tf.float64)) == ratio
 
 
 def test_pad_pads_the_mean_subtracted_image_with_zeros():
@@ -319,7 +304,7 @@ def test_strength_widens_and_closes_the_ranges():
 @pytest.mark.parametrize("shape", [(300, 400), (401, 300), (1200, 1000)])
 def test_shrink_keeps_the_aspect_and_is_close_to_pil(shape):
     encoded = data.jpeg(12, *shape)
-    small = views.shrink(encoded, 128).numpy()
+    small = views.shrink(decoding.decode(encoded), 128).numpy()
     sides = [128 * side // min(shape) for side in shape]
     assert small.dtype == np.uint8 and list(small.shape) == [*sides, 3]
     image = Image.open(io.BytesIO(encoded)).resize(sides[::-1], Image.Resampling.BILINEAR)

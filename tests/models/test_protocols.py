@@ -13,7 +13,7 @@ import tiny_net
 from memory import peak_rise
 from PIL import Image
 
-from models import augmentation, protocols, resnet, settings, views
+from models import augmentation, decoding, protocols, resnet, settings
 from models.settings import Transform
 from tests import data
 
@@ -51,7 +51,7 @@ def graph(sub_batch):
 @functools.cache
 def expected(name, encoded):
     if name == "multi_scale":
-        pixels = views.decode(encoded)
+        pixels = decoding.decode(encoded)
         whole = [augmentation.whole(pixels, side, CONSTANTS) for side in (24, 33)]
         both = [NETWORK.dense(tf.stack([view, view[:, ::-1]])) for view in whole]
         logits = tf.concat(both, axis=0)
@@ -176,10 +176,3 @@ def test_bombs_are_refused_before_they_are_decoded(name, encoded):
 
     graph(tf.constant(IMAGES[:1]))
     assert peak_rise(score) < 100
-
-
-def test_the_limit_lets_other_images_pass_as_they_are():
-    for encoded in (IMAGES[0], data.png(3), data.grey(3), b"GIF89a", b"no image", b"", png_header(1, 1)[:12]):
-        assert views.limited(tf.constant(encoded)) == encoded
-    for encoded in (png_header(20_000, 5_000), jpeg_header(20_000, 5_000)):
-        assert views.limited(tf.constant(encoded)) == encoded
