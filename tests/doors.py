@@ -165,7 +165,7 @@ def _stored(found: Sequence[images.Image], settings: Transform) -> tf.Tensor:
         "image/width": tf.constant([image.width for image in found], tf.int64),
     }
     if settings.shorter_side:
-        columns = tf.function(preprocessing._rescale)(columns, settings)
+        columns = tf.function(preprocessing.rescale)(columns, settings)
     return columns["image/encoded"]
 
 

@@ -1,5 +1,6 @@
 """One file, one set of pixels: every file of the corpus through every door, and what docs/pixels.md says."""
 
+import contextlib
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -45,9 +46,10 @@ def answers(folder, tmp_path_factory):
     """Kind -> answers, of a model for images as they are stored and of one for people's photographs."""
     page = doors.page(folder, tmp_path_factory.mktemp("page"))
     found = {kind: [] for kind in corpus.kinds()}
-    for name, settings in (("stored", doors.STORED), ("own", doors.OWN)):
-        path = doors.exported(settings, str(tmp_path_factory.mktemp(name) / "1"))
-        with doors.served(path) as server:
+    for settings in (doors.STORED, doors.OWN):
+        path = doors.exported(settings, str(tmp_path_factory.mktemp("model") / "1"))
+        # What a server does to bytes is no matter of these settings: one is enough.
+        with doors.served(path) if settings is doors.OWN else contextlib.nullcontext({}) as server:
             asked = [_ask({**doors.signatures(path), **server}, file) for file in corpus.files()]
         kept = [answer for answer in asked if not isinstance(answer.ingested, Refused)]
         crops = doors.trained([answer.ingested for answer in kept], settings)
@@ -85,7 +87,7 @@ def test_every_door_does_what_the_page_says(kind, answers, rules):
     ingestion, model, senders = (cell.split(" or ") for cell in rules[kind])
     for file, ingested, seen, sent in answers[kind]:
         assert _became(file, ingested) in ingestion, file.name
-        for door in (*MODEL, *SERVER):
+        for door in seen.keys() & {*MODEL, *SERVER}:
             assert ("refused" if isinstance(seen[door], Refused) else "taken") in model, (file.name, door)
         for door, problem in sent.items():
             assert ("refused" if problem else "sent") in senders, (file.name, door, problem)
