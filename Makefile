@@ -7,6 +7,8 @@ PY = .venv/bin/python
 SET ?= dev
 STAMP = .venv/.installed-$(SET)
 PEERS = .venv-peers/.installed
+AUDIT = .venv-audit/.installed
+MUTMUT = .uv/mutmut/.installed
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */make \1\t/' | expand -t 14
@@ -68,10 +70,41 @@ lock: $(STAMP)  ## write the locks anew (LOCKFLAGS=--upgrade takes newer release
 	$(COMPILE) $(LOCKFLAGS) --override requirements/overrides-peers.txt requirements/peers.in -o requirements/peers.lock
 	sed 's/^tensorflow==/tensorflow[and-cuda]==/' requirements/overrides.txt > .uv/overrides-gpu.txt
 	$(COMPILE) $(LOCKFLAGS) --override .uv/overrides-gpu.txt requirements/gpu.in -o requirements/gpu.lock
+	for s in mutants audit; do $(COMPILE) $(LOCKFLAGS) requirements/$$s.in -o requirements/$$s.lock || exit 1; done
 	echo uv | $(COMPILE) $(LOCKFLAGS) - -o requirements/uv.txt
 
 clean:  ## remove what runs wrote and the environments
-	rm -rf runs .venv .venv-airflow .venv-peers .flink .uv
+	rm -rf runs .venv .venv-airflow .venv-peers .venv-audit .flink .uv
+
+.PHONY: mutants
+mutants: $(STAMP) $(MUTMUT)  ## change the code in small ways and tell which no test notices (hours; ARGS=records for a group)
+	@nice $(PY) tests/mutants.py $(ARGS)
+
+$(MUTMUT): requirements/mutants.lock | $(STAMP)
+	@.uv/bin/uv pip install --quiet --python $(PY) --target $(@D) --no-deps --require-hashes -r $<
+	@touch $@
+
+.PHONY: sbom audit
+SHIPPED = base gpu airflow kubeflow
+sbom: $(STAMP) $(AUDIT)  ## write dist/*.cdx.json, what the locks install (CycloneDX), and docs/licences.md
+	@mkdir -p dist
+	@for s in $(SHIPPED); do .venv-audit/bin/python -W ignore -m cyclonedx_py requirements --output-reproducible \
+	  --pyproject pyproject.toml -o dist/$$s.cdx.json requirements/$$s.lock || exit 1; done
+	@{ echo "# Licences of what base.lock installs"; echo; \
+	  echo "Written by \`make sbom\`: as the packages name them, and UNKNOWN where they name none."; echo; \
+	  .venv-audit/bin/pip-licenses --python=$(PY) --from=mixed --no-version --order=license --format=markdown \
+	  --packages $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/\1/p' requirements/base.lock) | grep '^|.[^ ]'; } > dist/licences.md
+	@mv dist/licences.md docs/licences.md
+	@echo "dist/: $(SHIPPED:%=%.cdx.json); docs/licences.md"
+
+# Strict: where the service of advisories cannot be asked, that is an error, and not a list without findings.
+audit: $(AUDIT)  ## ask for known vulnerabilities of what the locks install
+	@for s in $(SHIPPED); do .venv-audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/$$s.lock || exit 1; done
+
+$(AUDIT): requirements/audit.lock | $(STAMP)
+	@test -x .venv-audit/bin/python || .uv/bin/uv venv --quiet --python $(PY) .venv-audit
+	@.uv/bin/uv pip sync --quiet --python .venv-audit/bin/python --require-hashes $<
+	@touch $@
 
 .PHONY: flink
 flink: $(STAMP)  ## start a Flink cluster on this machine (.flink/) and say how to use and stop it

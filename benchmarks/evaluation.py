@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import gc
 import glob
+import json
 import os
 import shutil
 import statistics
@@ -30,7 +31,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import json_utils, proto_utils
 
 from benchmarks import photos, report, rounds
-from components import baseline, evaluation
+from components import evaluation, evaluator
 from components.evaluation import Errors
 from models import export, protocols, resnet
 from models.augmentation import Constants
@@ -110,6 +111,9 @@ class Case:
         metrics, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
         metrics.uri, blessing.uri = f"{self.examples}.evaluation", f"{self.examples}.blessing"
         shutil.rmtree(metrics.uri, ignore_errors=True)
+        # What ingestion leaves, as far as the Evaluator looks.
+        with open(os.path.join(self.examples, "summary.json"), "w") as file:
+            json.dump({"splits": {"eval": {"examples": self.images}}}, file)
         config = evaluation.eval_config(self.names, self.names[0], self.classes, 1.0, 1.0, 0.01)
         properties = {
             "eval_config": proto_utils.proto_to_json(config),
@@ -117,8 +121,8 @@ class Case:
         }
         # As the local runner starts the node.
         args = beam_options.arguments(Beam())
-        executor = baseline.EvaluatorExecutor(
-            baseline.EvaluatorExecutor.Context(make_beam_pipeline_fn=lambda: beam_operator.pipeline(args))
+        executor = evaluator.Executor(
+            evaluator.Executor.Context(make_beam_pipeline_fn=lambda: beam_operator.pipeline(args))
         )
         inputs = {"examples": [examples], "model": [model]}
         executor.Do(inputs, {"evaluation": [metrics], "blessing": [blessing]}, properties)

@@ -28,7 +28,13 @@ from components.example_gen.shards import ORIGINAL, SOURCE_FORMAT, SPAN
 
 SPLITS = ("train", "eval")
 _SYNSET = "image/class/synset"
-_LIMITS, _ACCEPTED = "limits", "accepted"
+_LIMITS, _ACCEPTED, _ALLOW_MISSING = "limits", "accepted", "allow_missing"
+# What can be done about a class without examples in a split.
+_MEND = {
+    "train": "put images of it there that can be used, or take the class out",
+    "eval": "put images of it there (a part that is held out needs two of a class), or go on without them "
+    "with --set data.allow_missing_classes=true",
+}
 _CURATED = os.path.join(os.path.dirname(__file__), "image_schema.pbtxt")
 
 
@@ -116,7 +122,9 @@ class ImageExampleValidatorExecutor(example_validator.Executor):
             anomalies.ParseFromString(
                 tf.io.gfile.GFile(os.path.join(uri, example_validator.DEFAULT_FILE_NAME), "rb").read()
             )
-            found += [f"split {split!r}: {text}" for text in describe(anomalies, stats, schema)]
+            allowed = split == "eval" and bool(exec_properties.get(_ALLOW_MISSING))
+            told = describe(anomalies, stats, schema, _MEND.get(split, ""), allowed)
+            found += [f"split {split!r}: {text}" for text in told]
         if found:
             raise DataError("The data does not fit the schema: " + "; ".join(found) + ".")
         if exec_properties.get(_LIMITS):
@@ -185,18 +193,25 @@ def describe(
     anomalies: anomalies_pb2.Anomalies,
     statistics: statistics_pb2.DatasetFeatureStatisticsList,
     schema: schema_pb2.Schema,
+    mend: str = "",
+    allow_missing: bool = False,
 ) -> list[str]:
-    """One sentence an anomaly of one split: TFDV's, then classes that vanished."""
+    """One sentence an anomaly of one split: TFDV's, then classes that vanished.
+
+    Args:
+      mend: what can be done about classes that vanished.
+      allow_missing: says nothing of them.
+    """
     dataset = drift.overall(statistics)
     if not dataset.num_examples:
         return ["has no examples"]
     found = [f"{name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items())]
     if anomalies.HasField("dataset_anomaly_info"):
         found.append(anomalies.dataset_anomaly_info.description)
-    missing = _vanished(dataset, schema)
+    missing = [] if allow_missing else _vanished(dataset, schema)
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        found.append(f"no example of class {', '.join(missing[:5])}{more}")
+        found.append(f"no example of class {', '.join(missing[:5])}{more}{': ' * bool(mend)}{mend}")
     return [text.rstrip(". ") for text in found]
 
 
@@ -222,12 +237,16 @@ def _name(feature: statistics_pb2.FeatureNameStatistics) -> str:
 
 
 class ImageExampleValidatorSpec(component_spec.ComponentSpec):
-    """TFX's, with the limits of drift (JSON) and the folder of the spans that have passed."""
+    """TFX's, with the limits of drift (JSON), the folder of the spans that have passed, and a licence.
+
+    The licence: classes may be missing in the eval split (1).
+    """
 
     PARAMETERS = {
         **standard_component_specs.ExampleValidatorSpec.PARAMETERS,
         _LIMITS: component_spec.ExecutionParameter(type=str, optional=True),
         _ACCEPTED: component_spec.ExecutionParameter(type=str, optional=True),
+        _ALLOW_MISSING: component_spec.ExecutionParameter(type=int, optional=True),
     }
     INPUTS = standard_component_specs.ExampleValidatorSpec.INPUTS
     OUTPUTS = standard_component_specs.ExampleValidatorSpec.OUTPUTS
@@ -241,6 +260,7 @@ class ImageExampleValidator(base_component.BaseComponent):
       schema: channel.
       limits: of `drift.limits`, for a source that grows.
       accepted: folder that outlives the runs, for the statistics of the spans that have passed.
+      allow_missing: classes may have no example in the eval split.
     """
 
     SPEC_CLASS = ImageExampleValidatorSpec
@@ -252,13 +272,16 @@ class ImageExampleValidator(base_component.BaseComponent):
         schema: types.BaseChannel,
         limits: Mapping[str, float] | None = None,
         accepted: str = "",
+        allow_missing: bool = False,
     ) -> None:
-        growing = {_LIMITS: json.dumps(limits, sort_keys=True), _ACCEPTED: accepted} if limits else {}
+        optional: dict[str, Any] = {_ALLOW_MISSING: 1} if allow_missing else {}
+        if limits:
+            optional |= {_LIMITS: json.dumps(limits, sort_keys=True), _ACCEPTED: accepted}
         spec = ImageExampleValidatorSpec(
             statistics=statistics,
             schema=schema,
             exclude_splits=json_utils.dumps([]),
             anomalies=types.Channel(type=standard_artifacts.ExampleAnomalies),
-            **growing,
+            **optional,
         )
         super().__init__(spec=spec)

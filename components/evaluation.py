@@ -21,6 +21,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from components import metrics
 
 LABEL = "image/class/label"
+SIGNATURE = "evaluate"
 _CLASS_SLICE = f'slicing_specs {{ feature_keys: "{LABEL}" }}'
 
 
@@ -56,7 +57,7 @@ def eval_config(
         specs.append(f"metrics_specs {{ {output} {measured} }}")
     return text_format.Parse(
         f"""
-        model_specs {{ signature_name: "evaluate" label_key: "{LABEL}" }}
+        model_specs {{ signature_name: "{SIGNATURE}" label_key: "{LABEL}" }}
         slicing_specs {{}}
         {_CLASS_SLICE if per_class else ""}
         {" ".join(specs)}
@@ -65,6 +66,12 @@ def eval_config(
         """,
         config_pb2.EvalConfig(),
     )
+
+
+def measured_protocols(config: config_pb2.EvalConfig) -> list[str]:
+    """The protocols that a configuration of `eval_config` measures, in its order."""
+    settings = [json.loads(m.config) for spec in config.metrics_specs for m in spec.metrics if m.config]
+    return list(dict.fromkeys(_parts(one["name"])[0] for one in settings))
 
 
 def _metric(protocol: str, k: int, max_error: float | None, max_increase: float | None) -> str:
@@ -85,7 +92,7 @@ def _metric(protocol: str, k: int, max_error: float | None, max_increase: float 
 
 @dataclasses.dataclass(frozen=True)
 class Errors:
-    """Top-1 and top-5 error (0..1) of one model under one protocol; NaN where not measured."""
+    """Top-1 and top-5 error (0..1) of one model under one protocol; NaN where it was not measured."""
 
     top1: float
     top5: float

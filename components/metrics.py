@@ -58,7 +58,7 @@ def _computations(
 
 
 class _Rank(metric_types.Preprocessor):
-    """Extracts of one example -> how many scores are as high as the label's or higher.
+    """Extracts of one example -> how many scores are as high as the label's or higher; nothing without any.
 
     TFMA calls it before the examples are sliced: what goes on is one number and not all scores.
     """
@@ -71,7 +71,8 @@ class _Rank(metric_types.Preprocessor):
         extracts = util.StandardExtracts(extracts)
         scores = np.asarray(extracts.get_predictions(*self._place), np.float64).reshape(-1)
         label = int(np.asarray(extracts.get_labels(*self._place)).reshape(-1)[0])
-        yield int(np.sum(scores >= scores[label])) if np.isfinite(scores).all() else _NEVER
+        if scores.size:  # a baseline need not have every output (components.evaluated_model)
+            yield int(np.sum(scores >= scores[label])) if np.isfinite(scores).all() else _NEVER
 
 
 class _Count(beam.CombineFn):

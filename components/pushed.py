@@ -12,6 +12,10 @@ import tensorflow as tf
 
 from serving.server.source import EVALUATION_FILE
 
+# As `sha256sum -c` reads it in the folder of a version.
+CHECKSUMS_FILE = "assets.extra/sha256sums"
+# Written at the push, and no part of the model.
+_ADDED = (EVALUATION_FILE, CHECKSUMS_FILE)
 # Larger files hold weights, whose checksums are in variables.index.
 _READ_BYTES = 2**22
 _MODEL_FILE = "saved_model.pb"
@@ -27,14 +31,53 @@ def digest(model: str) -> str:
     """
     found = hashlib.sha256()
     for path in _files(model):
-        if path.endswith(EVALUATION_FILE):
-            continue  # written at the push, and no part of the model
         size = tf.io.gfile.stat(path).length
         found.update(f"{path[len(model) :]} {size}\n".encode())
         if size <= _READ_BYTES:
             with tf.io.gfile.GFile(path, "rb") as file:
                 found.update(file.read())
     return found.hexdigest()
+
+
+def checksums(model: str) -> str:
+    """A line "SHA256  PATH" for each file of a SavedModel, as `sha256sum` writes it.
+
+    Args:
+      model: its folder.
+    """
+    return "".join(f"{_sha256(path)}  {path[len(model) + 1 :]}\n" for path in _files(model))
+
+
+def difference(model: str, wanted: str) -> str:
+    """The first difference of a SavedModel's files from lines of `checksums`, in words; "" without one."""
+    found, known = (_by_path(text) for text in (checksums(model), wanted))
+    for path in sorted(found.keys() | known.keys()):
+        if path not in found:
+            return f"{path} is missing"
+        if found[path] != known.get(path):
+            return f"{path} has changed" if path in known else f"{path} is no part of it"
+    return ""
+
+
+def damage(version: str) -> str:
+    """What is wrong with a pushed version, in words; "" for a whole one."""
+    path = os.path.join(version, CHECKSUMS_FILE)
+    if not tf.io.gfile.exists(path):  # pushed by an earlier release, or by others
+        return unreadable(version)
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            return difference(version, file.read())
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
+        return f"{CHECKSUMS_FILE} cannot be read: {error}"
+
+
+def unreadable(model: str) -> str:
+    """Why TensorFlow cannot load a SavedModel, whose weights it reads and checks; "" where it can."""
+    try:
+        tf.saved_model.load(model)
+        return ""
+    except Exception as error:  # TensorFlow lets through whatever damaged contents lead to
+        return (str(error) or type(error).__name__).splitlines()[0]
 
 
 @contextlib.contextmanager
@@ -95,4 +138,20 @@ def _is_remote(path: str) -> bool:
 
 
 def _files(folder: str) -> list[str]:
-    return sorted(os.path.join(where, name) for where, _, names in tf.io.gfile.walk(folder) for name in names)
+    """Those of a model, without what a push adds."""
+    found = (os.path.join(where, name) for where, _, names in tf.io.gfile.walk(folder) for name in names)
+    return sorted(path for path in found if not path.endswith(_ADDED))
+
+
+def _sha256(path: str) -> str:
+    with tf.io.gfile.GFile(path, "rb") as file:
+        found = hashlib.sha256()
+        while block := file.read(_READ_BYTES):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _by_path(text: str) -> dict[str, str]:
+    """Digests of lines of `checksums`."""
+    lines = (line.partition("  ") for line in text.splitlines())
+    return {path: digest for digest, _, path in lines}

@@ -17,7 +17,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import proto_utils
 
-from components import evaluation, pushed
+from components import evaluation, evaluator, pushed
 from models import pretrained
 from serving import admin, rollout
 from serving.server import textproto
@@ -61,10 +61,26 @@ class Executor(pusher.Executor):
         folder = destination.filesystem.base_directory
         settings = json.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
         uri = artifact_utils.get_single_uri(input_dict[_EVALUATION])
-        version = push(self.GetModelPath(input_dict), folder, measured(uri, settings["protocol"]))
+        model = self.GetModelPath(input_dict)
+        blessing = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_BLESSING_KEY])
+        check_judged(model, blessing.get_string_custom_property(evaluator.JUDGED))
+        version = push(model, folder, measured(uri, settings["protocol"]))
         if settings.get("canary"):
             try_out(Canary(**settings["canary"]), folder, int(os.path.basename(version)))
         self._MarkPushed(record, pushed_destination=version, pushed_version=os.path.basename(version))
+
+
+def check_judged(model: str, judged: str) -> None:
+    """Raises ValueError when a model is not the one that the Evaluator has judged.
+
+    Args:
+      model: folder of a SavedModel.
+      judged: its lines of pushed.checksums then; "" of an evaluation by an earlier release.
+    """
+    if judged and (change := pushed.difference(model, judged)):
+        raise ValueError(
+            f"{model} is not the model that was judged, {change}: --no-cache Trainer writes it anew."
+        )
 
 
 def measured(uri: str, protocol: str) -> dict[str, Any]:
@@ -98,7 +114,7 @@ def try_out(canary: Canary, folder: str, version: int) -> None:
 
 
 def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> str:
-    """Makes `model` the newest version in `folder`, unless it is; returns the version's folder.
+    """Makes `model` the newest version in `folder`, unless it is and is whole; returns the version's folder.
 
     Args:
       evaluated: of `measured`; goes along.
@@ -108,10 +124,12 @@ def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> st
         newest = int(os.path.basename(versions[0])) if versions else 0
         number = max(int(time.time()), newest + 1)
         pushed.remove_unfinished(folder, number)
-        if versions and pushed.digest(versions[0]) == pushed.digest(model):
+        if versions and pushed.digest(versions[0]) == pushed.digest(model) and not pushed.damage(versions[0]):
             return versions[0]
         version = os.path.join(folder, str(number))
-        extra = {EVALUATION_FILE: json.dumps(evaluated, indent=2)} if evaluated else {}
+        extra = {pushed.CHECKSUMS_FILE: pushed.checksums(model)}
+        if evaluated:
+            extra[EVALUATION_FILE] = json.dumps(evaluated, indent=2)
         pushed.copy(model, version, extra)
         return version
 

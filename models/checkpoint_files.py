@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import zlib
+from collections.abc import Callable
 
-import h5py
 import ml_dtypes
 import numpy as np
 import safetensors
 
-from models import torch_files
+from models import caffe_files, h5_files, torch_files
+from models.file_bounds import Refused, check_unpacked
 
-# Where training programs put the state dict among epoch, optimizer and the like.
-_NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
+# What PyTorch and counters of multiply-adds write beside the weights.
+_COUNTS = ("num_batches_tracked", "total_ops", "total_params")
 # Wrappers leave their names before those of the tensors.
 _PREFIXES = ("module.", "model.", "net.", "_orig_mod.")
-# Keras' order within a layer, by how many variables it has.
-_VARIABLES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
-_LIBRARIES = (EOFError, zipfile.BadZipFile, safetensors.SafetensorError)
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_LIBRARIES = (EOFError, zipfile.BadZipFile, zlib.error, safetensors.SafetensorError)
 _SAFETENSORS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """The tensors of a file, in its order; those of Keras are called LAYER/VARIABLE.
+    """The tensors of a file, in its order; those of Keras and Caffe are called LAYER/VARIABLE.
 
     Args:
-      path: .npz, .safetensors, .h5 (Keras: both layouts), or .pth, .pt, .th, .bin, .tar (PyTorch).
+      path: .npz, .safetensors, .h5 (Keras: all layouts), .pth, .pt, .th, .bin, .tar (PyTorch), or
+        .caffemodel.
 
     Returns:
-      Name -> float32 array. What PyTorch counts (num_batches_tracked) is left out, and so are prefixes
-      that all names share (module., model., net., _orig_mod.).
+      Name -> float32 array. What is counted beside the weights (num_batches_tracked and the like) is left
+      out, and so are prefixes that all names share (module., model., net., _orig_mod.).
 
     Raises:
       ValueError: there is no such file, its kind is not known, it is damaged or holds something else.
@@ -44,9 +48,9 @@ def read(path: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} does not exist; give a file of weights on this machine.")
     try:
         tensors = _READERS[suffix](path)
-        names = [name for name in tensors if not name.endswith("num_batches_tracked")]
+        names = [name for name in tensors if not name.endswith(_COUNTS)]
         found = {name: np.asarray(tensors[name], np.float32) for name in names}
-    except torch_files.Refused as error:
+    except Refused as error:
         raise ValueError(f"{path} {error}.") from error
     # What the libraries say to damaged bytes, or to contents that are no numbers.
     except (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, *_LIBRARIES) as error:
@@ -57,9 +61,42 @@ def read(path: str) -> dict[str, np.ndarray]:
     return _without_prefixes(found)
 
 
+def read_mean(path: str) -> np.ndarray:
+    """The mean image of Caffe's data, float32 [H, W, 3], RGB of 0..255.
+
+    Args:
+      path: .binaryproto.
+
+    Raises:
+      ValueError: there is no such file, or it is none of an image.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"{path} does not exist; give a mean image (.binaryproto) on this machine.")
+    try:
+        return caffe_files.read_mean(path)
+    except (Refused, OSError) as error:
+        raise ValueError(f"{path} {error}.") from error
+
+
 def _read_npz(path: str) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as values:
-        return dict(values)
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        # bz2 and lzma make any size of little, and numpy writes neither.
+        if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members):
+            raise Refused("is compressed by another program than NumPy; save it again with np.savez")
+        check_unpacked(path, sum(info.file_size for info in members))
+        return {info.filename.removesuffix(".npy"): _npy(archive.read(info)) for info in members}
+
+
+def _npy(contents: bytes) -> np.ndarray:
+    """An array of a file .npy; np.load would ask for the memory that its header declares."""
+    file = io.BytesIO(contents)
+    read_header = _NPY_HEADERS[np.lib.format.read_magic(file)]
+    shape, in_fortran_order, dtype = read_header(file)
+    if dtype.kind not in "biuf":
+        raise TypeError(f"an array of {dtype}, which are no numbers")
+    values = np.frombuffer(contents, dtype, offset=file.tell())
+    return values.reshape(shape, order="F" if in_fortran_order else "C")
 
 
 def _read_safetensors(path: str) -> dict[str, np.ndarray]:
@@ -74,52 +111,6 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
     return found
 
 
-def _read_torch(path: str) -> dict[str, np.ndarray]:
-    found = torch_files.read(path)
-    for _ in range(2):  # lightning and others nest twice
-        if isinstance(found, Mapping) and not _arrays(found):
-            found = next((found[name] for name in _NESTS if isinstance(found.get(name), Mapping)), found)
-    return _arrays(found) if isinstance(found, Mapping) else {}
-
-
-def _arrays(values: Mapping[Any, Any]) -> dict[str, np.ndarray]:
-    # A scalar is a best accuracy and the like, never a weight.
-    return {str(k): v for k, v in values.items() if isinstance(v, np.ndarray) and v.ndim}
-
-
-def _read_h5(path: str) -> dict[str, np.ndarray]:
-    with h5py.File(path) as file:
-        root = file.get("model_weights", file)
-        pairs = _legacy_h5(root) if "layer_names" in root.attrs else _keras3_h5(root)
-        return {f"{layer}/{name}": values for layer, name, values in pairs}
-
-
-def _legacy_h5(root: h5py.Group) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Groups called as the layers, with their variables in the attribute weight_names."""
-    for layer in _texts(root.attrs["layer_names"]):
-        for path in _texts(root[layer].attrs["weight_names"]):
-            yield layer, path.split("/")[-1].split(":")[0], root[layer][path][()]
-
-
-def _keras3_h5(root: h5py.Group) -> Iterator[tuple[str, str, np.ndarray]]:
-    """layers/KIND_NUMBER/vars/0, with the name of the layer as an attribute."""
-    paths: list[str] = []
-    root.visit(paths.append)
-    for path in paths:
-        if not path.endswith("/vars") or path.startswith("optimizer"):
-            continue
-        group = root[path]
-        layer = group.attrs.get("name") or group.parent.name.split("/")[-1]
-        variables = [group[key][()] for key in sorted(group, key=int)]
-        names = _VARIABLES.get(len(variables), tuple(map(str, range(len(variables)))))
-        for name, values in zip(names, variables, strict=True):
-            yield layer, name, values
-
-
-def _texts(values: Any) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
-
-
 def _without_prefixes(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for _ in _PREFIXES:
         for prefix in _PREFIXES:
@@ -131,7 +122,8 @@ def _without_prefixes(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 _READERS: dict[str, Callable[[str], dict[str, np.ndarray]]] = {
     ".npz": _read_npz,
     ".safetensors": _read_safetensors,
-    ".h5": _read_h5,
-    ".hdf5": _read_h5,
-    **dict.fromkeys((".pth", ".pt", ".th", ".bin", ".tar"), _read_torch),
+    ".h5": h5_files.read,
+    ".hdf5": h5_files.read,
+    **dict.fromkeys((".pth", ".pt", ".th", ".bin", ".tar"), torch_files.read),
+    ".caffemodel": caffe_files.read,
 }

@@ -9,10 +9,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from models import export, preprocessing, pretrained, protocols
+from models import export, pretrained, protocols
 from models.protocols import Network
 from models.settings import Model
-from models.task import label_names, read_settings
+from models.task import label_names, measured, read_settings
 
 SUMMARY = "summary.json"
 
@@ -34,7 +34,7 @@ def run_fn(fn_args: Any) -> None:
     start = time.monotonic()
     config = fn_args.custom_config or {}
     folders = [pretrained.resolve(path) for path in read_settings(Model, config, "model").ensemble]
-    labels = preprocessing.load_constants(fn_args.transform_graph_path).labels
+    labels = measured(fn_args.transform_graph_path).labels
     networks = [load(folder, labels) for folder in folders]
     export.export(
         networks,

@@ -21,9 +21,9 @@ Batch normalisation is folded into the convolutions, in all signatures alike: wh
 what is served.
 
 Beside the model lie assets/labels.txt (names of the classes for people, in label order) and, in assets.extra,
-tf_serving_warmup_requests. A single network also leaves there what it takes to go on with it: model.keras and
-augmentation.npz (means, classes and settings that it was trained with); an ensemble leaves ensemble.json, the
-folders of its members.
+tf_serving_warmup_requests and pixels.json (whether photographs are turned by their EXIF). A single network
+also leaves there what it takes to go on with it: model.keras and augmentation.npz (means, classes and the
+settings of its training); an ensemble leaves ensemble.json, the folders of its members.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ LABELS_FILE = "labels.txt"
 KERAS_FILE = "model.keras"
 ENSEMBLE_FILE = "ensemble.json"
 WARMUP_FILE = "tf_serving_warmup_requests"
+PIXELS_FILE = "pixels.json"
 
 # Most pixels of one request to `features`, whose answer has up to 30 numbers for each.
 MAX_FEATURE_PIXELS = 2**21
@@ -228,6 +229,8 @@ def _write_files(
     with tf.io.gfile.GFile(os.path.join(assets, LABELS_FILE), "w") as file:
         # Folders, and classes with them, may have line breaks in their names.
         file.write("".join(" ".join(name.splitlines()) + "\n" for name in names))
+    with tf.io.gfile.GFile(os.path.join(extra, PIXELS_FILE), "w") as file:
+        file.write(json.dumps({"upright": all(network.settings.upright for network in networks)}))
     if len(networks) == 1:
         [network] = networks
         network.model.save(os.path.join(extra, KERAS_FILE))

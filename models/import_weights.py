@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import glob
 import json
 import os
 import sys
@@ -22,7 +23,7 @@ import tensorflow as tf
 
 from models import checkpoint_files, export, protocols, published, resnet
 from models.augmentation import Constants
-from models.published import TORCH_MEAN, TORCH_STD, Layout, Tensors
+from models.published import MEANS, TORCH_MEAN, TORCH_STD, Layout, Tensors
 from models.settings import PROTOCOLS, Model, Transform, check_transform
 
 
@@ -34,12 +35,20 @@ class Imported(NamedTuple):
       channel_mean: float32 [3], the mean to subtract, RGB, 0..255.
       settings: of the network.
       head: False when the file has none; the model has one output then, which is always 0.
+      pixel_mean: float32 [H, W, 3], the mean image of Caffe's networks; None where only a colour is known.
     """
 
     model: keras.Model
     channel_mean: np.ndarray
     settings: Model
     head: bool
+    pixel_mean: np.ndarray | None = None
+
+    @property
+    def constants(self) -> Constants:
+        """The mean image, or the mean colour for images of any size; nothing else is known."""
+        found = constants(self.channel_mean)
+        return found if self.pixel_mean is None else dataclasses.replace(found, pixel_mean=self.pixel_mean)
 
 
 def load(
@@ -47,23 +56,28 @@ def load(
     model: Model | None = None,
     mean: Sequence[float] = TORCH_MEAN,
     std: Sequence[float] = TORCH_STD,
+    mean_file: str = "",
 ) -> Imported:
     """The network of a file of weights.
 
     Args:
       path: of the file.
       model: what it is expected to be; None takes what it is.
-      mean: of RGB in 0..1 that a PyTorch network was trained with. keras.applications always has its own.
+      mean: of RGB in 0..1 that a PyTorch network was trained with. Those of Keras and Caffe have their own.
       std: what RGB in 0..1 was divided by, after the mean.
+      mean_file: the mean image of a Caffe network (.binaryproto); else the one that lies beside it is taken,
+        and where there is none, the mean colour of the authors' data.
 
     Raises:
       ValueError: the file cannot be read, or its network is none of models.resnet or not the expected one.
         The first tensor that does not fit is named.
     """
-    return _load(path, dataclasses.asdict(model) if model else {}, mean, std)
+    return _load(path, dataclasses.asdict(model) if model else {}, mean, std, mean_file)
 
 
-def _load(path: str, wanted: Mapping[str, object], mean: Sequence[float], std: Sequence[float]) -> Imported:
+def _load(
+    path: str, wanted: Mapping[str, object], mean: Sequence[float], std: Sequence[float], mean_file: str
+) -> Imported:
     # Not NaN either, and not on the scale of 0..255.
     if not all(0 <= value <= 1 for value in mean):
         raise ValueError(f"--mean {' '.join(map(str, mean))}: all three must be from 0 to 1.")
@@ -74,12 +88,26 @@ def _load(path: str, wanted: Mapping[str, object], mean: Sequence[float], std: S
         layout = published.recognise(tensors)
         _check(layout.settings, wanted)
         network = resnet.build(layout.settings, _classes(layout, tensors))
-        _fill(network, layout, tensors, np.ones(3) if layout.kind == "keras" else 255 * np.asarray(std))
+        _fill(network, layout, tensors, np.ones(3) if layout.kind in MEANS else 255 * np.asarray(std))
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from error
-    channel_mean = published.KERAS_MEAN if layout.kind == "keras" else 255 * np.asarray(mean)
-    has_head = layout.head is not None
-    return Imported(network, np.asarray(channel_mean, np.float32), layout.settings, has_head)
+    channel_mean = np.asarray(MEANS.get(layout.kind, 255 * np.asarray(mean)), np.float32)
+    found = Imported(network, channel_mean, layout.settings, layout.head is not None)
+    if layout.kind != "caffe" and mean_file:
+        raise ValueError(f"--mean_file {mean_file}: {path} is no network of Caffe; leave it out.")
+    mean_file = mean_file or (_beside(path) if layout.kind == "caffe" else "")
+    if not mean_file:
+        return found
+    image = checkpoint_files.read_mean(mean_file)
+    return found._replace(pixel_mean=image, channel_mean=image.mean((0, 1), np.float64).astype(np.float32))
+
+
+def _beside(path: str) -> str:
+    """The mean file in the folder of a Caffe network, "" when there is none."""
+    names = sorted(glob.glob(os.path.join(glob.escape(os.path.dirname(path)), "*.binaryproto")))
+    if len(names) > 1:
+        raise ValueError(f"{' and '.join(names[:2])} lie beside {path}; name the right one with --mean_file.")
+    return names[0] if names else ""
 
 
 def constants(channel_mean: np.ndarray, labels: Sequence[str] = (), size: int = 1) -> Constants:
@@ -115,10 +143,17 @@ def _check(found: Model, wanted: Mapping[str, object]) -> None:
 def _classes(layout: Layout, tensors: Tensors) -> int:
     if layout.head is None:
         return 1
-    bias = tensors.get(published.names(layout, "logits")["bias"])
-    if bias is None:
-        raise ValueError(f"it lacks the tensor {published.names(layout, 'logits')['bias']}")
-    return bias.size
+    kernel, bias = (published.names(layout, "logits")[part] for part in ("kernel", "bias"))
+    for name in (kernel, bias):
+        if name not in tensors:
+            raise ValueError(f"it lacks the tensor {name}")
+    # Before a network of that many outputs is built.
+    classes = tensors[bias].size
+    if classes not in tensors[kernel].shape:
+        raise ValueError(
+            f"its tensor {kernel} has shape {list(tensors[kernel].shape)}, and {bias} {classes} values"
+        )
+    return classes
 
 
 def _fill(network: keras.Model, layout: Layout, tensors: Tensors, std: np.ndarray) -> None:
@@ -139,6 +174,8 @@ def _fill(network: keras.Model, layout: Layout, tensors: Tensors, std: np.ndarra
             # The vectors of a layer all have the shape of its last.
             shape = layer.weights[0 if part == "kernel" else -1].shape
             shape = published.their_shape(layout, part, tuple(shape))
+            if name not in tensors and part in published.OPTIONAL:
+                continue
             if name not in tensors:
                 raise ValueError(f"it lacks the tensor {name} {list(shape)} of {what}")
             if tensors[name].shape != shape:
@@ -162,7 +199,7 @@ def push(
       folder: of the model; the version is the time in seconds, as Pusher's are.
       labels: the classes in the order of the outputs; none are numbered. The classes of a data set
         (synsets) make the network fit that data set in train.init_from and model.ensemble.
-      transform: its size and test_shorter_side are those of the test crops; its mean is "channel".
+      transform: of `crops`.
       names: of the classes, for people; none are the labels.
 
     Returns:
@@ -178,7 +215,10 @@ def push(
     if labels and len(labels) != classes:
         raise ValueError(f"There are {len(labels)} labels for {classes} outputs; give one for each.")
     labels = labels or [f"{number:0{len(str(classes - 1))}}" for number in range(classes)]
-    network = protocols.network(found.model, transform, constants(found.channel_mean, labels, transform.size))
+    measured = constants(found.channel_mean, labels, transform.size)
+    if transform.mean == "pixel" and found.pixel_mean is not None:
+        measured = dataclasses.replace(measured, pixel_mean=found.pixel_mean)
+    network = protocols.network(found.model, transform, measured)
     version = int(time.time())
     while tf.io.gfile.exists(os.path.join(folder, str(version))):
         version += 1
@@ -187,12 +227,21 @@ def push(
     return path
 
 
-def crops(model: Model, size: int = 0, test_shorter_side: int = 0) -> Transform:
-    """The usual test crops of a family, 224 of 256 pixels or 32 of 32, unless others are given."""
-    size = size or (32 if model.family == "cifar" else 224)
-    shorter = size if model.family == "cifar" else round(size * 256 / 224)
+def crops(found: Imported, size: int = 0, test_shorter_side: int = 0) -> Transform:
+    """The usual test crops of a family, 224 of 256 pixels or 32 of 32, unless others are given.
+
+    The mean image is subtracted where it is known and has their size, else the mean colour.
+    """
+    cifar = found.settings.family == "cifar"
+    size = size or (32 if cifar else 224)
+    shorter = size if cifar else round(size * 256 / 224)
+    by_pixel = found.pixel_mean is not None and found.pixel_mean.shape == (size, size, 3)
     return Transform(
-        size=size, crop="none", colour=0.0, mean="channel", test_shorter_side=test_shorter_side or shorter
+        size=size,
+        crop="none",
+        colour=0.0,
+        mean="pixel" if by_pixel else "channel",
+        test_shorter_side=test_shorter_side or shorter,
     )
 
 
@@ -203,14 +252,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = {name: value for name, value in expected.items() if value is not None}
     try:
         labels, names = _lines(parsed.labels), _lines(parsed.names)
-        found = _load(parsed.checkpoint, wanted, parsed.mean, parsed.std)
-        view = crops(found.settings, parsed.size, parsed.test_shorter_side)
+        found = _load(parsed.checkpoint, wanted, parsed.mean, parsed.std, parsed.mean_file)
+        view = crops(found, parsed.size, parsed.test_shorter_side)
         version = push(found, parsed.out, labels, view, names)
     except (ValueError, OSError, tf.errors.OpError) as error:
         print(error, file=sys.stderr)
         return 1
     mean = ", ".join(f"{value:.3f}" for value in found.channel_mean)
-    print(f"{version}: {found.model.name}, {found.model.output_shape[-1]} classes, mean colour {mean}")
+    image = " of the mean image" if view.mean == "pixel" else ""
+    print(f"{version}: {found.model.name}, {found.model.output_shape[-1]} classes, mean colour {mean}{image}")
     return 0
 
 
@@ -225,6 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--names", default="", metavar="FILE", help="the same for people, where the labels are synsets")
     add("--mean", nargs=3, type=float, default=TORCH_MEAN, metavar="X", help="of RGB in 0..1 (PyTorch)")
     add("--std", nargs=3, type=float, default=TORCH_STD, metavar="X", help="of RGB in 0..1 (PyTorch)")
+    add("--mean_file", default="", metavar="FILE", help="mean image (Caffe); else the one beside the weights")
     add("--size", type=int, default=0, help="side of the images; 224, or 32 in the CIFAR family")
     add("--test_shorter_side", type=int, default=0, help="before the crop; 256 for 224, 32 for 32")
     for field, kind in (("family", str), ("depth", int), ("shortcut", str), ("variant", str)):

@@ -32,8 +32,10 @@ class Pretrained:
     Attributes:
       model: mean-subtracted images [B, H, W, 3], RGB of 0..255 -> logits.
       constants: None where nothing is known (a .keras file). Of published weights the mean colour is known,
-        and is all of the mean image too ([1, 1, 3]: it fits images of any size); there are no labels.
-      transform: settings of the training, None where they are not known.
+        and is all of the mean image too ([1, 1, 3]: it fits images of any size) unless that lies beside them;
+        there are no labels.
+      transform: settings of the training, None where they are not known; of published weights with a mean
+        image, its size.
       settings: what `model` is.
       digest: sha256 of the weights, hexadecimal.
     """
@@ -103,13 +105,10 @@ def load(path: str, model: Model) -> Pretrained:
     from models import import_weights
 
     found = import_weights.load(path, model)
-    return Pretrained(
-        found.model,
-        import_weights.constants(found.channel_mean),
-        None,
-        found.settings,
-        _digest(found.model),
-    )
+    view = None
+    if found.pixel_mean is not None:
+        view = import_weights.crops(found, size=found.pixel_mean.shape[0])
+    return Pretrained(found.model, found.constants, view, found.settings, _digest(found.model))
 
 
 def _pushed(path: str) -> Pretrained:

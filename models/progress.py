@@ -46,9 +46,9 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         now = time.monotonic()
-        if self._stretch is None and (self._warm or batch):
+        if self._stretch is None and self._warm:
             self._stretch = (now, self.run.steps_done)
-            self._warm = True
+        self._warm = True  # the first step compiles, whatever the length of an epoch
         if self._live and now - self._shown >= _REFRESH_SECONDS:
             metrics = self.run.metrics(self.model)
             self._measure(self.run.steps_done)
@@ -108,8 +108,8 @@ class Progress(keras.callbacks.Callback):
         parts = [f"{self._prefix}epoch {epoch + 1}/{run.train.epochs}"]
         if step is not None:
             parts.append(f"step {step}/{run.steps_per_epoch}")
-        parts.append(f"{run.images_per_second:,.0f} images/s")
-        parts.append(f"ETA {self._left()}")
+        if run.images_per_second:
+            parts += [f"{run.images_per_second:,.0f} images/s", f"ETA {self._left()}"]
         parts.append(f"lr {metrics.get('learning_rate', run.learning_rate):.3g}")
         for name, label in _LABELS.items():
             if name in metrics:
@@ -119,8 +119,6 @@ class Progress(keras.callbacks.Callback):
 
     def _left(self) -> str:
         """Time to the end of the training, h:mm:ss."""
-        if not self.run.images_per_second:
-            return "--:--"
         epochs = self.run.train.epochs
         images = (epochs * self.run.steps_per_epoch - self.run.steps_done) * self.run.train.batch_size
         seconds = images / self.run.images_per_second + (epochs - self.run.epoch) * self._validation

@@ -1,17 +1,21 @@
 """How others name and arrange the weights of these networks, and what makes them ours.
 
-Three layouts, told apart by the names of the tensors, which also give depth and shortcuts:
+Five layouts, told apart by the names of the tensors, which also give depth and shortcuts:
 
   - "torch": torchvision and timm (conv1.weight, layer1.0.downsample.0.weight, fc.weight). ImageNet, v1.5.
   - "torch_cifar": the CIFAR networks of 16, 32 and 64 channels with the same names (or shortcut, linear).
   - "keras": keras.applications (conv1_conv/kernel, conv2_block1_0_bn/gamma). ImageNet, v1.
+  - "old_keras": what it was before 2019 (res2a_branch2a/kernel, bn2a_branch2a/gamma), with the kernels of
+    TensorFlow or of Theano; with scale2a_branch2a/gamma too, as a layer of its own. ImageNet, v1.
+  - "caffe": the authors' own (the same names, gamma and beta in scale2a_branch2a). ImageNet, v1.
 
-Nothing is approximated. Ours sees RGB of 0..255 less a mean colour, has no bias in a convolution, 1e-5 in
-batch normalisation, and appends the zeros of shortcut A; so
+Nothing is approximated. Ours sees RGB of 0..255 less a mean, has no bias in a convolution, 1e-5 in batch
+normalisation, and appends the zeros of shortcut A; so
 
   - a division of the pixels, or their order BGR, goes into the kernel of conv1 (the images are padded after
     the mean is subtracted, in all of them, so the border stays 0);
   - the bias b before a batch normalisation goes into its moving mean: (x + b) - m = x - (m - b);
+  - a scale s and shift t behind it go into its own: s(gx + b) + t = (sg)x + (sb + t);
   - another epsilon goes into the moving variance: v + e = (v + e - 1e-5) + 1e-5;
   - zeros on both sides of a shortcut A become appended ones when the channels of every stage are put in
     another order, the same wherever they are written or read.
@@ -20,7 +24,8 @@ batch normalisation, and appends the zeros of shortcut A; so
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -30,13 +35,23 @@ from models.settings import BLOCKS, BOTTLENECK_FROM, Model
 
 # Of torchvision: RGB in 0..1.
 TORCH_MEAN, TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Of keras.applications ("caffe"): RGB in 0..255, though its networks see BGR.
-KERAS_MEAN = (123.68, 116.779, 103.939)
-KERAS_EPSILON = 1.001e-5
+# Of those that see BGR ("caffe" in keras.applications): here RGB in 0..255.
+_KERAS_MEAN = (123.68, 116.779, 103.939)
+MEANS = {
+    "keras": _KERAS_MEAN,
+    "old_keras": _KERAS_MEAN,
+    # Of the authors' ResNet_mean.binaryproto, rounded.
+    "caffe": (123.154, 115.904, 103.063),
+}
+# Keras' default was 1e-3, and that of its users with a layer for scale and shift 1.1e-5.
+_EPSILONS = {"keras": 1.001e-5, "old_keras": 1e-3, "scaled": 1.1e-5}
 _KERAS_HEADS = ("predictions", "probs")
 _BN_TORCH = ("weight", "bias", "running_mean", "running_var")
 _BN_KERAS = ("gamma", "beta", "moving_mean", "moving_variance")
+# Parts of a batch normalisation of ours that not every file has.
+OPTIONAL = ("before", "scale", "shift")
 _OURS = re.compile(r"conv(\d)_block(\d+)_(\d)_(conv|bn)")
+_BRANCHES = ("1", "2a", "2b", "2c")
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -45,16 +60,20 @@ class Layout(NamedTuple):
     """What a file of weights is.
 
     Attributes:
-      kind: "torch", "torch_cifar" or "keras".
+      kind: "torch", "torch_cifar", "keras", "old_keras" or "caffe".
       settings: the network.
       head: the name of the last layer, None when there is none.
       projection: the name of shortcuts B and C in "torch" and "torch_cifar".
+      channels_first: whether the kernels of convolutions are [out, in, height, width].
+      blocks: the names of the blocks of a stage in "old_keras" and "caffe", such as "a", "b1", "b2".
     """
 
     kind: str
     settings: Model
     head: str | None
     projection: str = "downsample"
+    channels_first: bool = False
+    blocks: Mapping[int, Sequence[str]] = MappingProxyType({})
 
 
 def recognise(tensors: Tensors) -> Layout:
@@ -68,12 +87,15 @@ def recognise(tensors: Tensors) -> Layout:
         found = {name.split("/")[0] for name in tensors}
         head = next((name for name in _KERAS_HEADS if name in found), None)
         return Layout("keras", Model("imagenet", depth), head)
+    if any(name.startswith("res2a_branch") for name in tensors):
+        return _with_branches(tensors)
     if "layer1.0.conv1.weight" not in tensors:
         raise ValueError(
             f"its first tensor is {next(iter(tensors))}, and neither the names of torchvision "
-            "(layer1.0.conv1.weight) nor those of keras.applications (conv2_block1_1_conv/kernel) are in it"
+            "(layer1.0.conv1.weight), nor those of keras.applications (conv2_block1_1_conv/kernel), nor "
+            "those of the authors (res2a_branch2a) are in it"
         )
-    blocks = [_count(tensors, rf"layer{stage}\.(\d+)\.") + 1 for stage in (1, 2, 3, 4)]
+    blocks = [_count(tensors, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)]
     head = next((name for name in ("fc", "linear") if f"{name}.weight" in tensors), None)
     projection = "shortcut" if any(".shortcut." in name for name in tensors) else "downsample"
     projected = {name.split(f".{projection}.")[0] for name in tensors if f".{projection}." in name}
@@ -83,18 +105,36 @@ def recognise(tensors: Tensors) -> Layout:
         shortcut = "C" if ("layer1.1" if bottleneck else "layer1.0") in projected else "B"
         variant = "v1.5" if bottleneck else "v1"
         settings = Model("imagenet", _depth(blocks, bottleneck), True, shortcut, variant)
-        return Layout("torch", settings, head, projection)
+        return Layout("torch", settings, head, projection, True)
     if len(set(blocks[:3])) > 1:
         raise ValueError(
             f"its stages have {blocks[:3]} blocks, and a CIFAR network has the same number in each"
         )
     shortcut = "C" if "layer1.0" in projected else "B" if projected else "A"
-    return Layout("torch_cifar", Model("cifar", 6 * blocks[0] + 2, True, shortcut), head, projection)
+    return Layout("torch_cifar", Model("cifar", 6 * blocks[0] + 2, True, shortcut), head, projection, True)
+
+
+def _with_branches(tensors: Tensors) -> Layout:
+    blocks = {stage: _letters(tensors, rf"res{stage}([a-z]\d*)_branch") for stage in (2, 3, 4, 5)}
+    depth = _depth([len(found) for found in blocks.values()], True)
+    # The one that is called so in the ImageNet's files, or whatever a fine-tuned one has in its place.
+    head = next((n.split("/")[0] for n, v in tensors.items() if n.endswith("/kernel") and v.ndim == 2), None)
+    caffe = "bn_conv1/gamma" not in tensors
+    kernel = tensors.get("conv1/kernel")
+    first = caffe or (kernel is not None and kernel.shape[2:] == (7, 7))
+    settings = Model("imagenet", depth, pool="caffe" if caffe else "symmetric")
+    return Layout("caffe" if caffe else "old_keras", settings, head, "", first, blocks)
 
 
 def _count(tensors: Tensors, pattern: str) -> int:
-    """The largest number that `pattern` finds; -1 (of those from 0) when there is none."""
-    return max((int(match[1]) for name in tensors if (match := re.match(pattern, name))), default=-1)
+    """How many numbers `pattern` finds in the names."""
+    return len({match[1] for name in tensors if (match := re.match(pattern, name))})
+
+
+def _letters(tensors: Tensors, pattern: str) -> list[str]:
+    """What `pattern` finds in the names: a, b, c ... or a, b1, b2 ..."""
+    found = {match[1] for name in tensors if (match := re.match(pattern, name))}
+    return sorted(found, key=lambda name: (name[0], int(name[1:] or 0)))
 
 
 def _depth(blocks: list[int], bottleneck: bool) -> int:
@@ -109,14 +149,16 @@ def _depth(blocks: list[int], bottleneck: bool) -> int:
 
 def names(layout: Layout, layer: str) -> dict[str, str]:
     """The tensors that a layer of ours is made of: their part ("kernel", "gamma", ...) -> their name."""
-    if layout.kind == "keras":
+    if layout.kind not in ("torch", "torch_cifar"):
         if layer == "logits":
             return {part: f"{layout.head}/{part}" for part in ("kernel", "bias")}
+        convolution, norm, scale = _keras_layers(layout, layer)
         if layer.endswith("_conv"):
-            return {"kernel": f"{layer}/kernel"}
+            return {"kernel": f"{convolution}/kernel"}
         # The bias of the convolution ends in its batch normalisation.
-        bias = f"{layer.removesuffix('_bn')}_conv/bias"
-        return {**{part: f"{layer}/{part}" for part in _BN_KERAS}, "bias": bias}
+        parts = {part: f"{norm}/{part}" for part in _BN_KERAS} | {"before": f"{convolution}/bias"}
+        added = {"caffe": ("gamma", "beta"), "old_keras": ("scale", "shift")}.get(layout.kind, ())
+        return parts | {part: f"{scale}/{of}" for part, of in zip(added, ("gamma", "beta"), strict=False)}
     if layer == "logits":
         return {"kernel": f"{layout.head}.weight", "bias": f"{layout.head}.bias"}
     match = _OURS.fullmatch(layer)
@@ -131,11 +173,26 @@ def names(layout: Layout, layer: str) -> dict[str, str]:
     return {ours: f"{place}.{theirs}" for ours, theirs in zip(_BN_KERAS, _BN_TORCH, strict=True)}
 
 
+def _keras_layers(layout: Layout, layer: str) -> tuple[str, str, str]:
+    """The convolution, its batch normalisation and the scale behind that, for any of ours of the three."""
+    stem = layer.removesuffix("_conv").removesuffix("_bn")
+    if layout.kind == "keras":
+        return f"{stem}_conv", f"{stem}_bn", ""
+    match = _OURS.fullmatch(layer)
+    if match is None:
+        return "conv1", "bn_conv1", "scale_conv1"
+    stage, number = int(match[1]), int(match[3])
+    place = f"{stage}{layout.blocks[stage][int(match[2]) - 1]}_branch{_BRANCHES[number]}"
+    return f"res{place}", f"bn{place}", f"scale{place}"
+
+
 def their_shape(layout: Layout, part: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape in the file of a weight that has `shape` in our network."""
-    if layout.kind == "keras" or part != "kernel":
+    if part != "kernel":
         return shape
-    return (shape[-1], shape[-2], *shape[:-2])
+    if len(shape) == 4:
+        return (shape[3], shape[2], *shape[:2]) if layout.channels_first else shape
+    return shape if layout.kind in ("keras", "old_keras") else shape[::-1]
 
 
 def to_ours(layout: Layout, layer: str, parts: Tensors, std: np.ndarray) -> list[np.ndarray]:
@@ -145,25 +202,35 @@ def to_ours(layout: Layout, layer: str, parts: Tensors, std: np.ndarray) -> list
       layout: of the file.
       layer: the name in our network.
       parts: of `names`, float32 as in the file.
-      std: [3], what their pixels are divided by, for RGB in 0..255; all 1 for Keras.
+      std: [3], what their pixels are divided by, for RGB in 0..255; all 1 for those that see BGR.
 
     Returns:
       Float32, in the order of `layer.get_weights()`.
     """
     values = {part: np.asarray(value, np.float64) for part, value in parts.items()}
-    if layout.kind != "keras" and "kernel" in values:
-        kernel = values["kernel"]
-        values["kernel"] = kernel.T if kernel.ndim == 2 else kernel.transpose(2, 3, 1, 0)
+    kernel = values.get("kernel")
+    if kernel is not None and kernel.ndim == 4 and layout.channels_first:
+        values["kernel"] = kernel.transpose(2, 3, 1, 0)
+    elif kernel is not None and kernel.ndim == 2 and layout.kind not in ("keras", "old_keras"):
+        values["kernel"] = kernel.T
     if layer == "conv1_conv":
-        if layout.kind == "keras":
+        if layout.kind in MEANS:
             values["kernel"] = values["kernel"][:, :, ::-1]
         values["kernel"] = values["kernel"] / std[:, None]
-    if layout.kind == "keras" and layer.endswith("_bn"):
-        values["moving_mean"] = values["moving_mean"] - values.pop("bias")
-        values["moving_variance"] = values["moving_variance"] + (KERAS_EPSILON - BN_EPSILON)
+    if layer.endswith("_bn"):
+        values = _normalisation(layout, values)
     if layout.kind == "torch_cifar" and layout.settings.shortcut == "A":
         values = _reordered(layer, values)
     return [value.astype(np.float32) for value in values.values()]
+
+
+def _normalisation(layout: Layout, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """With what stands before and behind it."""
+    gamma, beta, mean, variance = (values[part] for part in _BN_KERAS)
+    scale, shift = values.get("scale", 1), values.get("shift", 0)
+    epsilon = _EPSILONS.get("scaled" if "scale" in values else layout.kind, BN_EPSILON)
+    mean, variance = mean - values.get("before", 0), variance + (epsilon - BN_EPSILON)
+    return dict(zip(_BN_KERAS, (gamma * scale, beta * scale + shift, mean, variance), strict=True))
 
 
 def _reordered(layer: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

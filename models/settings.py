@@ -33,6 +33,11 @@ POOLS = ("symmetric", "caffe")
 PROTOCOLS = ("center", "ten_crop", "multi_scale")
 # Keras seeds NumPy with one more, which takes 32 bits.
 MAX_SEED = 2**32 - 2
+# Most of what counts something, unless a tighter bound is named: a larger one is a slip of the pen, which
+# would ask for memory that no machine has, or for a time without end.
+MAX_NUMBER = 10**9
+# Keras' networks of models.resnet; the paper's deepest has 1202 layers.
+MAX_DEPTH = 10_000
 # Shorter sides of the paper's multi-scale test, for images of 224 pixels (section 3.4).
 PAPER_SCALES = (224, 256, 384, 480, 640)
 
@@ -221,6 +226,7 @@ def _check_model(model: Model) -> None:
         fits = model.depth >= 8 and (model.depth - 2) % 6 == 0
         rule = "must be 6n+2 in the cifar family, such as 8, 20, 32, 44, 56 or 110"
         _need(fits, "model.depth", model.depth, rule)
+        _between("model.depth", model.depth, 8, MAX_DEPTH)
     _choice("model.shortcut", model.shortcut, SHORTCUTS)
     _choice("model.variant", model.variant, VARIANTS)
     _choice("model.pool", model.pool, POOLS)
@@ -230,11 +236,14 @@ def _check_train(train: Train) -> None:
     _choice("train.schedule", train.schedule, SCHEDULES)
     _choice("train.precision", train.precision, PRECISIONS)
     _choice("train.strategy", train.strategy, STRATEGIES)
-    for name in ("batch_size", "patience", "shuffle_buffer"):
-        _at_least(f"train.{name}", getattr(train, name), 1)
+    for name, most in (("batch_size", 10**6), ("patience", 10**6), ("shuffle_buffer", MAX_NUMBER)):
+        _between(f"train.{name}", getattr(train, name), 1, most)
+    _need(train.epochs <= 10**6, "train.epochs", train.epochs, f"must be at most {10**6}")
+    for name, most in (("cpu_devices", 1024), ("bn_examples", MAX_NUMBER)):
+        _between(f"train.{name}", getattr(train, name), 0, most)
     rule = "must be 1 or more, or 0 to evaluate what train.init_from names"
     _need(train.epochs >= (0 if train.init_from else 1), "train.epochs", train.epochs, rule)
-    for name in ("weight_decay", "cpu_devices", "warmup_epochs", "bn_examples"):
+    for name in ("weight_decay", "warmup_epochs"):
         _at_least(f"train.{name}", getattr(train, name), 0)
     _seed("train.seed", train.seed)
     for name in ("learning_rate", "checkpoint_seconds"):
@@ -266,8 +275,8 @@ def _check_train(train: Train) -> None:
 
 
 def _check_tune(tune: Tune) -> None:
-    for name in ("trials", "epochs", "examples"):
-        _at_least(f"tune.{name}", getattr(tune, name), 1)
+    for name, most in (("trials", 10**6), ("epochs", 10**6), ("examples", MAX_NUMBER)):
+        _between(f"tune.{name}", getattr(tune, name), 1, most)
     _seed("tune.seed", tune.seed)
 
 
@@ -278,6 +287,11 @@ def _choice(name: str, value: object, valid: Collection[object]) -> None:
 def _at_least(name: str, value: float, low: int) -> None:
     # Neither infinity nor NaN passes.
     _need(low <= value < math.inf, name, value, f"must be {low} or more")
+
+
+def _between(name: str, value: int, low: int, high: int) -> None:
+    _at_least(name, value, low)
+    _need(value <= high, name, value, f"must be at most {high}")
 
 
 def _seed(name: str, value: int) -> None:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import typing
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -106,7 +108,7 @@ def read_task(fn_args: Any) -> Task:
     if train.warm_start and base and tf.io.gfile.exists(os.path.join(base, "saved_model.pb")):
         train = dataclasses.replace(train, init_from=base)
     check(transform, model, train, read_settings(Tune, config, "tune"))
-    constants = preprocessing.load_constants(fn_args.transform_graph_path)
+    constants = measured(fn_args.transform_graph_path)
     start = None
     if train.init_from:
         if train.cpu_devices:
@@ -123,6 +125,37 @@ def read_task(fn_args: Any) -> Task:
         eval_files=tuple(batches.resolve(fn_args.eval_files)),
         start=start,
     )
+
+
+def measured(transform_graph: str) -> Constants:
+    """What Transform has measured.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        return preprocessing.load_constants(transform_graph)
+    except FileNotFoundError:
+        raise
+    # What NumPy and zipfile say to damaged bytes.
+    except (zipfile.BadZipFile, zlib.error, LookupError, EOFError, OSError, ValueError) as error:
+        raise ValueError(
+            f"The constants in {transform_graph} are damaged ({error or type(error).__name__}): --no-cache "
+            "Transform measures them anew."
+        ) from error
+
+
+def ingested(files: Sequence[str]) -> dict[str, int] | None:
+    """Examples of each split as ingestion counted them, where its summary lies beside the splits.
+
+    Args:
+      files: TFRecords in a folder of a split.
+    """
+    path = os.path.join(os.path.dirname(os.path.dirname(files[0])), "summary.json")
+    if not tf.io.gfile.exists(path):
+        return None  # those that Transform has written
+    with tf.io.gfile.GFile(path) as file:
+        return {name: split["examples"] for name, split in json.loads(file.read())["splits"].items()}
 
 
 def read_settings(kind: type[_T], config: Mapping[str, Any], section: str) -> _T:

@@ -17,7 +17,7 @@ from models.callbacks import Checkpoint, Curves, Follow, Guard, Run
 from models.checkpoint import Checkpoints
 from models.metrics import loss, metrics
 from models.progress import Progress
-from models.task import Task, label_names, read_task
+from models.task import Task, ingested, label_names, read_task
 
 SUMMARY = "summary.json"
 
@@ -84,6 +84,7 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
     where = strategy.make_strategy(task.train)
     # Transform has counted the training split: ImageNet's is too long to read for its length alone.
     totals = sum(task.constants.class_counts), batches.count(task.eval_files)
+    _check_counts(task, totals)
     if not all(totals):
         raise ValueError(
             f"There are {totals[0]} training and {totals[1]} evaluation examples, and both need some; "
@@ -102,6 +103,11 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
         progress.say(checkpoints.refused or f"continuing at {resumed}")
     if task.start and not resumed:
         progress.say(str(task.start))
+    if totals[0] < task.train.batch_size:
+        progress.say(
+            f"train.batch_size={task.train.batch_size} is more than the {totals[0]:,} training images: every "
+            "step has some of them twice or more"
+        )
     guard = Guard(run, checkpoints)
     callbacks = [Follow(run), guard, progress, Curves(run, log_dir), Checkpoint(run, checkpoints, guard)]
     if task.train.ema:
@@ -122,6 +128,20 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
     summary = {**_summary(task, run, figures), "replicas": replicas, "resumed_from": resumed}
     summary["fit_seconds"] = fitted
     return Learned(network, {**summary, "parameters": network.count_params()}, checkpoints)
+
+
+def _check_counts(task: Task, totals: tuple[int, int]) -> None:
+    """Raises ValueError when there are more or fewer examples than ingestion has written."""
+    written = ingested(task.eval_files)
+    if written is None:
+        return
+    for split, found, node in zip(("train", "eval"), totals, ("Transform", "Trainer"), strict=True):
+        if found != written[split]:
+            raise ValueError(
+                f"{node} saw {found:,} examples of the {split} split and ingestion wrote {written[split]:,}: "
+                f"files in {os.path.dirname(os.path.dirname(task.eval_files[0]))} are cut off, missing or "
+                "not its own; --no-cache ExampleGen writes them anew."
+            )
 
 
 def _summary(task: Task, run: Run, figures: dict[str, float]) -> dict[str, Any]:

@@ -43,6 +43,10 @@ __all__ = [
 ]
 
 
+# Of a configuration; devices have no end.
+_MOST_BYTES = 2**20
+
+
 class ConfigError(ValueError):
     """A configuration that cannot run; the message says how to mend it."""
 
@@ -74,8 +78,13 @@ class Data:
     eval_shards: int = 0
     # Seed of the global shuffle, recorded in the artifact.
     seed: int = 0
-    # Part of a split that may be quarantined before the run stops.
+    # Part of all images that may be quarantined before the run stops; `max_bad_images` may be in any
+    # case, up to a quarter of all.
     max_bad_fraction: float = 0.01
+    max_bad_images: int = 10
+    # A class may have no image in the evaluation split. A class folder without images, and evaluation
+    # images of classes that the training split lacks, are left out then.
+    allow_missing_classes: bool = False
     # Images of more pixels are quarantined before they are decoded.
     max_pixels: int = 100_000_000
     # "curated" imports our schema with the classes of the source; "infer" lets
@@ -288,7 +297,7 @@ class Config:
             raise ConfigError(
                 f"data.schema={self.data.schema}: must be curated, infer or the path of a schema.pbtxt."
             )
-        for name in ("train_shards", "eval_shards", "classes"):
+        for name in ("train_shards", "eval_shards", "classes", "max_bad_images"):
             if getattr(self.data, name) < 0:
                 raise ConfigError(f"data.{name}={getattr(self.data, name)}: must be 0 or more.")
         if not 0 <= self.data.seed <= settings.MAX_SEED:
@@ -332,6 +341,7 @@ class Config:
                 f"evaluate.max_top1_increase={self.evaluate.max_top1_increase}: must be from -1 to 1, which "
                 "compares with none."
             )
+        _check_numbers(to_dict(self), "")
         _check_metadata(self.metadata)
         _check_schedule(self.schedule)
         unknown = set(self.no_cache) - set(graph.nodes(self))
@@ -353,6 +363,15 @@ def _check_folder(name: str, path: str) -> None:
             f"{name}={path}: {whole} has one of the characters [ ] * ? \\, which TensorFlow and TFX take for "
             "a pattern: name another folder."
         )
+
+
+def _check_numbers(tree: dict[str, Any], where: str) -> None:
+    """Refuses counts that are a slip of the pen; what may be larger has a check of its own."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            _check_numbers(value, f"{name}.")
+        elif type(value) is int and value > settings.MAX_NUMBER and name != "seed":
+            raise ConfigError(f"{where}{name}={value}: must be at most {settings.MAX_NUMBER}.")
 
 
 def _check_metadata(metadata: Metadata) -> None:
@@ -403,9 +422,12 @@ def read(path: str) -> Config:
       ConfigError: there is none.
     """
     try:
+        with open(path, "rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ConfigError(f"it is longer than {_MOST_BYTES:,} bytes.")
         # Some editors put a mark in front of the text.
-        with open(path, encoding="utf-8-sig") as file:
-            tree = json.load(file, object_pairs_hook=_once)
+        tree = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_once)
         if not isinstance(tree, dict):
             raise ConfigError("it must be an object, {...}, with names and sections.")
         return from_dict(tree)

@@ -13,7 +13,7 @@ from tfx.types import artifact_utils
 from components import drift, evaluation
 from components.example_gen import summary
 from components.serving_validator import component as serving_validator
-from models import preprocessing
+from models import task
 
 
 def of(name: str, nodes: Mapping[str, Any]) -> str:
@@ -36,7 +36,7 @@ def _validator(outputs: Mapping[str, Any]) -> str:
 
 
 def _transform(outputs: Mapping[str, Any]) -> str:
-    constants = preprocessing.load_constants(uri(outputs, "transform_graph"))
+    constants = task.measured(uri(outputs, "transform_graph"))
     mean = ", ".join(f"{c:.0f}" for c in constants.channel_mean)
     return f"{len(constants.labels):,} classes, mean colour ({mean})"
 
@@ -51,7 +51,9 @@ def _trainer(outputs: Mapping[str, Any]) -> str:
     done = _trainer_summary(outputs)
     if "members" in done:
         return f"ensemble of {len(done['members'])} models, {done['parameters']:,} parameters"
-    return f"validation top-1 error {done['val_top1_error']:.2%}, {done['images_per_second']:,.0f} images/s"
+    # One step alone is not timed.
+    speed = f", {done['images_per_second']:,.0f} images/s" if done["images_per_second"] else ""
+    return f"validation top-1 error {done['val_top1_error']:.2%}{speed}"
 
 
 def _evaluator(outputs: Mapping[str, Any]) -> str:
@@ -78,22 +80,20 @@ def _pusher(outputs: Mapping[str, Any]) -> str:
     return f"version {os.path.basename(version)}" if version else "nothing pushed: the model is not blessed"
 
 
-def _version(outputs: Mapping[str, Any]) -> str:
-    """The pushed version that a node has found, or ""."""
+def _version(outputs: Mapping[str, Any], found: str, none: str) -> str:
+    """What became of the search for a pushed version: which one, or none, and what was passed over."""
     [artifact] = outputs["model"]
-    return os.path.basename(artifact.get_string_custom_property("version"))
+    version = os.path.basename(artifact.get_string_custom_property("version"))
+    note = artifact.get_string_custom_property("note")
+    return "; ".join(filter(None, (f"{found} {version}" if version else none, note)))
 
 
 def _baseline(outputs: Mapping[str, Any]) -> str:
-    version = _version(outputs)
-    if not version:
-        return "no other pushed model of these classes and protocols"
-    return f"compared with pushed version {version}"
+    return _version(outputs, "compared with pushed version", "compared with no pushed model")
 
 
 def _warm_start(outputs: Mapping[str, Any]) -> str:
-    version = _version(outputs)
-    return f"from pushed version {version}" if version else "no pushed model of this network yet"
+    return _version(outputs, "from pushed version", "no pushed model of this network yet")
 
 
 _FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {

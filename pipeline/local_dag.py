@@ -18,9 +18,10 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import execution_lib
 from tfx.proto.orchestration import executable_spec_pb2
 
+from components import pushed
 from components.example_gen import files
 from models import pretrained
-from pipeline import beam_operator, figures
+from pipeline import beam_operator, figures, leftovers
 from pipeline import metadata as store
 from pipeline.config import Config, ConfigError
 from pipeline.paths import Paths
@@ -126,6 +127,7 @@ class Nodes:
     def __init__(self, ir: Any, config: Config, view: View) -> None:
         self._ir, self._config, self._view = ir, config, view
         store.check(config)
+        leftovers.close(config)
         self._connection = store.connection(config)
         self._deployment = runner_utils.extract_local_deployment_config(ir)
         self._nodes = {item.pipeline_node.node_info.id: item.pipeline_node for item in ir.nodes}
@@ -155,8 +157,8 @@ class Nodes:
 
     def _launcher(self, name: str) -> launcher.Launcher:
         node = self._nodes[name]
-        # The cache does not look whether what it pushed is still there.
-        gone = name == "Pusher" and not pretrained.versions(Paths(self._config).serving)
+        # The cache does not look whether what it pushed is still there, and whole.
+        gone = name == "Pusher" and _nothing_whole(Paths(self._config).serving)
         if gone or name in self._config.no_cache:
             node.execution_options.caching_options.enable_cache = False
         return _Launcher(
@@ -193,6 +195,12 @@ class Runner(local_dag_runner.LocalDagRunner):
             return
         self.nodes = Nodes(named(pipeline, ""), self._config, self._view)
         self.nodes.run_all()
+
+
+def _nothing_whole(folder: str) -> bool:
+    """Whether the newest of the pushed versions is damaged, or there is none."""
+    versions = pretrained.versions(folder)
+    return not versions or bool(pushed.damage(versions[0]))
 
 
 def _result(connection: metadata_store_pb2.ConnectionConfig, execution_id: int) -> tuple[bool, Outputs]:

@@ -21,6 +21,7 @@ import gc
 import json
 import logging
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,10 +30,13 @@ from rich.markup import escape
 
 from components.example_gen import source
 from components.example_gen.errors import SourceError
-from pipeline import options
+from pipeline import options, space, temporary
 from pipeline.config import Config, ConfigError, to_dict
 from pipeline.paths import Paths
 from pipeline.progress import View, reason
+
+# Exit status of a run that ended well, with a model that was not good enough to be pushed.
+NOT_PUSHED = 3
 
 # Output artifacts of a node by name; pipeline.local_dag, which imports TFX, has the exact type.
 Outputs = dict[str, Any]
@@ -58,8 +62,13 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the pipeline; returns the exit status (1: a component failed, 2: the configuration is wrong)."""
+    """Runs the pipeline; returns the exit status.
+
+    0: a model was pushed, or is already. 1: a component failed. 2: the configuration is wrong. 3: the model
+    is not good enough, nothing was pushed. 130: interrupted.
+    """
     environment()
+    signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _terminated)
     try:
         config = parse(argv)
@@ -69,11 +78,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(config)[0]
 
 
+# Whether somebody has stopped this process: Beam makes an error of its own of what is raised then.
+_stopped = threading.Event()
+
+
+def _stop(*_: Any) -> None:
+    _stopped.set()
+    raise KeyboardInterrupt
+
+
 def _terminated(*_: Any) -> None:
     """A scheduler's way to stop is like Ctrl-C: what the run has started and copied goes with it."""
     # Beam waits for ever for a worker process that was just starting.
     signal.alarm(30)
-    raise KeyboardInterrupt
+    _stop()
 
 
 def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
@@ -86,7 +104,7 @@ def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
     nodes: dict[str, Outputs] = {}
     view.line(f"[bold]ResNet-TFX[/]  preset {escape(config.preset)}, pipeline {config.name}")
     try:
-        with locked(paths.lock), view.redirected():
+        with locked(paths.lock), temporary.folder(paths.home), view.redirected():
             store(config, view.log.removesuffix(".log") + ".config.json")
             status = _run(config, paths, view, nodes)
     except KeyboardInterrupt:
@@ -96,7 +114,8 @@ def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
         view.line(f"[red]{escape(str(error))}[/]")
         return 2, nodes
     except OSError as error:
-        view.line(f"[red]{escape(str(error))}[/]: {paths.home} must be a folder that can be written (root=).")
+        where = f"{error}: {paths.home} must be a folder that can be written (root=)."
+        view.line(f"[red]{escape(space.sentence(error, config) or where)}[/]")
         return 2, nodes
     view.line(f"Total {time.monotonic() - start:.0f} s. Full log: {escape(os.path.relpath(view.log))}")
     return status, nodes
@@ -111,7 +130,7 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
         return 2
     # TFX takes seconds to import: only now, when configuration and source are known to be right.
     with uncollected():
-        from pipeline import local_dag, summary
+        from pipeline import figures, local_dag, refused, summary
         from pipeline.pipeline import create_pipeline
 
     runner = local_dag.Runner(config, view)
@@ -121,14 +140,19 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
         if runner.nodes:
             summary.show(view, config, paths, runner.nodes.outputs)
             nodes.update(runner.nodes.outputs)
+            if not figures.pushed_version(nodes["Pusher"]):
+                refused.show(view, nodes)
+                return NOT_PUSHED
     except (SourceError, ConfigError) as error:
         view.line(f"[red]{escape(reason(error))}[/]")
         return 2
     except Exception as error:
+        if _stopped.is_set():
+            raise KeyboardInterrupt from error
         logging.exception("The run stopped.")
         current = runner.nodes.current if runner.nodes else ""
         where = f"{current} failed" if current else "The run could not start"
-        view.line(f"\n[red]{where}:[/] {escape(reason(error))}")
+        view.line(f"\n[red]{where}:[/] {escape(space.sentence(error, config) or reason(error))}")
         return 1
     return 0
 

@@ -13,6 +13,7 @@ from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
+from pipeline import space
 from pipeline.config import Config, ConfigError
 from pipeline.paths import Paths
 
@@ -112,6 +113,8 @@ def check(config: Config) -> None:
             raise ConfigError(
                 f"{Paths(config).metadata} is locked by another process; end that first."
             ) from error
+        if at.kind == "sqlite" and (full := space.sentence(error, config)):
+            raise ConfigError(full) from error
         if at.kind == "sqlite":
             raise ConfigError(
                 f"{Paths(config).metadata} cannot be used: {reason}. Bring back a copy of it, or remove it: "

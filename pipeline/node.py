@@ -3,7 +3,8 @@
 python -m pipeline.node compile --config CONFIG.json --ir FILE --run-id ID
 python -m pipeline.node run --ir FILE --node NAME
 
-The exit status is that of `pipeline.local_runner`; the last line of standard error is the reason for it.
+The exit status is that of `pipeline.local_runner`, but 0 where a model is not good enough to be pushed: no
+scheduler must try that again. The last line of standard error is the reason for it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rich.markup import escape
 from components.example_gen import source
 from components.example_gen.errors import SourceError
 from pipeline import config as configuration
-from pipeline import local_runner
+from pipeline import local_runner, space, temporary
 from pipeline.config import Config, ConfigError, to_dict
 from pipeline.paths import Paths
 from pipeline.progress import View, reason
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("--ir", required=True, metavar="FILE", help="the graph of the run")
     args = parser.parse_args(argv)
     local_runner.environment()
+    config = None
     try:
         if args.command == "compile":
             config = configuration.read(args.config)
@@ -52,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(reason(error), file=sys.stderr)
         return 2
     except Exception as error:
-        print(f"{getattr(args, 'node', 'The run')} failed: {reason(error)}", file=sys.stderr)
+        said = (config and space.sentence(error, config)) or reason(error)
+        print(f"{getattr(args, 'node', 'The run')} failed: {said}", file=sys.stderr)
         return 1
     return 0
 
@@ -71,7 +74,7 @@ def _in_log(config: Config, name: str, work: Callable[[View], None]) -> None:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     view = View(os.path.join(paths.logs, f"{stamp}-{os.getpid()}-{name}.log"))
     view.line(f"Full log: {escape(view.log)}")
-    with local_runner.locked(paths.lock), view.redirected():
+    with local_runner.locked(paths.lock), temporary.folder(paths.home), view.redirected():
         try:
             work(view)
         except Exception:

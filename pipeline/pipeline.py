@@ -22,7 +22,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2, transform_pb2
 
 import models
-from components import baseline, data_validation, drift, evaluation, pusher
+from components import baseline, data_validation, drift, evaluation, evaluator, pusher
 from components.example_gen import component, files, source
 from components.serving_validator import component as serving_validator
 from models import pretrained
@@ -132,13 +132,16 @@ def _components(
         **inputs,
     )
     model = trainer.outputs["model"]
-    compared = baseline.Baseline(candidate=model, serving=paths.serving)
-    evaluator = baseline.Evaluator(
+    asked = config.evaluate.max_top1_increase < 1
+    compared = baseline.Baseline(
+        candidate=model, serving=paths.serving, protocol=config.evaluate.protocol if asked else ""
+    )
+    judge = evaluator.Evaluator(
         examples=examples.outputs["examples"],
         example_splits=["eval"],
         model=model,
         # Where nothing is asked of the comparison, the old model is not evaluated again.
-        baseline_model=compared.outputs["model"] if config.evaluate.max_top1_increase < 1 else None,
+        baseline_model=compared.outputs["model"] if asked else None,
         eval_config=evaluation.eval_config(classes=len(classes), **dataclasses.asdict(config.evaluate)),
     )
     serve = config.serve
@@ -146,7 +149,7 @@ def _components(
     if serve.validator != "none":
         validator = serving_validator.ServingValidator(
             model=model,
-            model_blessing=evaluator.outputs["blessing"],
+            model_blessing=judge.outputs["blessing"],
             examples=examples.outputs["examples"],
             settings={
                 "server": serve.validator,
@@ -158,8 +161,8 @@ def _components(
         )
     push = pusher.Pusher(
         model=model,
-        model_blessing=evaluator.outputs["blessing"],
-        evaluation=evaluator.outputs["evaluation"],
+        model_blessing=judge.outputs["blessing"],
+        evaluation=judge.outputs["evaluation"],
         infra_blessing=validator.outputs["blessing"] if validator else None,
         directory=paths.serving,
         protocol=config.evaluate.protocol,
@@ -175,7 +178,7 @@ def _components(
         *([tuner] if tuner else []),
         trainer,
         compared,
-        evaluator,
+        judge,
         *([validator] if validator else []),
         push,
     ]
@@ -235,6 +238,7 @@ def _validation(
         schema=schema.outputs["schema"],
         limits=drift.limits(data) if growing else None,
         accepted=os.path.join(paths.spans, source.key(data)) if growing else "",
+        allow_missing=data["allow_missing_classes"],
     ).with_id("ExampleValidator")
     return [*nodes, gate]
 

@@ -138,6 +138,8 @@ def reason(error: BaseException) -> str:
     known = type(error).__module__.split(".")[0] in ("pipeline", "components", "models")
     if text.startswith("Not a valid TFRecord"):  # Beam adds all bytes of the record
         text = "A record of its examples is damaged or cut off: --no-cache ExampleGen writes them anew."
+    elif "codec can't decode byte" in text:
+        text = f"A text that it reads is no UTF-8, so a file is damaged or not of this project: {text}."
     plain = known or handed_over or isinstance(error, ValueError | RuntimeError)
     return text if plain else f"{type(error).__name__}: {text}"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -87,9 +88,16 @@ def _hardest(view: View, config: Config, nodes: Mapping[str, Outputs], folder: s
     wrong = [label for label, error in errors.items() if error > 0]
     worst = sorted(wrong, key=lambda label: errors[label], reverse=True)[:3]
     if worst:
-        # ImageNet's names are lists of synonyms: the first is enough.
-        text = ", ".join(f"{names[label].split(',')[0]} {errors[label]:.1%}" for label in worst)
+        short = first_synonyms(names)
+        text = ", ".join(f"{short[label]} {errors[label]:.1%}" for label in worst)
         view.line(f" hardest classes ({config.evaluate.protocol}, top-1 error): {escape(text)}")
+
+
+def first_synonyms(names: Sequence[str]) -> list[str]:
+    """ImageNet's names are lists of synonyms: the first is enough where no other class has it too."""
+    first = [name.split(",")[0] for name in names]
+    times = collections.Counter(first)
+    return [name if times[short] > 1 else short for name, short in zip(names, first, strict=True)]
 
 
 def _verdict(view: View, config: Config, folder: str) -> None:

@@ -11,12 +11,18 @@ from serving.deploy import Deployment
 _ACCELERATOR = "nvidia.com/gpu"
 # Load of the processors, in percent of what is asked for, at which another server is started.
 _TARGET_LOAD = 70
+# Above 10,000: no user of the machine below, who might own files there, has this number.
+_USER = 10_001
+# Of the container's log and its /tmp, into which hardly anything is written.
+_SCRATCH = "1Gi"
+# What a bucket needs: names, the store, and the address that gives the service account's token.
+_DNS, _STORE, _TOKEN = 53, 443, (80, 988)
 # Part of the requests that a new revision of KServe gets first, in percent.
 _CANARY_PERCENT = 10
 
 
 def objects(deployment: Deployment) -> str:
-    """ConfigMap, Deployment, Service, HorizontalPodAutoscaler and PodDisruptionBudget."""
+    """ConfigMap, Deployment, Service, HorizontalPodAutoscaler, PodDisruptionBudget and NetworkPolicy."""
     where = (
         "The pods' service account must be allowed to read the bucket."
         if deployment.remote
@@ -28,6 +34,7 @@ def objects(deployment: Deployment) -> str:
         _service(deployment),
         _autoscaler(deployment),
         _disruption_budget(deployment),
+        _network_policy(deployment),
     )
 
 
@@ -82,10 +89,11 @@ def _workload(deployment: Deployment) -> dict[str, Any]:
         "terminationGracePeriodSeconds": 60,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": deploy.USER,
-            "runAsGroup": deploy.USER,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        "affinity": _apart(deployment),
         "containers": [_container(deployment)],
         "volumes": [volume for volume, _ in volumes],
     }
@@ -110,13 +118,15 @@ def _container(deployment: Deployment) -> dict[str, Any]:
     return {
         "name": "tensorflow-serving",
         "image": deployment.image,
+        # A tag may be set anew: all pods have what it stands for now, and not what their node once got.
+        "imagePullPolicy": "Always",
         "command": [deploy.BINARY],
         "args": deploy.container_flags(deployment),
         "ports": [
             {"name": "rest", "containerPort": deployment.rest_port},
             {"name": "grpc", "containerPort": deployment.grpc_port},
         ],
-        "resources": _resources(deployment),
+        "resources": _resources(deployment, **{"ephemeral-storage": _SCRATCH}),
         # Ten minutes for loading and warm-up, then liveness begins.
         "startupProbe": {**ready, "failureThreshold": 120},
         # gRPC's health service would not do: it says SERVING whatever becomes of the model.
@@ -144,7 +154,7 @@ def _volumes(deployment: Deployment) -> list[tuple[dict[str, Any], dict[str, Any
     config = {"name": "config", "configMap": {"name": deployment.object_name}}
     found: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (config, {"name": "config", "mountPath": deploy.CONFIG, "readOnly": True}),
-        ({"name": "tmp", "emptyDir": {}}, {"name": "tmp", "mountPath": "/tmp"}),
+        ({"name": "tmp", "emptyDir": {"sizeLimit": _SCRATCH}}, {"name": "tmp", "mountPath": "/tmp"}),
     ]
     if not deployment.remote:
         claim = {"claimName": _claim(deployment), "readOnly": True}
@@ -191,6 +201,37 @@ def _disruption_budget(deployment: Deployment) -> dict[str, Any]:
     }
 
 
+def _network_policy(deployment: Deployment) -> dict[str, Any]:
+    """Pods of the cluster may call the two ports; the server itself calls nobody but its bucket.
+
+    A model is code: what it reads it must not be able to send away.
+    """
+    callers = {"from": [{"namespaceSelector": {}}], "ports": _tcp(deployment.rest_port, deployment.grpc_port)}
+    bucket = {"ports": [{"protocol": "UDP", "port": _DNS}, *_tcp(_DNS, _STORE, *_TOKEN)]}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(deployment),
+        "spec": {
+            "podSelector": {"matchLabels": _labels(deployment)},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [callers],
+            "egress": [bucket] if deployment.remote else [],
+        },
+    }
+
+
+def _tcp(*ports: int) -> list[dict[str, Any]]:
+    return [{"protocol": "TCP", "port": port} for port in ports]
+
+
+def _apart(deployment: Deployment) -> dict[str, Any]:
+    """Servers on machines of their own where there are enough of them; preferred, so that none waits."""
+    others = {"labelSelector": {"matchLabels": _labels(deployment)}, "topologyKey": "kubernetes.io/hostname"}
+    preferred = [{"weight": 100, "podAffinityTerm": others}]
+    return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+
+
 def _metadata(deployment: Deployment) -> dict[str, Any]:
     return {"name": deployment.object_name, "labels": _labels(deployment)}
 
@@ -215,9 +256,9 @@ def _annotations(deployment: Deployment) -> dict[str, str]:
     return annotations
 
 
-def _resources(deployment: Deployment) -> dict[str, Any]:
+def _resources(deployment: Deployment, **others: str) -> dict[str, Any]:
     """Requests and limits are equal: the pod is the last to be evicted."""
-    needs: dict[str, str] = {"cpu": str(deployment.cpu), "memory": deployment.memory}
+    needs: dict[str, str] = {"cpu": str(deployment.cpu), "memory": deployment.memory, **others}
     if deployment.gpus:
         needs[_ACCELERATOR] = str(deployment.gpus)
     return {"requests": needs, "limits": needs}

@@ -18,14 +18,31 @@ from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
-from components.example_gen import driver, files, holdout, index, layouts, properties, shards, source, summary
+from components.example_gen import (
+    devkit,
+    driver,
+    duplicates,
+    files,
+    holdout,
+    index,
+    layouts,
+    names,
+    properties,
+    shards,
+    source,
+    summary,
+)
 
 # Fields of pipeline.config.Data that change what is written; the layout, or its one spelling, stands
 # for `source`.
 _FIELDS = (
     "kind", "tfds_name", "train_split", "eval_split", "holdout", "train_shards",
-    "eval_shards", "seed", "max_bad_fraction", "max_pixels",
+    "eval_shards", "seed", "max_bad_fraction", "max_bad_images", "max_pixels", "allow_missing_classes",
 )  # fmt: skip
+
+
+# In the working folder: what was left out of each split.
+_LEFT_OUT = "left_out.json"
 
 
 class Executor(base_example_gen_executor.BaseExampleGenExecutor):
@@ -44,7 +61,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
 
         Raises:
           SourceError: the source is missing or damaged.
-          TooManyBadError: more than `data.max_bad_fraction` of a split is bad.
+          TooManyBadError: more than `data.max_bad_fraction` of the images are bad, or all of a split.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
@@ -55,7 +72,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         folder = os.path.join(staging, run.key())
         shards.remove_leftovers(staging, folder)
         if shards.jobs(folder) is None:
-            shards.plan(folder, run.tables(), run.shard_counts(), run.data["seed"])
+            _plan(folder, run)
         jobs = shards.jobs(folder) or []
         with self._make_beam_pipeline() as pipeline:
             _ = (
@@ -105,7 +122,7 @@ def example_gen(data: dict[str, Any], parts: Sequence[source.Part] = ()) -> Imag
         kit = newest.where.devkit
         settings["layout"] = dataclasses.asdict(newest.where)
         # TFX's fingerprint covers the split patterns alone.
-        settings["devkit"] = hashlib.sha256(files.read(kit)).hexdigest() if kit else ""
+        settings["devkit"] = devkit.content_hash(kit) if kit else ""
     rolling = range_config_pb2.RollingRange(num_spans=data["spans"])
     return ImageExampleGen(
         input_base=base,
@@ -138,13 +155,15 @@ class _Run:
         self.data: dict[str, Any] = self._settings["data"]
         self.parts = properties.parts(exec_properties)
         self.classes = source.classes_of(self.parts)
+        # By output split; filled while the tables are made.
+        self.left_out = {name: names.LeftOut() for name in self.output_splits()}
 
     def output_splits(self) -> list[str]:
         return utils.generate_output_split_names(self._input, self._output)
 
     def key(self) -> str:
         """Names the working folder: runs that would write the same shards share it."""
-        data = {k: v for k, v in self.data.items() if k != "max_bad_fraction"}
+        data = {k: v for k, v in self.data.items() if k not in ("max_bad_fraction", "max_bad_images")}
         parts = [
             {**self._settings, "data": data},
             proto_utils.proto_to_json(self._input),
@@ -164,7 +183,10 @@ class _Run:
     def _tables(self, part: source.Part) -> dict[str, pa.Table]:
         number = part.span.number if part.span else None
         splits = [split.name for split in self._input.splits]
-        tables = {name: index.build(part.where, name, self.classes, number) for name in splits}
+        tables = {
+            name: index.build(part.where, name, self.classes, number, self.left_out[name].add)
+            for name in splits
+        }
         config = self._output.split_config
         if not config.splits:
             return tables
@@ -203,16 +225,30 @@ class _Run:
         }
 
 
+def _plan(folder: str, run: _Run) -> None:
+    """Indexes the source and lays down the working folder."""
+    tables = run.tables()
+    left_out = {name: found.told() for name, found in run.left_out.items()}
+    # First: a plan that is whole has it, whichever run goes on with it.
+    files.make_dirs(folder)
+    files.write(os.path.join(folder, _LEFT_OUT), json.dumps(left_out).encode())
+    shards.plan(folder, tables, run.shard_counts(), run.data["seed"])
+
+
 def _finish(artifact: Any, folder: str, jobs: list[shards.Job], run: _Run) -> dict[str, Any]:
     """Checks the quarantines, then moves the shards into the artifact; the summary comes last."""
     report: dict[str, Any] = {**run.summary(), "splits": {}}
+    left_out = json.loads(files.read(os.path.join(folder, _LEFT_OUT)))
     quarantines = {}
     for split in run.output_splits():
         done = [job.done for job in jobs if job.split == split]
-        report["splits"][split], quarantines[split] = summary.merge(done)
-        path = summary.write_quarantine(folder, split, quarantines[split])
-        limit = run.data["max_bad_fraction"]
-        summary.check(split, report["splits"][split], quarantines[split], limit, path)
+        figures, quarantines[split] = summary.merge(done)
+        report["splits"][split] = {**figures, "left_out": left_out[split]}
+        summary.write_quarantine(folder, split, quarantines[split])
+    limits = run.data["max_bad_fraction"], run.data["max_bad_images"]
+    summary.check(folder, report["splits"], quarantines, *limits)
+    written = [duplicates.Shard(job.split, job.shard, job.keys) for job in jobs]
+    report["duplicates"] = duplicates.write(artifact.uri, duplicates.find(written))
     for split, quarantine in quarantines.items():
         target = artifact_utils.get_split_uri([artifact], split)
         files.make_dirs(target)

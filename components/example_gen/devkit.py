@@ -6,6 +6,7 @@ wnids. Line i of the ground truth belongs to `ILSVRC2012_val_%08d` number i.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -46,13 +47,25 @@ class Devkit(NamedTuple):
         return self.wnids[self.truth[number - 1]]
 
 
+def is_kit(path: str) -> bool:
+    """Whether a path is a file, which should be the kit's archive, or a folder that has the kit's files."""
+    return files.is_file(path) or files.is_file(os.path.join(path, META))
+
+
+def content_hash(path: str) -> str:
+    """Hexadecimal hash of the kit's archive or of the files of its folder."""
+    folder = files.is_dir(path)
+    found = [os.path.join(path, name) for name in (META, TRUTH)] if folder else [path]
+    return hashlib.sha256(b"".join(hashlib.sha256(files.read(one)).digest() for one in found)).hexdigest()
+
+
 def load(path: str) -> Devkit:
-    """Reads the kit's archive (ILSVRC2012_devkit_t12.tar.gz).
+    """Reads the kit's archive (ILSVRC2012_devkit_t12.tar.gz, also gunzipped), or the folder of its files.
 
     Raises:
       SourceError: the archive is damaged or lacks a file, or an id has no leaf class.
     """
-    contents = _extract(path)
+    contents = _unpacked(path) if files.is_dir(path) else _extract(path)
     try:
         synsets = _synsets(contents[META])
         # Only leaves are classes of the challenge; inner synsets have larger ids.
@@ -92,6 +105,15 @@ def _extract(path: str) -> dict[str, bytes]:
                 pass
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise SourceError(f"{path} is damaged ({error}): download it again.") from error
+    return _whole(path, found)
+
+
+def _unpacked(path: str) -> dict[str, bytes]:
+    places = {name: os.path.join(path, name) for name in (META, TRUTH)}
+    return _whole(path, {name: files.read(place) for name, place in places.items() if files.is_file(place)})
+
+
+def _whole(path: str, found: dict[str, bytes]) -> dict[str, bytes]:
     for name in (META, TRUTH):
         if name not in found:
             raise SourceError(

@@ -6,4 +6,4 @@ class SourceError(ValueError):
 
 
 class TooManyBadError(RuntimeError):
-    """More of a split had to be quarantined than `data.max_bad_fraction` allows."""
+    """More images had to be quarantined than `data.max_bad_fraction` and `data.max_bad_images` allow."""

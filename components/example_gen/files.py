@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
 
@@ -112,13 +112,13 @@ def glob(pattern: str) -> list[str]:
     return sorted(_gfile().glob(pattern) if is_remote(pattern) else local_glob.glob(pattern))
 
 
-def entries(folder: str) -> tuple[list[str], list[str], list[str]]:
-    """Sorted names of the sub-folders, the files and the rest of a folder, without hidden ones.
+def entries(folder: str, hidden: bool = False) -> tuple[list[str], list[str], list[str]]:
+    """Sorted names of the sub-folders, the files and the rest of a folder; without hidden ones unless asked.
 
     The rest cannot be read: links to nothing, pipes, sockets, devices.
     """
     if is_remote(folder):
-        names = [n for n in _gfile().listdir(folder) if not n.startswith(".")]
+        names = [n for n in _gfile().listdir(folder) if hidden or not n.startswith(".")]
         # Object stores end the names of folders with a slash.
         slashed = {n.rstrip("/") for n in names if n.endswith("/")}
         rest = {n for n in names if not n.endswith("/")}
@@ -126,7 +126,7 @@ def entries(folder: str) -> tuple[list[str], list[str], list[str]]:
             slashed = {n for n in rest if _gfile().isdir(os.path.join(folder, n))}
         return sorted(slashed), sorted(rest - slashed), []
     with os.scandir(folder) as found:
-        seen = sorted((e.name, _kind(e)) for e in found if not e.name.startswith("."))
+        seen = sorted((e.name, _kind(e)) for e in found if hidden or not e.name.startswith("."))
     folders, regular, others = ([name for name, kind in seen if kind == wanted] for wanted in range(3))
     return folders, regular, others
 
@@ -139,10 +139,15 @@ def _kind(entry: os.DirEntry[str]) -> int:
 
 
 def walk(folder: str) -> Iterator[str]:
-    """Paths of the files at any depth below a folder, without hidden ones; follows no links to folders."""
+    """Paths of the files at any depth below a folder; follows no links to folders."""
     for where, _, names in _gfile().walk(folder) if is_remote(folder) else os.walk(folder):
-        if not any(part.startswith(".") for part in where[len(folder) :].split("/")):
-            yield from (os.path.join(where, name) for name in names if not name.startswith("."))
+        yield from (os.path.join(where, name) for name in names)
+
+
+def holds(folder: str, wanted: Callable[[str], bool]) -> bool:
+    """Whether something in a local folder, but no folder, has a name that is wanted."""
+    with os.scandir(folder) as found:
+        return any(wanted(entry.name) and _kind(entry) != 0 for entry in found)
 
 
 def make_dirs(path: str) -> None:

@@ -2,14 +2,13 @@
 
 All by content, never by name. What is a JPEG or PNG passes byte for byte where TensorFlow decodes it, of
 whatever colours: so the SavedModel, which takes the same two formats, sees the same pixels. BMP, GIF, WebP,
-AVIF and, where pillow-heif is installed, HEIC become PNGs without loss: the first frame, upright, its
-transparency dropped. docs/pixels.md has the rules.
+AVIF and HEIC become PNGs without loss: the first frame, upright, its transparency dropped. docs/pixels.md has
+the rules.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import io
 import os
 import re
@@ -17,6 +16,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pillow_heif
 from PIL import AvifImagePlugin, ImageOps, WebPImagePlugin
 from PIL import Image as Pil
 
@@ -25,10 +25,8 @@ from components.example_gen import jpeg_headers
 # PIL opens a plugin's format by name only once its module is imported.
 assert WebPImagePlugin and AvifImagePlugin
 # What is converted: no format whose decoder starts other programs (EPS) or has no bound (TIFF).
-_CONVERTED = ["GIF", "BMP", "WEBP", "AVIF"]
-if importlib.util.find_spec("pillow_heif"):  # without it, HEIC is refused like any other format
-    importlib.import_module("pillow_heif").register_heif_opener()
-    _CONVERTED.append("HEIF")
+_CONVERTED = ("GIF", "BMP", "WEBP", "AVIF", "HEIF")
+pillow_heif.register_heif_opener()
 _GREY = ("1", "L", "LA", "La")
 # Twice as many are a bomb to PIL, whatever `data.max_pixels` is.
 _PIXELS = 89_478_485

@@ -5,25 +5,22 @@ No TFX here, and TensorFlow only for remote paths and TFDS.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
-from components.example_gen import devkit, files, tar_index, tfds_source
+from components.example_gen import devkit, files, folders, tar_index, tfds_source
 from components.example_gen.errors import SourceError
 
 # Value of data.eval_split that takes a part of train although there is an evaluation split.
 HOLDOUT = "holdout"
 _ILSVRC_TRAIN = "ILSVRC2012_img_train.tar"
 _ILSVRC_EVAL = "ILSVRC2012_img_val.tar"
-_ILSVRC_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+# As it is handed out, as a browser may leave it, and unpacked.
+_ILSVRC_DEVKIT = "ILSVRC2012_devkit_t12"
+_DEVKITS = tuple(f"{_ILSVRC_DEVKIT}{end}" for end in (".tar.gz", ".tgz", ".tar", "/data", ""))
 _FOLDER_EVAL = ("val", "validation", "valid", "eval", "test")
-# Why an image that lies in the wrong place is not used.
-LOOSE = "lies in no class folder"
-NO_FILE = "a link to nothing, a pipe or a device, and no file"
-DEEP = "lies deeper than <split>/<class>/<file>: move it up"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +38,8 @@ class Layout:
     devkit: str = ""
     train_name: str = ""
     eval_name: str = ""
+    # A class may have no image in a split: what only one split has is left out.
+    allow_missing: bool = False
 
 
 def layout(data: dict[str, Any], kit_folder: str = "") -> Layout:
@@ -59,7 +58,8 @@ def layout(data: dict[str, Any], kit_folder: str = "") -> Layout:
         raise SourceError(f"data.kind must be one of {', '.join(kinds)}. Received: {kind}.")
     if not data["source"] and kind != "tfds":
         raise SourceError(f"data.source must name the folder that holds the data (data.kind={kind}).")
-    return kinds[kind]({**data, "source": one_spelling(data["source"]), "kit_folder": kit_folder})
+    found = kinds[kind]({**data, "source": one_spelling(data["source"]), "kit_folder": kit_folder})
+    return dataclasses.replace(found, allow_missing=data["allow_missing_classes"])
 
 
 def one_spelling(path: str) -> str:
@@ -81,38 +81,52 @@ def classes_of(where: Layout) -> tuple[str, ...]:
     """Identifiers of the classes (ILSVRC: wnids), sorted; looked up once a process.
 
     Raises:
-      SourceError: an archive is damaged.
+      SourceError: an archive is damaged; or a class folder has no images or a name that cannot be used.
     """
     if where.kind == "tfds":
         return tfds_source.class_names(where.base)
     paths = matching(where.base, where.train)
     if where.kind == "ilsvrc":
         return tuple(sorted({wnid for path in paths for wnid in tar_index.class_tars(path)}))
-    names = sorted({name for path in paths for name in _folder_classes(path, where.train_name)})
-    for name in names:
-        if files.printable(name) != name:
-            raise SourceError(
-                f"The class folder {files.printable(name)} of {paths[0]} is not UTF-8: rename it."
-            )
-        if len(name.splitlines()) != 1:  # labels.txt has a class a line
-            raise SourceError(f"The class folder {name!r} of {paths[0]} has a line break: rename it.")
-    return tuple(names)
+    found: set[str] = set()
+    empty: set[str] = set()
+    for path in paths:
+        classes = folders.classes(path, where.train_name)
+        found |= classes.full
+        empty |= classes.empty
+    empty -= found
+    for name in sorted(found | empty):
+        _check_class(name, paths[0])
+    if empty and not where.allow_missing:
+        raise SourceError(
+            f"{paths[0]} has class folders without an image of their own ({', '.join(sorted(empty)[:3])}"
+            f"{f' and {len(empty) - 3} more' if len(empty) > 3 else ''}): put images there, remove them, or "
+            "leave these classes out with --set data.allow_missing_classes=true."
+        )
+    return tuple(sorted(found))
+
+
+def _check_class(name: str, path: str) -> None:
+    if files.printable(name) != name:
+        raise SourceError(f"The class folder {files.printable(name)} of {path} is not UTF-8: rename it.")
+    if len(name.splitlines()) != 1:  # labels.txt has a class a line
+        raise SourceError(f"The class folder {name!r} of {path} has a line break: rename it.")
 
 
 @functools.lru_cache(maxsize=64)
 def labels_of(where: Layout) -> tuple[str, ...]:
     """Names for people, in the order of `classes_of`: ILSVRC's words, else the identifiers."""
-    names = classes_of(where)
+    wnids = classes_of(where)
     if not where.devkit:
-        return names
+        return wnids
     words = devkit.load(where.devkit).words
-    unknown = [name for name in names if name not in words]
+    unknown = [wnid for wnid in wnids if wnid not in words]
     if unknown:
         raise SourceError(
             f"The development kit {where.devkit} has no class {', '.join(unknown[:3])} of the training "
             "archive: they belong to different data sets."
         )
-    return tuple(words[name] for name in names)
+    return tuple(words[wnid] for wnid in wnids)
 
 
 def matching(base: str, pattern: str) -> list[str]:
@@ -128,20 +142,16 @@ def matching(base: str, pattern: str) -> list[str]:
     return found
 
 
-def is_tar(path: str) -> bool:
-    """True for names of uncompressed tar archives."""
-    return path.endswith(".tar")
-
-
 def _ilsvrc(data: dict[str, Any]) -> Layout:
     base = data["source"]
     train = data["train_split"] or _ILSVRC_TRAIN
-    kits = [os.path.join(folder, _ILSVRC_DEVKIT) for folder in (base, data["kit_folder"]) if folder]
-    kit = next(filter(files.is_file, kits), "")
+    places = [place for place in (base, data["kit_folder"]) if place]
+    kits = (os.path.join(place, name) for place in places for name in _DEVKITS)
+    kit = next(filter(devkit.is_kit, kits), "")
     held_out = data["eval_split"] == HOLDOUT
     evaluation = "" if held_out else data["eval_split"] or _ILSVRC_EVAL
     missing = [p for p in (train, evaluation) if p and not files.glob(os.path.join(base, p))]
-    missing += [] if kit else [_ILSVRC_DEVKIT]
+    missing += [] if kit else [_DEVKITS[0]]
     if missing:
         advice = " or set data.eval_split=holdout" if missing == [evaluation] else ""
         raise SourceError(
@@ -153,9 +163,9 @@ def _ilsvrc(data: dict[str, Any]) -> Layout:
 
 def _folder(data: dict[str, Any]) -> Layout:
     base = data["source"]
-    if base.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
+    if base.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
         raise SourceError(f"{base} is compressed and cannot be read from the middle: gunzip it first.")
-    if is_tar(base):
+    if folders.is_tar(base):
         return _one_tar(data, base)
     if not files.is_dir(base):
         raise SourceError(f"data.source={base} is not a folder: it must hold train/<class>/<image>.")
@@ -176,11 +186,11 @@ def _folder(data: dict[str, Any]) -> Layout:
 
 def _split_pattern(base: str, name: str) -> str:
     """The pattern of a split by name: of its folder or of its tar; "" when there is neither."""
-    for path in (name, f"{name}.tar"):
+    for path in (name, f"{name}.tar", f"{name}.TAR"):
         for found in files.glob(os.path.join(base, path)):
             if files.is_dir(found):
                 return f"{path}/*/*"
-            if is_tar(found):
+            if folders.is_tar(found):
                 return path
     return ""
 
@@ -189,7 +199,7 @@ def _one_tar(data: dict[str, Any], path: str) -> Layout:
     """A tar that holds split/class/image, or class/image: then a part is held out."""
     if not files.is_file(path):
         raise SourceError(f"data.source={path} does not exist.")
-    splits = list(tar_folders(path).classes)
+    splits = list(folders.tar_folders(path).classes)
     train = data["train_split"] or ("" if splits == [""] else "train")
     wanted = [data["eval_split"]] if data["eval_split"] not in ("", HOLDOUT) else _FOLDER_EVAL
     found = [] if data["eval_split"] == HOLDOUT else [name for name in wanted if name in splits]
@@ -200,63 +210,6 @@ def _one_tar(data: dict[str, Any], path: str) -> Layout:
         )
     base, name = os.path.split(path)
     return Layout("folder", base, name, name if found else "", "", train, found[0] if found else "")
-
-
-class TarFolders(NamedTuple):
-    """`depth`: folders above an image; `classes`: of each split, "" where the tar has no such level."""
-
-    depth: int
-    classes: dict[str, set[str]]
-
-
-@functools.lru_cache(maxsize=64)
-def tar_folders(path: str) -> TarFolders:
-    """The class folders of a tar: they lie at the depth that most files have (of equals: the upper)."""
-    found = collections.Counter(os.path.dirname(member.name) for member in tar_index.members(path))
-    depths: collections.Counter[int] = collections.Counter()
-    for folder, number in found.items():
-        depths[len(_parts(folder))] += number
-    depth = min(depths, key=lambda d: (-depths[d], d), default=0)
-    classes: dict[str, set[str]] = {}
-    for folder in found:
-        split, name, misplaced = place(f"{folder}/", depth)
-        if not misplaced and name:
-            classes.setdefault(split, set()).add(name)
-    return TarFolders(depth, classes)
-
-
-def place(name: str, depth: int) -> tuple[str, str, str]:
-    """The split ("" where there is no such level), the class, and what is wrong with a path in a tar.
-
-    Args:
-      depth: of `tar_folders`.
-    """
-    return _place(os.path.dirname(name), depth)
-
-
-@functools.lru_cache(maxsize=4096)  # the files of a folder come one after another
-def _place(folder: str, depth: int) -> tuple[str, str, str]:
-    parts = _parts(folder)
-    split = parts[depth - 2] if 2 <= depth <= len(parts) + 1 else ""
-    if len(parts) == depth and parts:
-        return split, parts[-1], ""
-    return split, "", DEEP if len(parts) > depth else LOOSE
-
-
-def _parts(folder: str) -> list[str]:
-    return [part for part in folder.split("/") if part not in ("", ".")]
-
-
-def _folder_classes(path: str, split: str) -> list[str]:
-    if not is_tar(path):
-        found = files.entries(path)[0]
-    elif split:
-        found = sorted(tar_folders(path).classes[split])
-    else:
-        found = sorted(set().union(*tar_folders(path).classes.values()))
-    if not found:
-        raise SourceError(f"{path} has no class folders: images must lie in <class>/<image>.")
-    return found
 
 
 def _tfds(data: dict[str, Any]) -> Layout:

@@ -103,7 +103,9 @@ def _fingerprint(found: tuple[source.Part, ...]) -> str:
         for name in ("train", "eval", "devkit"):
             if pattern := getattr(where, name):
                 # The kit's path is absolute, and stays what it is.
-                digest.update(fingerprint(os.path.join(where.base, pattern)).encode())
+                place = os.path.join(where.base, pattern)
+                unpacked = name == "devkit" and files.is_dir(place)
+                digest.update(fingerprint(os.path.join(place, "*") if unpacked else place).encode())
     return digest.hexdigest()
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.example_gen import files, images, index, records, tfds_source
+from components.example_gen import duplicates, files, images, index, records, tfds_source
 from components.example_gen.errors import SourceError
 
 # The span of an image and the format of its file; only in examples of a source that has spans.
@@ -47,6 +47,11 @@ class Job:
     def finished(self) -> bool:
         """True when the shard is whole: it is renamed into place before its report is."""
         return files.is_file(self.done) and files.is_file(self.shard)
+
+    @property
+    def keys(self) -> str:
+        """Where the keys of the shard's images are (duplicates.Keys), written before its report."""
+        return f"{self.done}.keys"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,19 +168,22 @@ def write_shard(job: Job, reading: Reading) -> None:
     """
     counts = ("examples", "converted", "bytes", "deep", "deepest")
     report: dict[str, Any] = {**dict.fromkeys(counts, 0), "quarantined": []}
-    temp = files.temporary(job.shard)
+    temp, keys = files.temporary(job.shard), duplicates.Keys()
     with records.Writer(temp) as writer:
         for row, result, image in convert(_rows(from_bytes(files.read(job.plan))), reading):
             if isinstance(result, images.BadImage):
                 report["quarantined"].append(_quarantined(row, result))
                 continue
-            report["bytes"] += writer.write(result)
+            size = writer.write(result)
+            keys.add(result[1], row["label"], size)
+            report["bytes"] += size
             report["examples"] += 1
             if image is not None:
                 report["converted"] += bool(image.original)
                 report["deep"] += image.deepest > 0
                 report["deepest"] = max(report["deepest"], image.deepest)
     files.commit(temp, job.shard)
+    files.write(job.keys, keys.to_bytes())
     files.write(job.done, json.dumps(report).encode())
 
 
@@ -225,7 +233,7 @@ def _example(
         if not 0 <= label < len(fields.classes):
             raise images.BadImage(f"its label {label} is not one of the {len(fields.classes)} classes")
         synset = fields.classes[label]
-        label = reading.classes.index(synset)
+        row["label"] = label = reading.classes.index(synset)
     image = images.normalize(data, reading.max_pixels)
     return _features(image, name, label, synset, row["span"]), image
 

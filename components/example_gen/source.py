@@ -5,14 +5,15 @@ No TFX here, and TensorFlow only for remote paths and TFDS.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from components.example_gen import files, layouts, marks
+from components.example_gen import files, folders, layouts, marks
 from components.example_gen.errors import SourceError
 from components.example_gen.layouts import HOLDOUT, Layout, layout
 
@@ -144,15 +145,30 @@ def check(data: dict[str, Any]) -> tuple[Part, ...]:
     """The parts of a source that can be ingested, so that nobody has to look for them again.
 
     Raises:
-      SourceError: as `parts`; an archive is damaged, or there are too few classes.
+      SourceError: as `parts`; an archive is damaged, there are too few classes, or a class is spelt in two
+        ways.
     """
     found = parts(data)
     with _readable(data):
         names = classes_of(found)
         labels_of(found)
+        _check_spelling(found, names)
     if len(names) < 2:
         raise SourceError(f"{found[-1].where.base} has {len(names)} class; at least 2 are needed.")
     return found
+
+
+def _check_spelling(found: Iterable[Part], names: Collection[str]) -> None:
+    """Of class folders: a class of the evaluation split that train spells otherwise would be lost."""
+    for _, where in found:
+        paths = layouts.matching(where.base, where.eval) if where.kind == "folder" and where.eval else []
+        for path in paths:
+            for name in sorted(folders.classes(path, where.eval_name).full.difference(names)):
+                if like := folders.alike(name, names):
+                    raise SourceError(
+                        f"{path} has the class folder {files.printable(name)}, and train has {like}: give "
+                        "them one name."
+                    )
 
 
 def classes(data: dict[str, Any]) -> list[str]:
@@ -175,11 +191,15 @@ def classes_of(found: Iterable[Part]) -> tuple[str, ...]:
 
 
 def labels_of(found: Sequence[Part]) -> tuple[str, ...]:
-    """Names for people, in the order of `classes_of`; a newer span's name wins."""
+    """Names for people, in the order of `classes_of`, no two the same; a newer span's name wins."""
     names: dict[str, str] = {}
     for part in found:
         names |= zip(layouts.classes_of(part.where), layouts.labels_of(part.where), strict=True)
-    return tuple(names[name] for name in classes_of(found))
+    times = collections.Counter(names.values())
+    # ImageNet's "crane" is a bird and a machine.
+    return tuple(
+        names[name] if times[names[name]] == 1 else f"{names[name]} ({name})" for name in classes_of(found)
+    )
 
 
 def patterns(data: dict[str, Any], part: Part) -> tuple[str, dict[str, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.example_gen import files
+from components.example_gen import files, folders
 from components.example_gen.errors import TooManyBadError
 
 SUMMARY = "summary.json"
@@ -46,22 +48,55 @@ def write_quarantine(folder: str, split: str, quarantine: Sequence[dict[str, Any
 
 
 def check(
-    split: str, figures: dict[str, int], quarantine: Sequence[dict[str, Any]], limit: float, path: str
+    folder: str,
+    splits: Mapping[str, Mapping[str, int]],
+    quarantines: Mapping[str, Sequence[Mapping[str, Any]]],
+    limit: float,
+    few: int,
 ) -> None:
-    """Stops the run when too much of a split is bad.
+    """Stops the run when too much of a source is bad.
+
+    Args:
+      folder: where the quarantines are.
+      splits: figures of `merge`, by split.
+      quarantines: by split.
+      limit: the part of all images (0..1) that may be bad.
+      few: as many may be bad in any case, up to a quarter of all images.
 
     Raises:
-      TooManyBadError: more than `limit` (0..1) of the images, or all of them.
+      TooManyBadError: more are, or all images of a split.
     """
-    total = figures["examples"] + figures["quarantined"]
-    part = figures["quarantined"] / total
-    if part <= limit and figures["examples"]:
+    bad = {split: figures["quarantined"] for split, figures in splits.items()}
+    totals = {split: figures["examples"] + bad[split] for split, figures in splits.items()}
+    count, total = sum(bad.values()), sum(totals.values())
+    lost = [split for split, figures in splits.items() if not figures["examples"]]
+    if count <= max(limit * total, min(few, total // 4)) and not lost:
         return
-    first = "; ".join(f"{q['name']}: {q['reason']}" for q in quarantine[:_SHOWN])
-    raise TooManyBadError(
-        f"{figures['quarantined']:,} of {total:,} images of the {split} split cannot be used "
-        f"({part:.1%}, data.max_bad_fraction allows {limit:.1%}): {first}; all are listed in {path}."
+    where = ", ".join(f"{bad[split]:,} of {totals[split]:,} in {split}" for split in splits if bad[split])
+    first = "; ".join(
+        f"{item['name']}: {item['reason']}" for item in itertools.chain(*_each(quarantines, _SHOWN))
     )
+    paths = " and ".join(quarantine_path(folder, split) for split in splits if bad[split])
+    # To three digits, and up.
+    wanted = math.ceil(count / total * 1000) / 1000
+    mend = "mend or remove them"
+    if lost:
+        mend += f": no image of {' and '.join(lost)} is left"
+    else:
+        mend += f", or let them pass with --set data.max_bad_fraction={wanted:.3f}"
+    if any(item["reason"].endswith(folders.ABSENT) for item in itertools.chain(*quarantines.values())):
+        mend += "; --set data.allow_missing_classes=true leaves those out that train has no class for"
+    raise TooManyBadError(
+        f"{count:,} of {total:,} images cannot be used ({where}; {count / total:.1%}, and "
+        f"data.max_bad_fraction allows {limit:.1%}, data.max_bad_images {few:,}): {first}; all are listed in "
+        f"{paths}: {mend}."
+    )
+
+
+def _each(lists: Mapping[str, Sequence[Any]], number: int) -> list[Sequence[Any]]:
+    """The first items of each list, about `number` together."""
+    full = [items for items in lists.values() if items]
+    return [items[: max(number // len(full), 1)] for items in full]
 
 
 def write_summary(folder: str, content: dict[str, Any]) -> None:
@@ -75,9 +110,10 @@ def read_summary(uri: str) -> dict[str, Any]:
     """The summary in an Examples artifact of ImageExampleGen.
 
     Keys: `kind`, `source`, `span` (the newest), `spans` (all; none in a source without), `seed`,
-    `classes` (identifiers), `labels` (names for people) and `splits`: name -> examples, quarantined,
-    converted, bytes (of the records), shards, deep (images of 16 bits a channel) and deepest (the largest
-    value in them).
+    `classes` (identifiers), `labels` (names for people), `splits`: name -> examples, quarantined,
+    converted, bytes (of the records), shards, deep (images of 16 bits a channel), deepest (the largest value
+    in them), left_out (`count`, and `names` of three: files that are no images), and `duplicates`: of
+    `duplicates.write`.
 
     Raises:
       FileNotFoundError: the artifact is not one of ours.
@@ -89,7 +125,10 @@ def read_summary(uri: str) -> dict[str, Any]:
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """One line for a progress view: "6,000 train, 500 eval, 3 quarantined, 48 MB"."""
+    """One line for a progress view: "6,000 train, 500 eval, 3 quarantined, 48 MB".
+
+    What was left out, and the same images in train and eval or in two classes, follow where there are any.
+    """
     splits = summary["splits"]
     parts = [f"{figures['examples']:,} {name}" for name, figures in splits.items()]
     parts.append(f"{sum(f['quarantined'] for f in splits.values()):,} quarantined")
@@ -98,6 +137,15 @@ def describe(summary: dict[str, Any]) -> str:
         deepest = max(f["deepest"] for f in splits.values())
         dark = " and look nearly black: scale them to the full range" if deepest < _DARK else ""
         parts.append(f"{deep:,} of 16 bits reach {deepest:,} of 65,535{dark}")
+    left_out = [figures["left_out"] for figures in splits.values()]
+    if number := sum(one["count"] for one in left_out):
+        shown = [name for one in left_out for name in one["names"]][:_SHOWN]
+        parts.append(f"{number:,} no images, left out ({', '.join(shown)}{', ...' * (number > len(shown))})")
+    for kind, where in (("train_and_eval", "train and eval"), ("two_classes", "two classes")):
+        same = summary["duplicates"][kind]
+        if same["count"]:
+            pair = " = ".join(same["names"][0])
+            parts.append(f"{same['count']:,} the same in {where} ({pair}{', ...' * (same['count'] > 1)})")
     spans = summary["spans"]
     if spans:
         parts.append(f"span {spans[0]}" if len(spans) == 1 else f"spans {', '.join(map(str, spans))}")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple, Self, cast
 
-from components.example_gen import files
+from components.example_gen import files, names
 from components.example_gen.errors import SourceError
 
 # Class tars that are walked at once: hides the latency of remote storage.
@@ -91,20 +91,28 @@ class _Window(io.RawIOBase):
         return data
 
 
-def members(path: str, base: int = 0, size: int | None = None) -> Iterator[Member]:
+def members(
+    path: str, base: int = 0, size: int | None = None, skip: names.Skip = names.ignore
+) -> Iterator[Member]:
     """Walks the archive at bytes [base, base + size) of `path`; the whole file without `size`.
 
-    Yields regular files in archive order, then links; hidden ones (`.x`, `._x`) are left out. A hard
-    link is the file it names.
+    Yields regular files in archive order, then links. A hard link is the file it names.
+
+    Args:
+      skip: told of what programs have left behind, hidden files and folders among it; none is yielded.
 
     Raises:
-      SourceError: the archive is missing, compressed, truncated or damaged.
+      SourceError: the archive is missing, compressed, truncated or damaged, or has a path with "..".
     """
     links = []
     for info in _walk(path, base, size):
-        if os.path.basename(info.name).startswith("."):
-            continue
-        if info.isreg():
+        product = names.by_product(info.name)
+        if product:
+            folder = info.isdir() or product != info.name
+            skip(os.path.normpath(product) + "/" * folder)
+        elif ".." in info.name.split("/"):
+            raise SourceError(f"{path} has {info.name}, a path with ..: pack it by its plain name.")
+        elif info.isreg():
             yield _member(info, base)
         elif info.islnk() or info.issym():
             links.append(info)
@@ -154,22 +162,43 @@ def class_tars(path: str) -> dict[str, Member]:
     """The class tars of ILSVRC's training archive by wnid, sorted; reads their headers only.
 
     Raises:
-      SourceError: as `members`; or there is no class tar in the archive.
+      SourceError: as `members`; or there is no class tar in the archive, or two of one class.
     """
-    tars = {os.path.basename(m.name)[:-4]: m for m in members(path) if m.name.endswith(".tar")}
+    tars: dict[str, Member] = {}
+    for member in members(path):
+        wnid, suffix = os.path.splitext(os.path.basename(member.name))
+        if suffix.lower() != ".tar":
+            continue
+        if wnid in tars:
+            raise SourceError(
+                f"{path} has two archives of the class {wnid}, {tars[wnid].name} and {member.name}: keep one "
+                "that has the images of both."
+            )
+        tars[wnid] = member
     if not tars:
         raise SourceError(f"{path} holds no class archive such as n01440764.tar: is it the training archive?")
     return dict(sorted(tars.items()))
 
 
-def members_of_classes(path: str, tars: dict[str, Member]) -> Iterator[tuple[str, list[Member]]]:
-    """Walks every class tar inside `path`; yields (wnid, its files), in the order of `tars`."""
+def members_of_classes(
+    path: str, tars: dict[str, Member], skip: names.Skip = names.ignore
+) -> Iterator[tuple[str, list[Member]]]:
+    """Walks every class tar inside `path`; yields (wnid, its files), in the order of `tars`.
 
-    def walk(item: tuple[str, Member]) -> tuple[str, list[Member]]:
-        return item[0], list(members(path, item[1].offset, item[1].size))
+    Args:
+      skip: as of `members`.
+    """
+
+    def walk(item: tuple[str, Member]) -> tuple[str, list[Member], list[str]]:
+        skipped: list[str] = []
+        found = list(members(path, item[1].offset, item[1].size, skipped.append))
+        return item[0], found, skipped
 
     with ThreadPoolExecutor(_WALKERS) as pool:
-        yield from pool.map(walk, tars.items())
+        for wnid, found, skipped in pool.map(walk, tars.items()):
+            for name in skipped:
+                skip(f"{wnid}/{name}")
+            yield wnid, found
 
 
 def _check_end(window: _Window, offset: int) -> None:

@@ -19,7 +19,7 @@ MAX_IMAGE_BYTES = 50 * 2**20
 # Files of a folder with another ending are not looked at.
 SUFFIXES = (".jpg", ".jpeg", ".png")
 # First bytes of the formats that the exported signatures decode.
-_MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _CHUNK = 2**16
 
 
@@ -159,5 +159,8 @@ def _image(name: str, chunks: Iterator[bytes]) -> bytes:
 
 
 def _check_format(name: str, content: bytearray) -> None:
-    if not content.startswith(tuple(_MAGIC)):
-        raise ImageError(f"{name}: this is not a {' or '.join(_MAGIC.values())} image.")
+    if not content.startswith(_MAGIC):
+        # The words of the model itself.
+        raise ImageError(
+            f"{name}: the bytes are no JPEG or PNG; convert the image to PNG, which loses nothing."
+        )

@@ -23,7 +23,7 @@ from starlette.responses import Response
 
 from serving.server.errors import ServingError
 from serving.server.manager import Manager, State
-from serving.server.source import EVALUATION_FILE
+from serving.server.source import EVALUATION_FILE, PIXELS_FILE
 
 # A larger file is none of ours.
 _MAX_EVALUATION_BYTES = 2**16
@@ -91,6 +91,7 @@ class Page:
                 "labels": sorted(label for label, number in labels.items() if number == version.number),
                 "pushed": _time(version.number),
                 "signatures": sorted(s for s in version.servable.signatures if not s.startswith("__")),
+                "upright": _upright(version.servable.path),
                 **_evaluation(version.servable.path),
             }
             for version in versions
@@ -103,6 +104,16 @@ def _time(number: int) -> str | None:
     if not _FIRST_TIME <= number <= time.time() + _DAY:
         return None
     return datetime.datetime.fromtimestamp(number, datetime.UTC).isoformat()
+
+
+def _upright(version: Path) -> bool:
+    """Whether the model turns photographs by the rotation that they store; other models do not."""
+    try:
+        with (version / PIXELS_FILE).open("rb") as file:
+            found = json.loads(file.read(_MAX_EVALUATION_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("upright") is True
 
 
 def _evaluation(version: Path) -> dict[str, Any]:

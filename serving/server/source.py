@@ -9,6 +9,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 # How a version did on the evaluation split, below its folder; who pushes a model writes it.
 EVALUATION_FILE = "assets.extra/evaluation.json"
+# How the model sees image files: {"upright": true} where it applies the rotation that EXIF stores.
+PIXELS_FILE = "assets.extra/pixels.json"
 _INT64_MAX = 2**63 - 1
 
 

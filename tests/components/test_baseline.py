@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
-from components import baseline, pushed
+from components import baseline, comparable, pushed, pusher
 
 
 def saved(path, labels=("a", "b"), protocols=("center",), value=1.0):
@@ -35,15 +35,20 @@ def models(tmp_path_factory):
         "new": saved(folder / "new", value=2.0),
         "three classes": saved(folder / "three", labels=("a", "b", "c")),
         "two protocols": saved(folder / "two", protocols=both),
-        "three protocols": saved(folder / "all", protocols=(*both, "multi_scale")),
+        "ten crop": saved(folder / "ten", protocols=("ten_crop",)),
     }
 
 
-def found(models, folder, candidate, **versions):
-    """Name of the version that `candidate` is compared with; versions are v1="old", v2=..."""
+def look(models, folder, candidate, protocol="center", **versions):
+    """What `candidate` is compared with; versions are v1="old", v2=..."""
     for number, name in versions.items():
         shutil.copytree(models[name], folder / number.removeprefix("v"))
-    version = baseline.newest_comparable(str(folder), models[candidate])
+    return comparable.newest_comparable(str(folder), models[candidate], protocol)
+
+
+def found(models, folder, candidate, protocol="center", **versions):
+    """Its name."""
+    version = look(models, folder, candidate, protocol, **versions).path
     return version and os.path.relpath(version, folder)
 
 
@@ -68,13 +73,62 @@ def test_other_classes_are_passed_over(models, tmp_path):
     assert found(models, tmp_path, "new", v1="old", v2="three classes") == "1"
 
 
-def test_a_baseline_needs_the_candidates_protocols(models, tmp_path):
-    assert found(models, tmp_path, "two protocols", v1="old") == ""
-    assert found(models, tmp_path, "two protocols", v2="three protocols") == "2"
+@pytest.mark.parametrize(("candidate", "served"), [("new", "two protocols"), ("two protocols", "old")])
+def test_the_protocol_that_decides_is_enough_to_compare(models, tmp_path, candidate, served):
+    assert found(models, tmp_path, candidate, v1=served) == "1"
 
 
-def test_a_single_protocol_is_not_compared_with_several(models, tmp_path):
-    assert found(models, tmp_path, "new", v1="two protocols") == ""
+def test_a_version_without_the_protocol_that_decides_is_not_passed_over_in_silence(models, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"compared with .*/2, which was exported with evaluate.protocols=ten_"
+    ):
+        found(models, tmp_path, "new", v1="old", v2="ten crop")
+    assert look(models, tmp_path, "new", protocol="") == (
+        "",
+        "no comparison is asked for (evaluate.max_top1_increase=1)",
+    )
+
+
+def test_what_was_passed_over_is_said(models, tmp_path):
+    note = "passed over version 2 (it has other classes)"
+    assert look(models, tmp_path, "new", v1="old", v2="three classes") == (str(tmp_path / "1"), note)
+
+
+def damaged(version, file, how):
+    path = version / file
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data[: len(data) // 2] if how == "cut" else data)
+    if how == "missing":
+        path.unlink()
+
+
+DATA, INDEX = "variables/variables.data-00000-of-00001", "variables/variables.index"
+
+
+@pytest.mark.parametrize(
+    ("file", "how"),
+    [(file, how) for file in (DATA, INDEX) for how in ("missing", "cut", "changed")]
+    + [("saved_model.pb", "changed"), ("assets.extra/sha256sums", "changed")],
+)
+def test_a_damaged_version_is_passed_over_with_a_sentence(models, tmp_path, file, how):
+    first = pusher.push(models["old"], str(tmp_path))
+    second = pusher.push(models["ten crop"], str(tmp_path))
+    damaged(tmp_path / second, file, how)
+    version, note = look(models, tmp_path, "new")
+    assert version == first
+    assert note.startswith(f"passed over version {os.path.basename(second)} (")
+    # That it is a copy of the candidate, but for the damage, is no reason to push nothing.
+    assert pusher.push(models["ten crop"], str(tmp_path)) not in (first, second)
+
+
+@pytest.mark.parametrize("file", [DATA, INDEX])
+def test_a_damaged_version_without_checksums_is_noticed(models, tmp_path, file):
+    shutil.copytree(models["old"], tmp_path / "2")
+    damaged(tmp_path / "2", file, "cut")
+    version, note = look(models, tmp_path, "new", v1="old")
+    assert version == str(tmp_path / "1")
+    assert note.startswith("passed over version 2 (it is damaged: ")
 
 
 def test_what_is_no_whole_version_is_passed_over(models, tmp_path):
@@ -92,14 +146,15 @@ def test_what_is_no_whole_version_is_passed_over(models, tmp_path):
         ("assets/labels.txt", b"\xff"),
     ],
 )
-def test_another_tools_model_and_a_damaged_one_are_passed_over(models, tmp_path, caplog, file, content):
+def test_another_tools_model_and_a_damaged_one_are_passed_over(models, tmp_path, file, content):
     shutil.copytree(models["old"], tmp_path / "2")
     if content is None:
         (tmp_path / "2" / file).unlink()
     else:
         (tmp_path / "2" / file).write_bytes(content)
-    assert found(models, tmp_path, "new", v1="old") == "1"
-    assert f"no whole model of this project: {tmp_path / '2'}" in caplog.text
+    version, note = look(models, tmp_path, "new", v1="old")
+    assert version == str(tmp_path / "1")
+    assert note.startswith("passed over version 2 (no whole model of this project: ")
 
 
 def model_at(path):
@@ -111,7 +166,9 @@ def model_at(path):
 def execute(candidate, serving, target, **properties):
     output = model_at(target)
     baseline.BaselineExecutor().Do(
-        {"candidate": [model_at(candidate)]}, {"model": [output]}, {"serving": str(serving), **properties}
+        {"candidate": [model_at(candidate)]},
+        {"model": [output]},
+        {"serving": str(serving), "protocol": "center", **properties},
     )
     return output
 

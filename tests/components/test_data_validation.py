@@ -61,6 +61,16 @@ def test_vanished_class(tmp_path):
     assert anomalies(statistics([0, 2], ["n01", "n03"], tmp_path)) == ["no example of class n02"]
 
 
+def test_a_vanished_class_is_told_with_what_to_do_or_allowed(tmp_path):
+    stats = statistics([0, 2], ["n01", "n03"], tmp_path)
+    schema = data_validation.curated_schema(CLASSES)
+    found = tfdv.validate_statistics(stats, schema)
+    assert data_validation.describe(found, stats, schema, "put one there") == [
+        "no example of class n02: put one there"
+    ]
+    assert data_validation.describe(found, stats, schema, "put one there", allow_missing=True) == []
+
+
 @pytest.mark.parametrize("width", [0, 100_000_001])
 def test_impossible_size(width, tmp_path):
     [text] = anomalies(statistics([0, 1, 2], CLASSES, tmp_path, width=width))

@@ -1,6 +1,8 @@
 """Models that the Evaluator loads by our hook."""
 
+import json
 import os
+import shutil
 
 import pytest
 import tensorflow as tf
@@ -8,7 +10,7 @@ from tensorflow.python.framework import ops
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import json_utils, proto_utils
 
-from components import baseline, evaluation
+from components import evaluation, evaluator, pusher
 from pipeline import beam, beam_operator
 from pipeline.config import Beam
 from tests.components import test_evaluation as known
@@ -24,10 +26,22 @@ def artifacts(tmp_path):
     known.saved(os.path.join(model.uri, "Format-Serving"), values)
     os.makedirs(tmp_path / "Split-eval")
     known.write(str(tmp_path / "Split-eval" / "data-00000-of-00001"))
+    (tmp_path / "summary.json").write_text(json.dumps({"splits": {"eval": {"examples": known.EXAMPLES}}}))
     metrics, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
     metrics.uri, blessing.uri = str(tmp_path / "evaluation"), str(tmp_path / "blessing")
     inputs = {"examples": [examples], "model": [model]}
     return values, inputs, {"evaluation": [metrics], "blessing": [blessing]}
+
+
+def evaluate(inputs, outputs, values):
+    config = evaluation.eval_config(list(values), "center", known.CLASSES, 0.9, 0.9, 1.0)
+    arguments = beam.arguments(Beam())
+    context = evaluator.Executor.Context(make_beam_pipeline_fn=lambda: beam_operator.pipeline(arguments))
+    properties = {
+        "eval_config": proto_utils.proto_to_json(config),
+        "example_splits": json_utils.dumps(["eval"]),
+    }
+    evaluator.Executor(context).Do(inputs, outputs, properties)
 
 
 def test_the_evaluator_counts_right_and_writes_out_no_images(artifacts, monkeypatch):
@@ -37,18 +51,65 @@ def test_the_evaluator_counts_right_and_writes_out_no_images(artifacts, monkeypa
         raise AssertionError("TensorFlow writes all bytes of a batch of images into a message.")
 
     monkeypatch.setattr(ops._EagerTensorBase, "__repr__", written)
-    config = evaluation.eval_config(list(values), "center", known.CLASSES, 0.9, 0.9, 1.0)
-    arguments = beam.arguments(Beam())
-    context = baseline.EvaluatorExecutor.Context(
-        make_beam_pipeline_fn=lambda: beam_operator.pipeline(arguments)
-    )
-    properties = {
-        "eval_config": proto_utils.proto_to_json(config),
-        "example_splits": json_utils.dumps(["eval"]),
-    }
-    baseline.EvaluatorExecutor(context).Do(inputs, outputs, properties)
+    evaluate(inputs, outputs, values)
     found = evaluation.errors(outputs["evaluation"][0].uri)
     for name, table in values.items():
         assert found[name].top1 == pytest.approx(known.counted(table, 1))
         assert found[name].top5 == pytest.approx(known.counted(table, 5))
     assert tf.io.gfile.exists(os.path.join(outputs["blessing"][0].uri, "BLESSED"))
+
+
+@pytest.mark.parametrize("change", ["emptied", "cut", "lost", "twice"])
+def test_a_verdict_stands_on_every_image_of_ingestion(artifacts, tmp_path, change):
+    values, inputs, outputs = artifacts
+    shard = tmp_path / "Split-eval" / "data-00000-of-00001"
+    records = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
+    kept = {"emptied": [], "cut": records[:-1], "lost": records[: len(records) // 2], "twice": records * 2}[
+        change
+    ]
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        for record in kept:
+            writer.write(record)
+    with pytest.raises(ValueError, match=rf"^{len(kept)} images were judged and ingestion wrote 57 into "):
+        evaluate(inputs, outputs, values)
+    assert not tf.io.gfile.exists(os.path.join(outputs["blessing"][0].uri, evaluator.JUDGED))
+
+
+@pytest.mark.parametrize("which", ["model", "baseline_model"])
+@pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.index", "variables"])
+def test_a_damaged_model_is_named_with_the_way_out(artifacts, tmp_path, which, file):
+    values, inputs, outputs = artifacts
+    known.saved(str(tmp_path / "old" / "Format-Serving"), values)
+    baseline_model = standard_artifacts.Model()
+    baseline_model.uri = str(tmp_path / "old")
+    inputs["baseline_model"] = [baseline_model]
+    path = tmp_path / {"model": "model", "baseline_model": "old"}[which] / "Format-Serving" / file
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.write_bytes(path.read_bytes()[:-7])
+    node = {"model": "Trainer", "baseline_model": "Baseline"}[which]
+    with pytest.raises(
+        ValueError, match=rf"Format-Serving is damaged \(.*\): --no-cache {node} writes it anew\.$"
+    ):
+        evaluate(inputs, outputs, values)
+
+
+def test_the_blessing_says_which_model_was_judged(artifacts, tmp_path):
+    values, inputs, outputs = artifacts
+    evaluate(inputs, outputs, values)
+    judged = outputs["blessing"][0].get_string_custom_property(evaluator.JUDGED)
+    model = str(tmp_path / "model" / "Format-Serving")
+    pusher.check_judged(model, judged)
+    labels = os.path.join(model, "assets", "labels.txt")
+    with open(labels, "w") as file:
+        file.write("other")
+    with pytest.raises(ValueError, match=r"the model that was judged, assets/labels.txt is no part of it"):
+        pusher.check_judged(model, judged)
+    os.remove(labels)
+    with open(os.path.join(model, "saved_model.pb"), "ab") as file:
+        file.write(b"\0")
+    with pytest.raises(
+        ValueError, match=r"the model that was judged, saved_model.pb has changed: --no-cache"
+    ):
+        pusher.check_judged(model, judged)

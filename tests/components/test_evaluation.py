@@ -36,6 +36,7 @@ def analysed(folder, candidate, baseline=None, **bounds):
     if baseline:
         config.model_specs.add().CopyFrom(config.model_specs[0])
         config.model_specs[1].name, config.model_specs[1].is_baseline = tfma.BASELINE_KEY, True
+    folder.mkdir(exist_ok=True)
     write(str(folder / "data"))
     models = []
     for name, values in ((tfma.CANDIDATE_KEY, candidate), (tfma.BASELINE_KEY, baseline)):
@@ -153,3 +154,47 @@ def test_a_model_that_is_worse_than_the_baseline_is_said_so(tmp_path):
     )
     assert evaluation.errors(folder, "baseline")["ten_crop"].top1 == pytest.approx(counted(old, 1))
     assert evaluation.errors(folder)["ten_crop"].top1 == pytest.approx(counted(new, 1))
+
+
+def test_what_decides_is_compared_although_the_other_protocols_differ(tmp_path):
+    new, old = scores(1, 0.6), scores(2, 0.8)
+    one, both = {"center": new}, {"ten_crop": scores(3, 0.9), "center": old}
+    folders = (
+        analysed(tmp_path / "a", one, both),
+        analysed(tmp_path / "b", {**one, "ten_crop": new}, {"center": old}),
+    )
+    for folder in folders:
+        assert evaluation.errors(folder, "baseline")["center"].top1 == pytest.approx(counted(old, 1))
+        assert evaluation.errors(folder)["center"].top1 == pytest.approx(counted(new, 1))
+        blessed, [reason] = evaluation.verdict(folder)
+        assert not blessed
+        assert reason.startswith(f"center top-1 error is {counted(new, 1):.2%}, the blessed model has ")
+    assert np.isnan(evaluation.errors(folders[1], "baseline")["ten_crop"].top1)
+    assert evaluation.errors(folders[1])["ten_crop"].top1 == pytest.approx(counted(new, 1))
+
+
+def test_what_no_baseline_has_stops_no_candidate_that_is_better(tmp_path):
+    new, old = scores(2, 0.9), scores(1, 0.6)
+    folder = analysed(tmp_path, {"center": new, "ten_crop": old}, {"center": old})
+    assert evaluation.verdict(folder) == (True, [])
+
+
+@pytest.mark.parametrize(("classes", "top5"), [(5, False), (6, True)])
+def test_five_of_five_classes_say_nothing(classes, top5):
+    config = evaluation.eval_config(["center"], "center", classes, 0.5, 0.5, 0.0)
+    assert ("center_top5" in str(config)) == top5
+
+
+@pytest.mark.parametrize("increase", [0.0, 0.05, -0.05])
+def test_a_model_may_be_worse_by_exactly_what_is_allowed(tmp_path, increase):
+    """And not by one image more, as floats that count images are not exact."""
+    values = np.zeros((EXAMPLES, CLASSES), np.float32)
+    values[np.arange(EXAMPLES), LABELS] = 1
+
+    def wrong(number):
+        return {"center": np.where(np.arange(EXAMPLES)[:, None] < number, -values, values)}
+
+    more = round(increase * EXAMPLES)
+    asked = {"max_top1_increase": more / EXAMPLES, "max_top1_error": 1.0, "max_top5_error": 1.0}
+    assert evaluation.verdict(analysed(tmp_path / "a", wrong(10 + more), wrong(10), **asked))[0]
+    assert not evaluation.verdict(analysed(tmp_path / "b", wrong(11 + more), wrong(10), **asked))[0]

@@ -122,7 +122,7 @@ def test_one_percent_bad_is_quarantined_exactly(tmp_path):
     figures = summary.read_summary(uri)["splits"]["train"]
     assert len(found) == figures["examples"] == 693 and figures["quarantined"] == 7
     assert figures["converted"] == 1 and figures["deep"] == 1
-    assert figures["deepest"] == 257 * data.pixels(7, channels=1).max()
+    assert figures["deepest"] == 257 * int(data.pixels(7, channels=1).max())
     for name, original in data.convertible().items():
         example = found.get(f"a/{name}.JPEG") or found[f"b/{name}.JPEG"]
         assert (example["image/encoded"] != original) == (name == "gif")
@@ -135,21 +135,22 @@ def test_one_percent_bad_is_quarantined_exactly(tmp_path):
 
 def test_ten_percent_bad_stops_and_the_list_survives(tmp_path):
     source = _quirky(str(tmp_path / "in"), 63)
-    fields = {"kind": "folder", "source": source, "max_pixels": 10**6}
+    fields = {"kind": "folder", "source": source, "max_pixels": 10**6, "max_bad_images": 6}
     with pytest.raises(TooManyBadError) as error:
         ingest(tmp_path, **fields)
     message = str(error.value)
     assert (
-        "7 of 70 images of the train split cannot be used (10.0%, data.max_bad_fraction allows 1.0%)"
-        in message
+        "7 of 72 images cannot be used (7 of 70 in train; 9.7%, and data.max_bad_fraction allows 1.0%, "
+        "data.max_bad_images 6)" in message
     )
-    path = message.split("all are listed in ")[1].rstrip(".")
+    assert message.endswith(": mend or remove them, or let them pass with --set data.max_bad_fraction=0.098.")
+    path = message.split("all are listed in ")[1].split(": mend")[0]
     with open(path) as stream:
         assert len(stream.readlines()) == 7
     assert not glob.glob(str(tmp_path / "ImageExampleGen/examples/1/*"))
     # Allowed: the shards that are there are used.
     before = {p: os.stat(p).st_ino for p in glob.glob(os.path.dirname(path) + "/data/*")}
-    uri = ingest(tmp_path, execution=2, max_bad_fraction=0.1, **fields).uri
+    uri = ingest(tmp_path, execution=2, **{**fields, "max_bad_fraction": 0.098}).uri
     inodes = {os.stat(p).st_ino for p in glob.glob(uri + "/Split-*/*")}
     assert before and inodes == set(before.values())
     assert len(read(uri, "train")) == 63 and not os.path.exists(os.path.dirname(os.path.dirname(path)))
@@ -198,7 +199,7 @@ def test_a_killed_run_goes_on_and_takes_nothing_half_written(tmp_path):
     expected = ingest(tmp_path / "whole", **fields).uri
     run = component._Run(properties(to_dict(Data(**fields))))
     stage = tmp_path / "killed" / "ImageExampleGen" / "staging" / run.key()
-    shards.plan(str(stage), run.tables(), run.shard_counts(), 0)
+    component._plan(str(stage), run)
     jobs = shards.jobs(str(stage))
     shards.write_shard(jobs[0], run.reading())
     kept = os.stat(jobs[0].shard).st_ino
@@ -218,7 +219,7 @@ def test_a_killed_run_goes_on_and_takes_nothing_half_written(tmp_path):
 def test_runs_that_fail_leave_no_more_than_one_does(tmp_path):
     """A disk is not filled by trying again, neither with the same data nor with mended ones."""
     folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(6), "val": two_classes(2, 500)})
-    fields = {"kind": "folder", "source": folder}
+    fields = {"kind": "folder", "source": folder, "max_bad_images": 0}
     for execution in (1, 2, 3):
         (tmp_path / "in" / "train" / "ant" / "2.jpg").write_bytes(b"x" * execution)
         with pytest.raises(TooManyBadError):
@@ -242,7 +243,7 @@ def two_classes(count, start=0):
 
 def test_an_empty_split_is_an_error(tmp_path):
     folder = data.class_folders(str(tmp_path / "in"), {"train": {"a": {}, "b": {}}})
-    with pytest.raises(SourceError, match="holds no images"):
+    with pytest.raises(SourceError, match=r"class folders without an image of their own \(a, b\): put"):
         ingest(tmp_path, kind="folder", source=folder)
 
 

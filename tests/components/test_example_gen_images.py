@@ -87,6 +87,7 @@ def _others() -> dict[str, bytes]:
         "webp alpha": _saved(see_through, "WEBP", lossless=True, exact=True),
         "webp animated": _saved(picture, "WEBP", lossless=True, save_all=True, append_images=[second]),
         "avif": _saved(picture, "AVIF"),
+        "heif": _saved(picture, "HEIF"),
     }
     pixels = np.asarray(picture.convert("RGB"))[:, :, ::-1]
     # OS/2: a header of 12 bytes, with sides of 16 bits.

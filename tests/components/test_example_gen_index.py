@@ -12,6 +12,7 @@ import pytest
 from components.example_gen import devkit, index, source, tar_index
 from components.example_gen.errors import SourceError
 from pipeline.config import Data, to_dict
+from pipeline.summary import first_synonyms
 from tests import data
 
 
@@ -112,7 +113,9 @@ def test_images_beside_the_class_archives_are_named(tmp_path):
     tars = {f"n0000000{i}.tar": data.tar_bytes({"1.JPEG": data.jpeg(i)}) for i in range(2)}
     path = str(tmp_path / "train.tar")
     (tmp_path / "train.tar").write_bytes(data.tar_bytes({**tars, "x.JPEG": data.jpeg(3), "README": b""}))
-    groups = {synset: found for _, synset, found in index._ilsvrc_train([path])}
+    left_out = []
+    groups = {synset: found for _, synset, found in index._ilsvrc_train([path], left_out.append)}
+    assert left_out == ["README"]
     assert [(name, reason) for name, _, _, reason in groups[""]] == [("x.JPEG", "lies in no class folder")]
     assert list(groups) == ["", "n00000000", "n00000001"]
 
@@ -273,6 +276,46 @@ def test_classes_and_labels(tmp_path):
     source.check(config)
     assert source.classes(config) == ["n00001000", "n00001007", "n00001014"]
     assert source.labels(config)[1] == "name of n00001007"
+
+
+def test_classes_with_the_same_words_are_told_apart(tmp_path):
+    """As ImageNet's two cranes, its two maillots."""
+    words = {"n1": "crane", "n2": "crane", "n3": "maillot", "n4": "maillot, tank suit", "n5": "dog, hound"}
+    train = {wnid: {f"{wnid}_1.JPEG": data.jpeg(i)} for i, wnid in enumerate(words)}
+    data.ilsvrc(str(tmp_path), train, [("n1", data.jpeg(9))], words=words)
+    labels = source.labels(_config(kind="ilsvrc", source=str(tmp_path)))
+    assert labels == ["crane (n1)", "crane (n2)", "maillot", "maillot, tank suit", "dog, hound"]
+    assert first_synonyms(labels) == ["crane (n1)", "crane (n2)", "maillot", "maillot, tank suit", "dog"]
+
+
+@pytest.mark.parametrize("form", ["tar", "tgz", "folder", "folder of the archive"])
+def test_a_devkit_in_another_form_is_the_same(tmp_path, form):
+    config = _config(kind="ilsvrc", source=data.small_ilsvrc(str(tmp_path)))
+    expected = source.labels(config), devkit.load(str(tmp_path / "ILSVRC2012_devkit_t12.tar.gz"))
+    packed = tmp_path / "ILSVRC2012_devkit_t12.tar.gz"
+    folder = tmp_path / "ILSVRC2012_devkit_t12"
+    if form == "tar":
+        folder.with_suffix(".tar").write_bytes(gzip.decompress(packed.read_bytes()))
+    elif form == "tgz":
+        packed.rename(folder.with_suffix(".tgz"))
+    else:
+        inside = folder / "data" if form == "folder" else folder
+        inside.mkdir(parents=True)
+        for name, content in devkit._extract(str(packed)).items():
+            (inside / name).write_bytes(content)
+    packed.unlink(missing_ok=True)
+    where = source.layout(config)
+    assert where.devkit.startswith(str(folder))
+    assert (source.labels(config), devkit.load(where.devkit)) == expected
+    before = devkit.content_hash(where.devkit)
+    if os.path.isdir(where.devkit):
+        truth = os.path.join(where.devkit, devkit.TRUTH)
+        with open(truth, "a") as stream:
+            stream.write("1\n")
+        assert devkit.content_hash(where.devkit) != before
+        os.remove(truth)
+        with pytest.raises(SourceError, match="lacks ILSVRC2012_validation_ground_truth"):
+            devkit.load(where.devkit)
 
 
 def test_latest_span_is_taken(tmp_path):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
 import time
 
 import pytest
@@ -84,7 +85,8 @@ def test_two_pushes_at_once_are_two_whole_versions(tmp_path):
     for run in runs:
         run.join()
     assert [run.exitcode for run in runs] == [0, 0]
-    found = [{path.read_text() for path in (tmp_path / "serving" / v).iterdir()} for v in shown(folder)]
+    files = [filter(os.path.isfile, (tmp_path / "serving" / version).iterdir()) for version in shown(folder)]
+    found = [{path.read_text() for path in version} for version in files]
     assert sorted(found, key=sorted) == [{model} for model in models]
 
 
@@ -141,6 +143,15 @@ def test_an_object_store_gets_the_model_file_last(models, monkeypatch):
     assert pretrained.versions("ram://serving") == [version]
     assert pushed.digest(version) == pushed.digest(models[0])
     assert pusher.push(models[0], "ram://serving") == version
+
+
+def test_sha256sum_knows_a_version_as_whole(models, tmp_path):
+    version = pusher.push(models[0], str(tmp_path), {"examples": 2})
+    check = ["sha256sum", "--check", "--quiet", "--strict", "assets.extra/sha256sums"]
+    assert subprocess.run(check, cwd=version).returncode == 0
+    assert pushed.damage(version) == ""
+    os.remove(os.path.join(version, "variables", "variables.index"))
+    assert pushed.damage(version) == "variables/variables.index is missing"
 
 
 def test_what_was_measured_goes_along_and_makes_no_other_model(models, tmp_path):

@@ -86,7 +86,7 @@ def test_all_that_the_pipeline_names_is_importable_in_the_image(wheel, tmp_path)
     expected = {
         "components.example_gen.component.Executor",
         "components.baseline.BaselineExecutor",
-        "components.baseline.EvaluatorExecutor",
+        "components.evaluator.Executor",
         "components.pusher.Executor",
         "components.metrics",
         "models.preprocessing.preprocessing_fn",

@@ -19,11 +19,11 @@ COLD = {"warm_after": None, "looked": [0, 0]}
 def fit():
     """Fits a model of one weight for two epochs of five steps."""
 
-    def fit(prefix=""):
-        run = Run(Train(batch_size=4, epochs=2, learning_rate=0.5, boundaries=()), steps_per_epoch=5)
+    def fit(prefix="", steps=5):
+        run = Run(Train(batch_size=4, epochs=2, learning_rate=0.5, boundaries=()), steps_per_epoch=steps)
         model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
         model.compile("sgd", "mse")
-        images, labels = np.ones([20, 1]), np.zeros([20, 1])
+        images, labels = np.ones([4 * steps, 1]), np.zeros([4 * steps, 1])
         callbacks = [Follow(run), Progress(run, prefix)]
         model.fit(images, labels, batch_size=4, epochs=2, callbacks=callbacks, verbose=0)
         return run
@@ -40,6 +40,15 @@ def test_without_a_terminal_there_is_one_line_an_epoch(fit, tmp_path, monkeypatc
     assert lines[0].startswith("    trial 1/2  epoch 1/2  ")
     assert all(word in lines[1] for word in ("epoch 2/2", "images/s", "ETA 0:00:00", "lr 0.5", "loss"))
     assert "\r" not in "".join(lines)
+
+
+def test_an_epoch_of_one_step_has_a_figure_or_nothing(fit, monkeypatch, capsys):
+    monkeypatch.delenv(PROGRESS_FD, raising=False)
+    assert fit(steps=1).images_per_second > 0
+    first, second = capsys.readouterr().out.splitlines()
+    # The first step compiles: it is not timed.
+    assert "images/s" not in first and "ETA" not in first and "loss" in first
+    assert " 0 images/s" not in second and "ETA 0:00:00" in second
 
 
 def test_on_a_terminal_the_line_is_rewritten(fit, monkeypatch):

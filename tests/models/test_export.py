@@ -285,7 +285,7 @@ def test_an_ensemble_is_the_mean_of_its_members(tmp_path, size):
             together("serving_tensor", pixels)["probabilities"], (each[0] + each[1]) / 2, atol=1e-5
         )
     extra = tmp_path / "7" / "assets.extra"
-    assert sorted(os.listdir(extra)) == ["ensemble.json", "tf_serving_warmup_requests"]
+    assert sorted(os.listdir(extra)) == ["ensemble.json", "pixels.json", "tf_serving_warmup_requests"]
     assert json.loads((extra / "ensemble.json").read_text()) == {"members": ["/pushed/1", "/pushed/2"]}
 
 

@@ -166,6 +166,17 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, bytes_left):
         everything([file])
 
 
+@pytest.mark.parametrize("bytes_left", [-1, -2, -3, -4, -5])
+def test_places_end_with_the_checksum_of_a_record(tmp_path, bytes_left):
+    """What is cut off is named before the shuffle, not when its turn comes."""
+    whole = [example(bytes(200), 1)] * 2
+    file = write(tmp_path / "data", whole)
+    content = (tmp_path / "data").read_bytes()
+    (tmp_path / "data").write_bytes(content[:bytes_left])
+    with pytest.raises(ValueError, match=f"data is damaged or cut off at byte {len(content) // 2}:"):
+        records.Files([file]).places(0, 0)
+
+
 def test_few_files_are_open_at_once(tmp_path):
     files = [write(tmp_path / str(number), [example(b"image", number)]) for number in range(300)]
     before, opened = len(os.listdir("/proc/self/fd")), records.Files(files)

@@ -37,6 +37,11 @@ from pipeline.progress import reason
             "MemoryError: OOM when allocating",
         ),
         (OSError("{{function_node f}} /a: No space left [Op:SaveV2] name: "), "OSError: /a: No space left"),
+        (
+            UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+            "A text that it reads is no UTF-8, so a file is damaged or not of this project: 'utf-8' codec "
+            "can't decode byte 0xff in position 0: invalid start byte.",
+        ),
         (OSError("[[a name"), "OSError: [[a name"),
         (OSError(), "OSError: OSError"),
         (AssertionError(" [while running 'Read/Map(f)']"), "AssertionError: AssertionError"),

@@ -75,7 +75,8 @@ def test_bad_images_of_a_folder_do_not_stop_the_good_ones(run, photos):
     left_out, cut, text, count = errors.splitlines()
     assert left_out.startswith(f"{photos}: 1 file is left out")
     assert cut.startswith(f"{photos}/a/cut.jpg: ") and "Invalid JPEG data" in cut
-    assert text == f"{photos}/a/text.jpg: this is not a JPEG or PNG image."
+    words = "the bytes are no JPEG or PNG; convert the image to PNG, which loses nothing."
+    assert text == f"{photos}/a/text.jpg: {words}"
     assert count == "2 of 4 images have no labels."
 
 
@@ -207,7 +208,7 @@ def web():
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("/text", "this is not a JPEG or PNG image"),
+        ("/text", "the bytes are no JPEG or PNG"),
         ("/large", "has more than 52428800 bytes, the most that a server takes"),
         ("/file", "its server answered 302 .*file:///etc/hostname"),
         ("/ftp", r"cannot be downloaded \(unknown url type: ftp\)"),
@@ -334,7 +335,7 @@ def test_a_terminal_shows_a_bar_and_the_reasons_above_it(served, photos):
     status, text = on_a_terminal(photos, "--url", served.url)
     assert status == 1
     assert "4/4" in text and "━" in text
-    assert "text.jpg: this is not a JPEG or PNG image." in text
+    assert "text.jpg: the bytes are no JPEG or PNG; convert the image to PNG, which loses nothing." in text
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(capsys):

@@ -107,6 +107,7 @@ def test_every_field_of_the_kubernetes_objects_is_known(deployment):
         "Service": "V1Service",
         "HorizontalPodAutoscaler": "V2HorizontalPodAutoscaler",
         "PodDisruptionBudget": "V1PodDisruptionBudget",
+        "NetworkPolicy": "V1NetworkPolicy",
     }
     found = objects(deployment)
     assert list(found) == list(kinds)
@@ -148,10 +149,44 @@ def test_kubernetes_objects_fit_together(deployment):
             assert value.removeprefix(f"{deploy.CONFIG}/") in found["ConfigMap"]["data"]
 
 
+@pytest.mark.parametrize("deployment", ALL)
+def test_pods_are_called_on_their_ports_and_call_nobody_but_a_bucket(deployment):
+    found = objects(deployment)
+    policy = found["NetworkPolicy"]["spec"]
+    assert policy["podSelector"] == found["Deployment"]["spec"]["selector"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    [callers] = policy["ingress"]
+    assert callers["from"] == [{"namespaceSelector": {}}]
+    assert [port["port"] for port in callers["ports"]] == [deployment.rest_port, deployment.grpc_port]
+    called = {(port["protocol"], port["port"]) for rule in policy["egress"] for port in rule["ports"]}
+    bucket = {("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 80), ("TCP", 988)}
+    assert called == (bucket if deployment.remote else set())
+
+
+@pytest.mark.parametrize("deployment", ALL)
+def test_pods_keep_apart_and_fill_no_disk(deployment):
+    workload = objects(deployment)["Deployment"]["spec"]
+    pod = workload["template"]["spec"]
+    apart = pod["affinity"]["podAntiAffinity"]
+    [preferred] = apart["preferredDuringSchedulingIgnoredDuringExecution"]
+    others = {"labelSelector": workload["selector"], "topologyKey": "kubernetes.io/hostname"}
+    assert preferred == {"weight": 100, "podAffinityTerm": others}
+    [container] = pod["containers"]
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    assert container["resources"]["limits"]["ephemeral-storage"] == "1Gi"
+    assert {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}} in pod["volumes"]
+    assert container["imagePullPolicy"] == "Always"
+
+
 def test_pods_run_without_rights_and_say_where_the_metrics_are():
     template = objects(Deployment())["Deployment"]["spec"]["template"]
     [container] = template["spec"]["containers"]
-    assert template["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert template["spec"]["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 10_001,
+        "runAsGroup": 10_001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -216,7 +251,10 @@ def test_kserve_takes_the_model_from_the_same_place(deployment, storage, version
     model = predictor["model"]
     assert (model["storageUri"], model["runtimeVersion"]) == (storage, version)
     [container] = objects(deployment)["Deployment"]["spec"]["template"]["spec"]["containers"]
-    assert model["resources"] == container["resources"]
+    # KServe lays the model on the pod's disk: only who runs it knows how much that takes.
+    scratch = {"ephemeral-storage": "1Gi"}
+    for kind in ("requests", "limits"):
+        assert {**model["resources"][kind], **scratch} == container["resources"][kind]
 
 
 @pytest.mark.parametrize(

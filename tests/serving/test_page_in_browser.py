@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(
 RED, GREEN, BLUE = png((255, 0, 0)), png((0, 255, 0)), png((0, 0, 255))
 # Version 2 takes green for red and red for green.
 SWAPPED = ["green", "red", "blue"]
+NO_IMAGE = "The bytes are no JPEG or PNG; convert the image to PNG, which loses nothing."
 EVALUATION = {
     "examples": 360,
     "protocol": "center",
@@ -80,6 +81,8 @@ def site(exports, swapped, tmp_path_factory):
     publish(swapped, root / "colours", 2)
     publish(exports / "dense", root / "numbers", 1)
     publish(export_float_top_k(root / "float"), root / "numbers", 2)
+    (root / "colours/1/assets.extra").mkdir(exist_ok=True)
+    (root / "colours/1/assets.extra/pixels.json").write_text('{"upright": true}')
     (root / "colours/2/assets.extra/evaluation.json").write_text(json.dumps(EVALUATION))
     (root / "models.config").write_text(CONFIG.format(root))
     server = Server(None, f"--model_config_file={root}/models.config")
@@ -231,33 +234,14 @@ def test_files_are_sent_as_they_are(page, picture):
     assert page.run("document.querySelectorAll('.note').length") == 0
 
 
-@pytest.mark.parametrize("kind", ["WEBP", "GIF", "BMP"])
-def test_other_formats_become_png_and_the_page_says_so(page, picture, kind):
-    stream = io.BytesIO()
-    Image.new("RGB", (24, 16), (0, 0, 255)).save(
-        stream, kind, **({"lossless": True} if kind == "WEBP" else {})
-    )
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "BMP", "text"])
+def test_other_formats_are_refused_in_the_words_of_the_model(page, picture, kind):
+    stream = io.BytesIO(b"no image")
+    if kind != "text":
+        Image.new("RGB", (24, 16), (0, 0, 255)).save(stream, kind)
     add(page, picture(f"sea.{kind.lower()}", stream.getvalue()))
-    assert columns(page)[0]["names"][0] == "blue"
-    ((_, body),) = predictions(page)
-    sent = Image.open(io.BytesIO(base64.b64decode(body["instances"][0]["b64"])))
-    assert (sent.format, sent.size, sent.convert("RGB").getcolors()) == (
-        "PNG",
-        (24, 16),
-        [(384, (0, 0, 255))],
-    )
-    assert (
-        text(page, ".note") == f"Converted from {kind} to PNG in this browser; the model reads JPEG and PNG."
-    )
-
-
-def test_transparency_is_white_in_what_is_converted(page, picture):
-    stream = io.BytesIO()
-    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(stream, "WEBP", lossless=True)
-    add(page, picture("glass.webp", stream.getvalue()))
-    ((_, body),) = predictions(page)
-    sent = Image.open(io.BytesIO(base64.b64decode(body["instances"][0]["b64"])))
-    assert sent.convert("RGB").getcolors() == [(64, (255, 255, 255))]
+    assert text(page, ".problem") == NO_IMAGE
+    assert not predictions(page)
 
 
 def test_a_stored_rotation_is_not_applied_and_the_page_says_so(page, picture):
@@ -273,7 +257,12 @@ def test_a_stored_rotation_is_not_applied_and_the_page_says_so(page, picture):
         "[...document.querySelectorAll('.card')].map(card => card.querySelector('.notes').innerText)"
     )
     assert notes == ["Shown as the model sees it: the rotation stored in this photo is not applied.", ""]
-    assert page.run("getComputedStyle(document.querySelector('.shot img')).imageOrientation") == "none"
+    shown = "getComputedStyle(document.querySelector('.shot img')).imageOrientation"
+    assert page.run(shown) == "none"
+    # Version 1 says that it turns photographs.
+    select(page, "version", "1")
+    page.wait("document.querySelectorAll('.note').length === 0")
+    assert page.run(shown) == "from-image"
 
 
 def test_a_broken_image_shows_what_the_server_says(page, site, picture):
@@ -316,7 +305,7 @@ def test_what_is_no_image_or_too_large_is_refused_here(page, picture, tmp_path):
     paths = [picture("notes.txt", b"hello"), picture("none.png", b""), tmp_path / "huge.jpg"]
     add(page, *paths)
     problems = page.run("[...document.querySelectorAll('.card .problem')].map(e => e.textContent)")
-    assert problems[:2] == ["This file is no image that the browser can read. Choose a JPEG or PNG."] * 2
+    assert problems[:2] == [NO_IMAGE] * 2
     assert problems[2] == "This image is larger than 50 MB. Choose a smaller one."
     assert predictions(page) == []
 

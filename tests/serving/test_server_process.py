@@ -114,7 +114,7 @@ def test_one_bad_file_does_not_spoil_the_others(served, pictures, tmp_path):
     assert done.returncode == 1
     assert "red" in done.stdout
     first, *rest = done.stderr.splitlines()
-    assert first == f"{text}: this is not a JPEG or PNG image."
+    assert first == f"{text}: the bytes are no JPEG or PNG; convert the image to PNG, which loses nothing."
     assert rest[0].startswith(f"{cut}: ") and "Invalid JPEG data" in rest[0]
     assert rest[-1] == f"{tmp_path / 'none.jpg'}: No such file or directory."
 

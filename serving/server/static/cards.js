@@ -82,25 +82,25 @@ export class Cards {
 
   async read(item) {
     try {
-      const { blob, turned, notes } = await prepare(item.file);
+      const turned = await prepare(item.file);
       if (!this.items.includes(item)) return; // removed meanwhile
-      item.blob = blob;
-      item.notes.replaceChildren(...notes.map((note) => element("p.note", {}, note)));
-      this.preview(item, turned);
+      item.blob = item.file;
+      item.turned = turned;
+      this.preview(item);
       this.draw(item);
     } catch (error) {
       this.refuse(item, error.message);
     }
   }
 
-  preview(item, turned) {
+  preview(item) {
     item.url = URL.createObjectURL(item.blob);
     const image = element("img", { src: item.url, alt: "", decoding: "async" });
     item.facts.textContent = size(item.blob.size);
     image.addEventListener("load", () => {
       const { naturalWidth: width, naturalHeight: height } = image;
       // Browsers differ in whether width and height of a turned photo are swapped.
-      if (!turned) item.facts.textContent = `${width} × ${height}, ${size(item.blob.size)}`;
+      if (!item.turned) item.facts.textContent = `${width} × ${height}, ${size(item.blob.size)}`;
       item.shot.classList.toggle("small", Math.max(width, height) <= SMALL);
     });
     image.addEventListener("error", () => item.shot.replaceChildren(element("p.hint", {}, "No preview")));
@@ -126,6 +126,7 @@ export class Cards {
 
   draw(item) {
     if (!item.blob) return;
+    this.orient(item);
     const results = this.versions.map((version) => this.result(item, version));
     const views = results.map((result) => result.view);
     const shown = Array.from(item.columns.children);
@@ -137,6 +138,15 @@ export class Cards {
     if (!views.length)
       item.columns.replaceChildren(element("p.hint", {}, "Waits for a version to be loaded."));
     drawVerdict(item.verdict, results);
+  }
+
+  /** Shows a photo as these versions see it: with the rotation that it stores, or without. */
+  orient(item) {
+    const upright = this.versions.length > 0 && this.versions.every((version) => version.upright);
+    item.shot.classList.toggle("upright", upright);
+    const text = "Shown as the model sees it: the rotation stored in this photo is not applied.";
+    const notes = item.turned && !upright ? [element("p.note", {}, text)] : [];
+    if (item.notes.children.length !== notes.length) item.notes.replaceChildren(...notes);
   }
 
   result(item, version) {

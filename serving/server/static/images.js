@@ -1,33 +1,23 @@
-/* Image files: what can be sent as it is, and how the rest becomes a PNG. */
+/* Image files: what can be sent, as it is. */
 
 const MAX_BYTES = 50 * 2 ** 20; // the server's --max_image_bytes
 const HEAD_BYTES = 128 * 1024; // Exif data lie in one of the first segments, of 64 KB at most
 
 /**
- * What to send for a file. JPEG and PNG go as they are, so that answers are those of the API.
+ * Whether a file can be sent. It goes as it is, so that answers are those of the API: a browser that converted
+ * it would show the model other pixels than evaluation has seen.
  *
  * @param {File} file of any kind.
- * @returns {Promise<{blob: Blob, turned: boolean, notes: string[]}>} JPEG or PNG, whether a rotation that the
- *   model ignores is stored in it, and what to tell about it.
- * @throws {Error} too large, or no image; the message is for people.
+ * @returns {Promise<boolean>} whether it stores a rotation, which some models apply.
+ * @throws {Error} too large, or neither JPEG nor PNG; the message is for people.
  */
 export async function prepare(file) {
   refuseLarge(file);
   const head = new Uint8Array(await file.slice(0, HEAD_BYTES).arrayBuffer());
-  if (isPng(head)) return { blob: file, turned: false, notes: [] };
-  if (isJpeg(head)) {
-    const turned = orientation(head) > 1;
-    const note = "Shown as the model sees it: the rotation stored in this photo is not applied.";
-    return { blob: file, turned, notes: turned ? [note] : [] };
-  }
-  const blob = await converted(file);
-  refuseLarge(blob);
-  const kind = file.type.replace(/^image\//, "").toUpperCase() || "another format";
-  return {
-    blob,
-    turned: false,
-    notes: [`Converted from ${kind} to PNG in this browser; the model reads JPEG and PNG.`],
-  };
+  if (isPng(head)) return false;
+  if (isJpeg(head)) return orientation(head) > 1;
+  // The words of the model itself.
+  throw new Error("The bytes are no JPEG or PNG; convert the image to PNG, which loses nothing.");
 }
 
 /** What a video shows now, as a PNG file. */
@@ -66,34 +56,17 @@ function isJpeg(head) {
   return head[0] === 0xff && head[1] === 0xd8 && head[2] === 0xff;
 }
 
-async function converted(file) {
-  const url = URL.createObjectURL(file);
-  try {
-    const image = new Image();
-    image.src = url;
-    await image.decode().catch(() => {
-      throw new Error("This file is no image that the browser can read. Choose a JPEG or PNG.");
-    });
-    return await drawn(image, image.naturalWidth, image.naturalHeight);
-  } finally {
-    URL.revokeObjectURL(url);
-  }
-}
-
 function drawn(source, width, height) {
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d");
-  // The model ignores transparency: what shows through must be the same here and there.
-  context.fillStyle = "white";
-  context.fillRect(0, 0, width, height);
   context.drawImage(source, 0, 0);
   return new Promise((resolve, reject) => {
     const done = (blob) =>
       blob
         ? resolve(blob)
-        : reject(new Error("This image is too large to convert. Choose a smaller one, or a JPEG."));
+        : reject(new Error("The camera's picture is too large. Choose a smaller one."));
     canvas.toBlob(done, "image/png");
   });
 }

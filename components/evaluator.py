@@ -1,0 +1,85 @@
+"""TFX's Evaluator after a Baseline, which judges every image that ingestion wrote and whole models only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfx.components.evaluator import component, executor
+from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import json_utils, path_utils
+
+from components import baseline, evaluated_model, evaluation, pushed
+from components.example_gen.summary import read_summary
+
+# Custom property of the blessing: the files of the model that was judged.
+JUDGED = "judged"
+
+
+class Executor(executor.Executor):
+    """Takes a baseline artifact without a model for no baseline, and loads models by `evaluated_model`.
+
+    The blessing has the checksums of the model that was judged, so that no other one is pushed.
+    """
+
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
+        """See the base class.
+
+        Raises:
+          ValueError: a model is damaged, or fewer or more images were judged than ingestion wrote.
+        """
+        key = standard_component_specs.BASELINE_MODEL_KEY
+        kept = {k: v for k, v in input_dict.items() if k != key or not any(map(baseline.is_empty, v))}
+        candidate = _model(kept[standard_component_specs.MODEL_KEY])
+        judged = pushed.checksums(candidate)
+        # Here and not in the graph: how a model is called changes no result, so that caches stay valid.
+        module = {standard_component_specs.MODULE_PATH_KEY: evaluated_model.__name__}
+        try:
+            super().Do(kept, output_dict, {**exec_properties, **module})
+        except Exception as error:
+            # What Beam and TFMA say of a damaged model names neither its place nor a way out.
+            _check_readable(candidate, "Trainer", error)
+            if key in kept:
+                _check_readable(_model(kept[key]), "Baseline", error)
+            raise
+        folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
+        splits = json_utils.loads(exec_properties[standard_component_specs.EXAMPLE_SPLITS_KEY])
+        examples = input_dict[standard_component_specs.EXAMPLES_KEY]
+        check_count(evaluation.example_count(folder), artifact_utils.get_single_uri(examples), splits)
+        blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
+        blessing.set_string_custom_property(JUDGED, judged)
+
+
+def _model(artifacts: Any) -> str:
+    return path_utils.serving_model_path(artifact_utils.get_single_uri(artifacts))
+
+
+def _check_readable(model: str, node: str, error: Exception) -> None:
+    if why := pushed.unreadable(model):
+        raise ValueError(f"{model} is damaged ({why}): --no-cache {node} writes it anew.") from error
+
+
+def check_count(judged: int, examples: str, splits: list[str]) -> None:
+    """Compares the number of images that were judged with that of ingestion.
+
+    Args:
+      judged: images.
+      examples: folder of ImageExampleGen's artifact.
+      splits: that were judged.
+
+    Raises:
+      ValueError: they differ.
+    """
+    written = sum(read_summary(examples)["splits"][split]["examples"] for split in splits)
+    if judged != written:
+        raise ValueError(
+            f"{judged:,} images were judged and ingestion wrote {written:,} into {examples}: files of its "
+            f"split {', '.join(splits)} are cut off, missing or not its own; --no-cache ExampleGen writes "
+            "them anew."
+        )
+
+
+class Evaluator(component.Evaluator):
+    """TFX's, with our executor."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
