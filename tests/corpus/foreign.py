@@ -8,10 +8,13 @@ import time
 import zipfile
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 from tests.corpus import bitmaps, jpeg, png
 from tests.corpus.recipes import SMALL, Make, Recipe, grey, rgba, save, writer
+
+pillow_heif.register_heif_opener()  # PIL writes HEIC, too
 
 
 def _frames(picture: np.ndarray) -> list[Image.Image]:
@@ -156,6 +159,8 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("SGI, QOI, DDS", ".dds", writer("DDS"), [SMALL]),
     Recipe("PDF, PostScript", ".pdf", writer("PDF", creationDate=_YEAR_2000, modDate=_YEAR_2000), [SMALL]),
     Recipe("PDF, PostScript", ".eps", writer("EPS"), [SMALL]),
+    Recipe("HEIC", ".heic", writer("HEIF", quality=80)),
+    Recipe("HEIC", ".heic", writer("HEIF", quality=80, exif=_TURNED), [SMALL]),
     Recipe("HEIC, cut off", ".heic", _fixed(_heif(b"heic")), [SMALL]),
     Recipe("AVIF, cut off", ".avif", _fixed(_heif(b"avif")), [SMALL]),
     Recipe("JPEG XL", ".jxl", _fixed(_JXL), [SMALL]),
