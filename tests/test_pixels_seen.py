@@ -1,4 +1,4 @@
-"""What is seen of a file, against PIL, formulas and the pictures that the files were made of (docs/pixels.md)."""
+"""What is seen of a file, against PIL, formulas and the picture that it was made of (docs/pixels.md)."""
 
 import dataclasses
 import io
@@ -69,8 +69,9 @@ def test_all_rotations_are_pils(orientation, little):
 @pytest.mark.parametrize(
     "make",
     [
-        bitmaps.direct(24), bitmaps.direct(24, top_down=True), bitmaps.direct(24, os2=True), bitmaps.direct(32),
-        bitmaps.direct(32, (0xFF0000, 0xFF00, 0xFF, 0xFF000000)), writer("WEBP", lossless=True, method=0),
+        bitmaps.direct(24), bitmaps.direct(24, top_down=True), bitmaps.direct(24, os2=True),
+        bitmaps.direct(32), bitmaps.direct(32, (0xFF0000, 0xFF00, 0xFF, 0xFF000000)),
+        writer("WEBP", lossless=True, method=0),
         writer("PNG"), png.encode, png._deep(png.RGB), png._deep(png.RGBA), png._deep(png.RGB, True),
         foreign._animated("WEBP", lossless=True, method=0), png._animated, png._many_chunks,
     ],
@@ -80,10 +81,10 @@ def test_lossless_files_show_their_picture(make):
     np.testing.assert_array_equal(seen(data), PICTURE)
 
 
-@pytest.mark.parametrize("make", [lambda p: save(foreign.rgba(p), "WEBP", lossless=True, exact=True, method=0),
-                                  lambda p: save(foreign.rgba(p), "PNG")])  # fmt: skip
-def test_what_is_transparent_shows_its_colour(make):
-    np.testing.assert_array_equal(seen(make(PICTURE)), PICTURE)
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_what_is_transparent_shows_its_colour(format):
+    data = save(foreign.rgba(PICTURE), format, lossless=True, exact=True)
+    np.testing.assert_array_equal(seen(data), PICTURE)
 
 
 @pytest.mark.parametrize("depth", [1, 4, 8])
@@ -113,7 +114,8 @@ def test_an_index_beyond_the_palette_is_black():
 def test_converted_photographs_are_upright(format):
     lying = seen(writer(format, quality=90)(PICTURE))
     turned = seen(writer(format, quality=90, exif=foreign._TURNED)(PICTURE), doors.STORED)
-    np.testing.assert_array_equal(turned, np.rot90(lying, -1))
+    # The decoder of HEIC turns the picture before it upsamples its colours.
+    assert np.abs(turned.astype(int) - np.rot90(lying, -1)).mean() < (2 if format == "HEIF" else 1e-9)
 
 
 def test_twelve_bits_in_sixteen_are_nearly_black_and_counted():
