@@ -135,7 +135,7 @@ def compare(folder: str, model: Model, ask: Ask) -> Iterator[Compared]:
     Raises:
       SkewError: there is no file, or one cannot be read.
     """
-    paths = _files(folder)
+    paths = files(folder)
     for start in range(0, len(paths), _AT_A_TIME):
         found, taken = [], []
         for path in paths[start : start + _AT_A_TIME]:
@@ -152,7 +152,12 @@ def compare(folder: str, model: Model, ask: Ask) -> Iterator[Compared]:
         yield from found
 
 
-def _files(folder: str) -> list[str]:
+def files(folder: str) -> list[str]:
+    """Paths of all files in and below a folder, sorted.
+
+    Raises:
+      SkewError: there are none.
+    """
     if not os.path.isdir(folder):
         raise SkewError(f"{folder} is not a folder; name one of images as you have them.")
     found = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]

@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from components import skew
 
     try:
+        skew.files(args.data)  # before anything slow
         path = _version(args.model)
         model = skew.Model(path)
         with _server(path, args.server, args.model_name) as ask:

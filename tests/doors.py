@@ -51,8 +51,8 @@ const folder = process.argv[2], answers = {};
 for (const name of await readdir(folder)) {
   const file = new File([await readFile(folder + "/" + name)], name);
   try {
-    const { blob } = await prepare(file);
-    answers[name] = blob === file ? "" : "sent otherwise than it is";
+    await prepare(file);
+    answers[name] = "";
   } catch (error) {
     answers[name] = error.message;
   }

@@ -50,7 +50,8 @@ def answers(folder, tmp_path_factory):
         path = doors.exported(settings, str(tmp_path_factory.mktemp("model") / "1"))
         # What a server does to bytes is no matter of these settings: one is enough.
         with doors.served(path) if settings is doors.OWN else contextlib.nullcontext({}) as server:
-            asked = [_ask({**doors.signatures(path), **server}, file) for file in corpus.files()]
+            asking = {**doors.signatures(path), **server}
+            asked = [_ask(asking, file) for file in corpus.files()]
         kept = [answer for answer in asked if not isinstance(answer.ingested, Refused)]
         crops = doors.trained([answer.ingested for answer in kept], settings)
         views = doors.evaluated([answer.ingested.encoded for answer in kept], settings)
@@ -63,11 +64,11 @@ def answers(folder, tmp_path_factory):
     return found
 
 
-def _ask(asked, file):
+def _ask(asking, file):
     ingested = doors.ingest(file.data)
-    seen = {name: door(file.data) for name, door in asked.items()}
+    seen = {name: door(file.data) for name, door in asking.items()}
     if not isinstance(ingested, Refused):
-        seen["record"] = asked["evaluate"](ingested.encoded)
+        seen["record"] = asking["evaluate"](ingested.encoded)
     return Answer(file, ingested, seen, {})
 
 
@@ -128,4 +129,4 @@ def test_refusals_are_sentences(kind, answers):
             if door not in MODEL:  # TensorFlow adds its own words
                 assert sentence and "\n" not in sentence and "{{" not in sentence, (file.name, door, sentence)
         for door, problem in sent.items():
-            assert not problem or "JPEG" in problem, (file.name, door)
+            assert not problem or decoding.NO_IMAGE in problem, (file.name, door)
