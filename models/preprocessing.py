@@ -51,7 +51,7 @@ def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
     names = ("encoded", "height", "width", "class/label", "class/synset", "filename")
     columns = {f"image/{name}": _flat(inputs[f"image/{name}"]) for name in names}
     _analyze(columns, settings)
-    return _rescale(columns, settings) if settings.shorter_side else columns
+    return rescale(columns, settings) if settings.shorter_side else columns
 
 
 def load_constants(transform_graph_path: str) -> Constants:
@@ -197,7 +197,8 @@ def _vocabulary(classes: Mapping[tuple[int, bytes], int]) -> tuple[list[str], li
 # Scale stage.
 
 
-def _rescale(columns: Mapping[str, tf.Tensor], settings: Transform) -> dict[str, tf.Tensor]:
+def rescale(columns: Mapping[str, tf.Tensor], settings: Transform) -> dict[str, tf.Tensor]:
+    """The [batch] tensors of `preprocessing_fn`, with large images stored as small ones."""
     keys = ("image/encoded", "image/height", "image/width")
 
     def smaller(encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:

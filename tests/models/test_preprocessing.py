@@ -275,7 +275,7 @@ def test_one_photograph_is_in_memory_at_a_time():
             "image/width": tf.repeat(tf.constant([1600], tf.int64), tf.size(encoded)),
         }
         totals = preprocessing._totals(encoded, tf.range(tf.size(encoded)), settings)
-        return totals[0], tf.size(preprocessing._rescale(columns, settings)["image/encoded"])
+        return totals[0], tf.size(preprocessing.rescale(columns, settings)["image/encoded"])
 
     work(tf.constant([photo] * 2))
     batch = tf.constant([photo] * 150)
