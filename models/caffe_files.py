@@ -2,7 +2,7 @@
 
 Only the fields that hold weights are described here, by the numbers that caffe.proto gives them; all others
 stay unread. `data` is a packed list of floats there. Here it is bytes, which are written the same way, and no
-number becomes an object.
+number becomes an object; so are layers and blobs, of which one after the other is read.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _FIELDS = {
     "Layer": (
         ("name", 1, "bytes"),
         ("type", 2, "bytes"),
-        ("blobs", 7, "repeated Blob"),
+        ("blobs", 7, "repeated bytes"),
         ("batch_norm_param", 139, "BatchNorm"),
     ),
-    "OldLayer": (("name", 4, "bytes"), ("type", 5, "int32"), ("blobs", 6, "repeated Blob")),
-    "Net": (("layers", 2, "repeated OldLayer"), ("layer", 100, "repeated Layer")),
+    "OldLayer": (("name", 4, "bytes"), ("type", 5, "int32"), ("blobs", 6, "repeated bytes")),
+    "Net": (("layers", 2, "repeated bytes"), ("layer", 100, "repeated bytes")),
 }
 # The numbers of V1LayerParameter.LayerType.
 _OLD_TYPES = {4: "Convolution", 14: "InnerProduct"}
@@ -64,14 +64,17 @@ def read(path: str) -> dict[str, np.ndarray]:
     Raises:
       Refused: it is no NetParameter, or a blob has another size than its shape.
     """
-    net = _parse("Net", path)
+    net = _parse("Net", _contents(path))
+    layers = [("OldLayer", layer) for layer in net.layers] + [("Layer", layer) for layer in net.layer]
     found: dict[str, np.ndarray] = {}
-    for layer in (*net.layers, *net.layer):
+    for message, contents in layers:
+        layer = _parse(message, contents)
         kind = _OLD_TYPES.get(layer.type, "") if isinstance(layer.type, int) else layer.type.decode("latin-1")
         if not layer.blobs or kind not in _PARTS:
             continue
         name = layer.name.decode("utf-8", "replace")
-        parts = dict(zip(_PARTS[kind], (_blob(blob, name) for blob in layer.blobs), strict=False))
+        blobs = (_blob(_parse("Blob", blob), name) for blob in layer.blobs)
+        parts = dict(zip(_PARTS[kind], blobs, strict=False))
         if kind == "BatchNorm":
             _normalise(parts, layer.batch_norm_param)
         for part, values in parts.items():
@@ -85,7 +88,7 @@ def read_mean(path: str) -> np.ndarray:
     Raises:
       Refused: it is no BlobProto of such an image.
     """
-    values = _blob(_parse("Blob", path), "mean")
+    values = _blob(_parse("Blob", _contents(path)), "mean")
     if values.ndim not in (3, 4) or values.shape[-3] != 3 or values.size != math.prod(values.shape[-3:]):
         raise Refused(
             f"has a mean of shape {list(values.shape)}, and one of an image, [3, height, width], is needed"
@@ -95,9 +98,12 @@ def read_mean(path: str) -> np.ndarray:
     return np.ascontiguousarray(values.reshape(values.shape[-3:])[::-1].transpose(1, 2, 0), np.float32)
 
 
-def _parse(kind: str, path: str) -> Any:
+def _contents(path: str) -> bytes:
     with open(path, "rb") as file:
-        contents = file.read()
+        return file.read()
+
+
+def _parse(kind: str, contents: bytes) -> Any:
     try:
         return _messages()[kind].FromString(contents)
     except DecodeError as error:

@@ -10,6 +10,7 @@ a length a few bytes of them can stand for any number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import h5py
@@ -46,9 +47,14 @@ def read(path: str) -> dict[str, np.ndarray]:
         paths = _datasets(root)
         old = "layer_names" in root.attrs or "layer_names0" in root.attrs
         pairs = list((_by_layer if old else _by_number)(root, paths))
-        check_unpacked(path, sum(values.size * values.dtype.itemsize for _, values in pairs))
+        check_unpacked(path, sum(_size(values) for _, values in pairs))
         theano = _text(root, "backend") == "theano"
         return {name: _values(values, theano) for name, values in pairs}
+
+
+def _size(values: h5py.Dataset) -> int:
+    """The bytes that reading it takes: a chunk, which is read whole, may be larger than all of it."""
+    return values.dtype.itemsize * max(values.size, math.prod(values.chunks or (0,)))
 
 
 def _values(values: h5py.Dataset, theano: bool) -> np.ndarray:

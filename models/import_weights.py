@@ -150,9 +150,8 @@ def _classes(layout: Layout, tensors: Tensors) -> int:
     # Before a network of that many outputs is built.
     classes = tensors[bias].size
     if classes not in tensors[kernel].shape:
-        raise ValueError(
-            f"its tensor {kernel} has shape {list(tensors[kernel].shape)}, and {bias} {classes} values"
-        )
+        shape = list(tensors[kernel].shape)
+        raise ValueError(f"its tensor {kernel} has shape {shape}, and {bias} has {classes} values")
     return classes
 
 

@@ -214,7 +214,7 @@ class _Machine:
         if not isinstance(function, Global) or type(arguments) is not tuple:
             return Inert("an object")
         if function.name in _DICTIONARIES:
-            pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []
+            pairs = arguments[0] if arguments and isinstance(arguments[0], (list, tuple)) else []
             self._charge(len(pairs))
             return _dictionary(pairs)
         if function.name.startswith("torch._tensor._rebuild_from_type"):  # a tensor with attributes

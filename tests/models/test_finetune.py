@@ -73,9 +73,8 @@ def probabilities(values):
     return model.signatures["evaluate"](tf.constant(records))["center"].numpy()
 
 
-def relabelled(data, folder, mean=100):
+def relabelled(data, folder, mean=100, labels=("eins", "zwei", "zzdrei", "zzvier")):
     """The same images, as other classes with another mean."""
-    labels = ["eins", "zwei", "zzdrei", "zzvier"]
     graph = tiny_task.write_transform_graph(str(folder), mean=mean, labels=labels)
     return {**data, "transform_graph_path": graph}
 
@@ -111,6 +110,14 @@ def test_other_classes_get_a_new_head(data, source, arguments, tmp_path, capsys)
     said = "starting from " + source["serving_model_dir"] + ", with a new head, because its classes are not"
     assert said in capsys.readouterr().out
     assert figures["started_from"] == source["serving_model_dir"]
+
+
+def test_the_same_classes_in_another_order_are_others(data, arguments, tmp_path):
+    """Their head would answer, every class for another."""
+    other = relabelled(data, tmp_path / "other", labels=tiny_task.LABELS[::-1])
+    assert not task_of(arguments(data=other)).start.head
+    same = relabelled(data, tmp_path / "same", labels=tiny_task.LABELS)
+    assert task_of(arguments(data=same)).start.head
 
 
 def test_frozen_stages_stay_bit_for_bit(source, arguments):

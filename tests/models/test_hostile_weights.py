@@ -97,6 +97,9 @@ def hostile(tmp_path_factory):
     zip_of(folder / "bomb.pth", {"a/data.pkl": bytes(10**8)})
     with h5py.File(folder / "shape.h5", "w") as file:
         file.create_dataset("layers/conv/vars/0", (10**6, 10**6), "f4", chunks=(100, 100), compression="gzip")
+    with h5py.File(folder / "chunk.h5", "w") as file:
+        options = {"maxshape": (None,), "chunks": (5 * 10**7,), "compression": "gzip"}
+        file.create_dataset("layers/conv/vars/0", data=np.ones(3, np.float32), **options)
     with h5py.File(folder / "text.h5", "w") as file:
         file.attrs["layer_names"] = ["a" * 60_000] * 1000
         file["conv1/kernel:0"] = np.ones(3, np.float32)
@@ -107,6 +110,8 @@ def hostile(tmp_path_factory):
         bytes.fromhex("a20614 0a0161 120b436f6e766f6c7574696f6e 3a020801")
     )
     (folder / "length.caffemodel").write_bytes(b"\xa2\x06\xff\xff\xff\xff\x07")
+    (folder / "layers.caffemodel").write_bytes(b"\xa2\x06\0" * 10**6)
+    (folder / "blobs.caffemodel").write_bytes(b"\xa2\x06\x80\x89\x7a" + b"\x3a\0" * 10**6)
     (folder / "groups.caffemodel").write_bytes(b"\xa3\x06" * 10**5)
     return folder
 

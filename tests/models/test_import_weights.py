@@ -3,6 +3,7 @@
 tests/peers has PyTorch's.
 """
 
+import collections
 import os
 
 import h5py
@@ -40,6 +41,24 @@ def saved(folder, state, name="net.pth", **options):
     path = os.path.join(folder, name)
     torch_writer.save(path, state, **options)
     return path
+
+
+@pytest.mark.parametrize("python", [2, 3])
+def test_the_published_cifar_networks_have_the_logits_of_their_tensors(tmp_path, python):
+    """As akamaster saved them: PyTorch 0.3, DataParallel on a GPU, accuracy and state dict, shortcut A."""
+    state = torch_reference.state((3, 3, 3), shortcut="A", classes=10, head="linear")
+    named = collections.OrderedDict((f"module.{name}", value) for name, value in state.items())
+    whole = {"best_prec1": 91.78000183105469, "state_dict": named}
+    path = saved(tmp_path, whole, "resnet20.th", version="0.3", location="cuda:0", python=python)
+    found = import_weights.load(path)
+    assert found.settings == Model("cifar", 20, shortcut="A") and found.head
+    np.savez(tmp_path / "net.npz", **state)
+    same = import_weights.load(str(tmp_path / "net.npz"))
+    pairs = zip(found.model.get_weights(), same.model.get_weights(), strict=True)
+    assert all((a == b).all() for a, b in pairs)
+    wanted = torch_reference.logits(state, images(32))
+    np.testing.assert_allclose(ours(found, images(32)), wanted, atol=1e-4 * np.abs(wanted).max())
+    np.testing.assert_array_equal(ours(found, images(32)), ours(same, images(32)))
 
 
 # The order of the channels: shortcut A in PyTorch pads both sides.
@@ -145,6 +164,19 @@ def test_the_depth_comes_from_the_names(depth):
     ]
     if int(depth) > 34:
         assert published.recognise(dict.fromkeys(names, np.zeros(1))).settings.depth == int(depth)
+
+
+def test_a_number_of_a_block_is_no_number_of_blocks(tmp_path):
+    """A network of 6e9 layers would be built of one name."""
+    state = {f"layer{stage}.999999999.conv1.weight": np.zeros([1, 1, 3, 3]) for stage in (1, 2, 3)}
+    with pytest.raises(ValueError, match=r"layer1\.999999999\.conv1\.weight .* is no part of cifar_resnet14"):
+        import_weights.load(saved(tmp_path, {**SMALL, **state}))
+
+
+def test_a_bias_alone_makes_no_outputs(tmp_path):
+    state = {**SMALL, "linear.bias": np.zeros(10**6, np.float32)}
+    with pytest.raises(ValueError, match=r"linear\.weight has shape \[5, 64\], and linear\.bias has 1000000"):
+        import_weights.load(saved(tmp_path, state))
 
 
 def without(name):
