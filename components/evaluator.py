@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
+import tensorflow as tf
 from tfx.components.evaluator import component, executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils, standard_component_specs
@@ -11,6 +14,7 @@ from tfx.utils import json_utils, path_utils
 
 from components import baseline, evaluated_model, evaluation, pushed
 from components.example_gen.summary import read_summary
+from models import augmentation, export
 
 # Custom property of the blessing: the files of the model that was judged.
 JUDGED = "judged"
@@ -45,7 +49,12 @@ class Executor(executor.Executor):
         folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
         splits = json_utils.loads(exec_properties[standard_component_specs.EXAMPLE_SPLITS_KEY])
         examples = input_dict[standard_component_specs.EXAMPLES_KEY]
-        check_count(evaluation.example_count(folder), artifact_utils.get_single_uri(examples), splits)
+        written = artifact_utils.get_single_uri(examples)
+        check_count("judged", evaluation.example_count(folder), written, splits)
+        constants = os.path.join(candidate, export.EXTRA, augmentation.CONSTANTS_FILE)
+        if tf.io.gfile.exists(constants):  # an ensemble has none
+            trained = sum(augmentation.read_constants(constants)[0].class_counts)
+            check_count("trained on", trained, written, ["train"])
         blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
         blessing.set_string_custom_property(JUDGED, judged)
 
@@ -59,21 +68,22 @@ def _check_readable(model: str, node: str, error: Exception) -> None:
         raise ValueError(f"{model} is damaged ({why}): --no-cache {node} writes it anew.") from error
 
 
-def check_count(judged: int, examples: str, splits: list[str]) -> None:
-    """Compares the number of images that were judged with that of ingestion.
+def check_count(what: str, images: int, examples: str, splits: Sequence[str]) -> None:
+    """Compares the number of images that were seen with that of ingestion.
 
     Args:
-      judged: images.
+      what: was done with them.
+      images: that were seen.
       examples: folder of ImageExampleGen's artifact.
-      splits: that were judged.
+      splits: whose images they are.
 
     Raises:
       ValueError: they differ.
     """
     written = sum(read_summary(examples)["splits"][split]["examples"] for split in splits)
-    if judged != written:
+    if images != written:
         raise ValueError(
-            f"{judged:,} images were judged and ingestion wrote {written:,} into {examples}: files of its "
+            f"{images:,} images were {what} and ingestion wrote {written:,} into {examples}: files of its "
             f"split {', '.join(splits)} are cut off, missing or not its own; --no-cache ExampleGen writes "
             "them anew."
         )

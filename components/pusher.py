@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 from tfx import types
 from tfx.components.pusher import executor as pusher
 from tfx.dsl.components.base import base_component, executor_spec
@@ -17,7 +18,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import proto_utils
 
-from components import evaluation, evaluator, pushed
+from components import evaluation, evaluator, identity, pushed
 from models import pretrained
 from serving import admin, rollout
 from serving.server import textproto
@@ -124,14 +125,30 @@ def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> st
         newest = int(os.path.basename(versions[0])) if versions else 0
         number = max(int(time.time()), newest + 1)
         pushed.remove_unfinished(folder, number)
-        if versions and pushed.digest(versions[0]) == pushed.digest(model) and not pushed.damage(versions[0]):
+        network = identity.of(model) if evaluated else ""
+        if versions and _is(versions[0], model, network) and not pushed.damage(versions[0]):
             return versions[0]
         version = os.path.join(folder, str(number))
         extra = {pushed.CHECKSUMS_FILE: pushed.checksums(model)}
         if evaluated:
-            extra[EVALUATION_FILE] = json.dumps(evaluated, indent=2)
+            extra[EVALUATION_FILE] = json.dumps({**evaluated, "network": network}, indent=2)
         pushed.copy(model, version, extra)
         return version
+
+
+def _is(version: str, model: str, network: str) -> bool:
+    """Whether a version is this very model: a copy, or the same network of a training that was repeated."""
+    return pushed.digest(version) == pushed.digest(model) or (network != "" and _network(version) == network)
+
+
+def _network(version: str) -> object:
+    """What `identity.of` gave of a version at its push; None of one that was pushed without."""
+    try:
+        with tf.io.gfile.GFile(os.path.join(version, EVALUATION_FILE)) as file:
+            found = json.loads(file.read())
+    except (tf.errors.OpError, ValueError):
+        return None
+    return found.get("network") if isinstance(found, dict) else None
 
 
 class Spec(component_spec.ComponentSpec):

@@ -41,15 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("--ir", required=True, metavar="FILE", help="the graph of the run")
     args = parser.parse_args(argv)
     local_runner.environment()
-    config = None
+    config: Config | None = None
     try:
         if args.command == "compile":
-            config = configuration.read(args.config)
-            config.check()
-            _in_log(config, "compile", lambda view: _compile(config, args.ir, args.run_id, view))
+            config = found = configuration.read(args.config)
+            found.check()
+            _in_log(found, "compile", lambda view: _compile(found, args.ir, args.run_id, view))
         else:
-            config = configuration.read(_config_of(args.ir))
-            _in_log(config, args.node, lambda view: _run(config, args.ir, args.node, view))
+            config = found = configuration.read(_config_of(args.ir))
+            _in_log(found, args.node, lambda view: _run(found, args.ir, args.node, view))
     except (ConfigError, SourceError) as error:
         print(reason(error), file=sys.stderr)
         return 2

@@ -113,3 +113,10 @@ def test_the_blessing_says_which_model_was_judged(artifacts, tmp_path):
         ValueError, match=r"the model that was judged, saved_model.pb has changed: --no-cache"
     ):
         pusher.check_judged(model, judged)
+
+
+def test_a_verdict_is_on_a_model_that_has_seen_every_training_image(tmp_path):
+    (tmp_path / "summary.json").write_text(json.dumps({"splits": {"train": {"examples": 65}}}))
+    evaluator.check_count("trained on", 65, str(tmp_path), ["train"])
+    with pytest.raises(ValueError, match=r"^64 images were trained on and ingestion wrote 65 into .*train"):
+        evaluator.check_count("trained on", 64, str(tmp_path), ["train"])

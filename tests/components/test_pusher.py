@@ -9,8 +9,9 @@ import time
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
-from components import pushed, pusher
+from components import identity, pushed, pusher
 from models import pretrained
 from serving.server import textproto
 from serving.server.config import ModelSettings
@@ -159,8 +160,35 @@ def test_what_was_measured_goes_along_and_makes_no_other_model(models, tmp_path)
     measured = {"examples": 2, "protocol": "center", "protocols": {"center": {"top1_error": 0.5}}}
     version = pusher.push(models[0], folder, measured)
     with open(os.path.join(version, "assets.extra", "evaluation.json")) as file:
-        assert json.load(file) == measured
+        assert json.load(file) == {**measured, "network": identity.of(models[0])}
     assert pusher.push(models[0], folder, {**measured, "examples": 3}) == version
+
+
+def test_a_training_that_is_repeated_is_not_pushed_again(models, tmp_path):
+    """As after a loss of the metadata: the network is the same, and its files are not."""
+    folder, again = str(tmp_path / "serving"), saved(tmp_path / "again")
+    assert pushed.digest(again) != pushed.digest(models[0])
+    version = pusher.push(models[0], folder, {"examples": 2})
+    assert pusher.push(again, folder, {"examples": 2}) == version
+    with open(os.path.join(version, "saved_model.pb"), "ab") as file:
+        file.write(b"damage")
+    assert pusher.push(again, folder, {"examples": 2}) != version
+
+
+@pytest.mark.parametrize("change", ["weights", "labels", "signatures", "code"])
+def test_another_network_is_pushed(models, tmp_path, monkeypatch, change):
+    folder, other = str(tmp_path / "serving"), saved(tmp_path / "other", 2.0 if change == "weights" else 1.0)
+    version = pusher.push(models[0], folder, {"examples": 2})
+    if change == "labels":
+        (tmp_path / "other" / "assets" / "labels.txt").write_text("a")
+    elif change == "signatures":
+        path = tmp_path / "other" / "saved_model.pb"
+        graph = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+        del graph.meta_graphs[0].signature_def["serving_default"]
+        path.write_bytes(graph.SerializeToString())
+    elif change == "code":
+        monkeypatch.setattr(identity, "code", lambda: "newer")
+    assert pusher.push(other, folder, {"examples": 2}) != version
 
 
 def test_a_push_on_trial_is_the_canary_of_the_servers_file(models, tmp_path):

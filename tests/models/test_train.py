@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from models import input as batches
 from models import metrics, train
 from models.callbacks import DivergedError
 from models.settings import Train
-from models.task import read_settings, read_task
+from models.task import measured, read_settings, read_task
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +189,57 @@ def test_a_lost_file_of_training_images_ends_the_training(run, data, tmp_path):
     assert not os.path.exists(values["serving_model_dir"])
 
 
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ({"train": 65, "eval": 22}, "Transform saw 64 examples of the train split and ingestion wrote 65: "),
+        ({"train": 64, "eval": 21}, "Trainer saw 22 examples of the eval split and ingestion wrote 21: "),
+    ],
+)
+def test_a_training_sees_every_example_of_ingestion(data, tmp_path, written, sentence):
+    folder = tmp_path / "examples"
+    for split in ("train", "eval"):
+        shutil.copytree(os.path.dirname(data[f"{split}_files"][0]), folder / f"Split-{split}")
+    summary = {"splits": {name: {"examples": number} for name, number in written.items()}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    files = {f"{split}_files": [f"{folder}/Split-{split}/*"] for split in ("train", "eval")}
+    values = tiny_task.arguments(str(tmp_path), "run", {**data, **files})
+    with pytest.raises(ValueError, match=f"^{sentence}files in {folder} .* --no-cache ExampleGen"):
+        train.run_fn(tiny_task.fn_args(values))
+    assert not os.path.exists(values["serving_model_dir"])
+
+
+def test_damaged_constants_are_named_with_the_way_out(tmp_path):
+    """Wherever the damage is: NumPy has another error for every part of its files."""
+    folder = tiny_task.write_transform_graph(str(tmp_path / "graph"))
+    path = os.path.join(folder, "transform_fn", "assets", "augmentation.npz")
+    with open(path, "rb") as file:
+        whole = file.read()
+    noticed = 0
+    for at in range(0, len(whole), 97):
+        with open(path, "wb") as file:
+            file.write(flipped(whole, at))
+        try:
+            measured(folder)
+        except ValueError as error:
+            noticed += 1
+            assert str(error).startswith(f"The constants in {folder} are damaged (")
+            assert str(error).endswith("): --no-cache Transform measures them anew.")
+    assert noticed > 0.9 * len(whole) / 97  # the rest are dates and the like in the archive
+    with open(path, "wb") as file:
+        file.write(whole[:-30])
+    with pytest.raises(ValueError, match="--no-cache Transform"):
+        measured(folder)
+
+
+def test_a_batch_that_is_larger_than_the_data_is_said(run, capsys):
+    run(train__batch_size=65, train__epochs=1)
+    said = (
+        "train.batch_size=65 is more than the 64 training images: every step has some of them twice or more"
+    )
+    assert said in capsys.readouterr().out
+
+
 @pytest.fixture
 def checkpoint(run, tmp_path, monkeypatch):
     """The folder of a checkpoint after the first epoch."""
@@ -197,12 +249,9 @@ def checkpoint(run, tmp_path, monkeypatch):
     return folder
 
 
-def flipped(content):
-    return (
-        content[: len(content) // 2]
-        + bytes([content[len(content) // 2] ^ 255])
-        + content[len(content) // 2 + 1 :]
-    )
+def flipped(content, at=None):
+    at = len(content) // 2 if at is None else at
+    return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
 
 
 @pytest.mark.parametrize(

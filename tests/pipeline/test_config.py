@@ -82,6 +82,27 @@ def test_check_refuses_what_cannot_run(assignment):
         assign(presets.get("digits"), [assignment]).check()
 
 
+HUGE = 10**20
+COUNTS = [
+    f"{section.name}.{field.name}"
+    for section in dataclasses.fields(Config)
+    if dataclasses.is_dataclass(section.default) and section.name != "kubeflow"
+    for field in dataclasses.fields(section.default)
+    if field.type == "int"
+]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_no_count_is_without_a_bound(name):
+    with pytest.raises(ConfigError, match=str(HUGE)):
+        assign(presets.get("digits"), [f"{name}={HUGE}"]).check()
+
+
+def test_a_device_without_an_end_is_no_configuration():
+    with pytest.raises(ConfigError, match=r"/dev/zero cannot be read .* longer than 1,048,576 bytes"):
+        read("/dev/zero")
+
+
 @pytest.mark.parametrize(
     ("content", "part"),
     [
