@@ -86,7 +86,6 @@ def _inception(shape: Shape, settings: Transform, rng: np.random.Generator) -> t
     else:
         # The whole image, cut to the nearest allowed aspect.
         window = np.array([min(height, width / _ASPECTS[0]), min(width, height * _ASPECTS[1])]).round()
-        window = np.maximum(window, 1)
         origin = np.floor((np.array(shape) - window) / 2)
     scale = settings.size / window
     return scale, origin * scale

@@ -110,7 +110,7 @@ class _Open:
     descriptor = -1
 
     def __init__(self, name: str) -> None:
-        self.descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        self.descriptor = os.open(name, os.O_RDONLY)  # no process inherits what Python opens
 
     def __del__(self) -> None:
         if self.descriptor >= 0:

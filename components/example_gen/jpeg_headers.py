@@ -54,7 +54,7 @@ def read(data: bytes) -> Headers | None:
     if not data.startswith(_SOI):
         return None
     # `start`: from where on the bytes before `at` belong to the small image, and are not in `kept` yet.
-    kept, start, at, plain, frame = [], 0, 2, True, b""
+    kept, start, at, plain, frame = [], 0, 2, False, b""
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, end = data[at + 1], at + 2 + (data[at + 2] << 8 | data[at + 3])
         if marker in _BARE or marker == _EOI or not at + 4 <= end <= len(data):
@@ -71,7 +71,7 @@ def read(data: bytes) -> Headers | None:
             first, frame = not frame, data[at:end]
             if len(frame) < 10 or max(_sides(frame)) > MAX_SIDE:
                 return None
-            plain &= first and _plain_frame(frame)
+            plain = first and _plain_frame(frame)
             kept += data[start : at + 5], _SMALL
             start = at + 9
         elif marker in _NOTES:

@@ -1,9 +1,12 @@
 """Errors and verdicts of a real TFMA run on scores that are known, against counting by hand."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from components import evaluated_model, evaluation
 
@@ -80,6 +83,45 @@ def saved(path, values):
     )
     tf.saved_model.save(module, path, {"evaluate": module.evaluate})
     return path
+
+
+def described(classes=12, **bounds):
+    """Metrics of a configuration: {name: its thresholds over all examples}."""
+    bounds = {"max_top1_error": 0.25, "max_top5_error": 0.125, "max_top1_increase": 1.0, **bounds}
+    config = evaluation.eval_config(("center", "ten_crop"), "ten_crop", classes, **bounds)
+    return {
+        json.loads(metric.config)["name"]: [one.threshold for one in metric.per_slice_thresholds]
+        for spec in config.metrics_specs
+        for metric in spec.metrics
+        if metric.config
+    }
+
+
+@pytest.mark.parametrize("classes", [2, 5, 6, 1000])
+def test_the_best_five_are_measured_where_there_are_more(classes):
+    names = {"center_top1", "ten_crop_top1"} | ({"center_top5", "ten_crop_top5"} if classes > 5 else set())
+    assert set(described(classes)) == names
+
+
+def test_bounds_are_those_of_the_protocol_that_decides():
+    found = described(max_top1_increase=0.0625)
+    assert found["center_top1"] == found["center_top5"] == []
+    [top1], [top5] = found["ten_crop_top1"], found["ten_crop_top5"]
+    assert top1.value_threshold.lower_bound.value == 0.75
+    assert top5.value_threshold.lower_bound.value == 0.875
+    # As many more errors as are allowed are allowed, whatever floating point makes of the difference.
+    allowed = top1.change_threshold.absolute.value
+    assert -0.0625 - 1e-8 < allowed < -0.0625
+    assert top1.change_threshold.direction == config_pb2.MetricDirection.HIGHER_IS_BETTER
+    assert not top5.HasField("change_threshold")
+    [without] = described(max_top1_increase=1.0)["ten_crop_top1"]
+    assert not without.HasField("change_threshold")
+
+
+def test_a_model_that_is_as_good_as_the_baseline_is_blessed(tmp_path):
+    values = scores(1, 0.6)
+    folder = analysed(tmp_path, {"center": values}, {"center": values.copy()}, max_top1_increase=0.0)
+    assert evaluation.verdict(folder) == (True, [])
 
 
 @pytest.fixture(scope="module")

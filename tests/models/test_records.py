@@ -118,6 +118,32 @@ def test_what_is_no_single_label_is_refused_as_by_tensorflow(value):
         records.parse(serialized)
 
 
+OTHER_FIELDS = {
+    "integer": b"\x48\xff\x01",
+    "eight bytes": b"\x49" + b"\xff" * 8,
+    "four bytes": b"\x4d" + b"\xff" * 4,
+    "bytes": b"\x4a\x03\xff\xff\xff",
+    "no bytes": b"\x4a\x00",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FIELDS)
+def test_fields_of_later_definitions_are_skipped_as_by_protobuf(name):
+    other = OTHER_FIELDS[name]
+    entry = NAME + b"\x12\x05" + LABEL_7
+    features = other + b"\x0a" + bytes([len(entry)]) + entry + other
+    serialized = other + example(b"image", None) + b"\x0a" + bytes([len(features)]) + features + other
+    whole = tf.train.Example.FromString(serialized)
+    assert list(whole.features.feature[KEYS[1]].int64_list.value) == [7]
+    found, label = records.parse(serialized)
+    assert (bytes(found), label) == (b"image", 7)
+
+
+def test_groups_which_no_example_has_are_refused():
+    with pytest.raises(ValueError, match="A record has no"):
+        records.parse(b"\x4b\x4c" + example(b"image", 1))
+
+
 def test_lengths_beyond_all_memory_are_refused():
     with pytest.raises(ValueError, match="A record has no"):
         records.parse(b"\x0a" + b"\xff" * 8 + b"\x7f" + b"x" * 20)
@@ -142,8 +168,11 @@ def test_a_record_without_image_or_label_is_named(tmp_path, missing):
     good = example(b"image", 1)
     bad = example(None if missing == KEYS[0] else b"image", None if missing == KEYS[1] else 1)
     file = write(tmp_path / "data", [good, bad])
-    with pytest.raises(ValueError, match=f"data, byte {len(good) + 16}: .* no {missing} that is one value"):
+    value = "bytes" if missing == KEYS[0] else "a whole number"
+    expected = f"A record has no {missing} that is one value, {value}: run ingestion again."
+    with pytest.raises(ValueError) as caught:
         everything([file])
+    assert str(caught.value) == f"{file}, byte {len(good) + 16}: {expected}"
 
 
 @pytest.mark.parametrize("at", [0, 9, 40, -1])
@@ -153,7 +182,7 @@ def test_a_changed_byte_is_found(tmp_path, at):
     content = bytearray((tmp_path / "data").read_bytes())
     content[at] ^= 4
     (tmp_path / "data").write_bytes(content)
-    with pytest.raises(ValueError, match=r"is damaged .* run ingestion again"):
+    with pytest.raises(ValueError, match=f"^{file} is damaged or cut off at byte 0: run ingestion again.$"):
         everything([file])
 
 
@@ -166,15 +195,47 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, bytes_left):
         everything([file])
 
 
-@pytest.mark.parametrize("bytes_left", [-1, -2, -3, -4, -5])
-def test_places_end_with_the_checksum_of_a_record(tmp_path, bytes_left):
-    """What is cut off is named before the shuffle, not when its turn comes."""
-    whole = [example(bytes(200), 1)] * 2
-    file = write(tmp_path / "data", whole)
-    content = (tmp_path / "data").read_bytes()
-    (tmp_path / "data").write_bytes(content[:bytes_left])
-    with pytest.raises(ValueError, match=f"data is damaged or cut off at byte {len(content) // 2}:"):
+@pytest.mark.parametrize("missing", range(1, 16))
+def test_a_record_without_its_end_has_no_place(tmp_path, missing):
+    file = write(tmp_path / "data", [example(b"image", 1), example(b"image", 2)])
+    size = os.path.getsize(file)
+    os.truncate(file, size - missing)
+    with pytest.raises(ValueError, match=f"data is damaged or cut off at byte {size // 2}: "):
         records.Files([file]).places(0, 0)
+
+
+def test_the_system_is_asked_for_the_records_that_have_places_and_for_no_more(tmp_path, monkeypatch):
+    file, asked = write(tmp_path / "data", [example(bytes(9), number) for number in range(300)]), []
+    monkeypatch.setattr(os, "posix_fadvise", lambda number, *range: asked.append(range))
+    places, end = records.Files([file]).places(0, 0)
+    assert len(places) == 256
+    begins = places[:, 1] - 12
+    expected = zip(begins, np.diff([*begins, end]), strict=True)
+    assert asked == [(begin, size, os.POSIX_FADV_WILLNEED) for begin, size in expected]
+
+
+def test_a_record_is_read_in_one_call(tmp_path, monkeypatch):
+    file, calls, whole = write(tmp_path / "data", [example(b"image", 1)]), [], os.pread
+    opened = records.Files([file])
+    [place], _ = opened.places(0, 0)
+    monkeypatch.setattr(os, "pread", lambda *given: calls.append(given) or whole(*given))
+    assert opened.read(place) == (b"image", 1)
+    assert len(calls) == 1
+
+
+def test_a_file_with_the_number_of_standard_input_is_closed_too(tmp_path):
+    """A process whose standard input is closed gives its number to the next file."""
+    file, standard = write(tmp_path / "data", []), os.dup(0)
+    os.close(0)
+    try:
+        opened = records._Open(file)
+        assert opened.descriptor == 0
+        del opened
+        with pytest.raises(OSError):
+            os.fstat(0)
+    finally:
+        os.dup2(standard, 0)
+        os.close(standard)
 
 
 def test_few_files_are_open_at_once(tmp_path):

@@ -124,6 +124,21 @@ def test_a_version_that_comes_back_while_requests_use_it_serves_again(exports, t
     assert ask(manager) == ONCE
 
 
+def test_a_version_that_comes_back_with_other_files_is_loaded_anew(exports, tmp_path, manage):
+    publish(exports / "dense", tmp_path / "m", 1)
+    manager = manage()
+    with manager.use("m") as old:
+        publish(exports / "dense_double", tmp_path / "m", 2)
+        wait_for(lambda: states(manager) == {2: State.AVAILABLE, 1: State.UNLOADING})
+        os.utime(tmp_path / "m" / "1" / "saved_model.pb", ns=(1, 1))
+        shutil.rmtree(tmp_path / "m" / "2")
+        time.sleep(0.2)
+        assert states(manager)[1] is State.UNLOADING
+    wait_for(lambda: states(manager)[1] is State.AVAILABLE)
+    with manager.use("m") as again:
+        assert again is not old
+
+
 def test_a_broken_version_takes_no_traffic_and_the_old_one_stays(exports, tmp_path, manage):
     publish(exports / "dense", tmp_path / "m", 1)
     manager = manage()
