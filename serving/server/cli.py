@@ -201,6 +201,7 @@ _FLAGS = {
     "allow_version_labels_for_unavailable_models": "let a new label name a version that does not serve yet",
     "max_num_load_retries": "how often a version that fails to load is tried again",
     "load_retries_interval_seconds": "seconds between these",
+    "partial_version_seconds": "seconds without a change until a version that is not whole is reported",
     "enable_model_warmup": "replay the version's warm-up requests before it takes traffic",
     "host": "address to listen on; 0.0.0.0 lets other machines in",
     "rest_api_max_body_bytes": "longest request before 413",

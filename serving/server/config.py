@@ -101,6 +101,8 @@ class ServerSettings:
     # A version that failed to load is tried again so often, so many seconds apart.
     max_num_load_retries: int = 5
     load_retries_interval_seconds: float = 60.0
+    # A version that is not whole, and whose files have not changed for so long, is reported in the status.
+    partial_version_seconds: float = 60.0
     # Replay assets.extra/tf_serving_warmup_requests before a version takes traffic.
     enable_model_warmup: bool = True
     # None: every request is a run of its own.
@@ -138,6 +140,7 @@ class ServerSettings:
             "file_system_poll_wait_seconds",
             "model_config_file_poll_wait_seconds",
             "load_retries_interval_seconds",
+            "partial_version_seconds",
         ):
             if not 0 <= getattr(self, name) <= _LONGEST_WAIT:
                 raise SettingsError(f"--{name} {getattr(self, name)}: must be 0 to {_LONGEST_WAIT}.")

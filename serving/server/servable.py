@@ -19,7 +19,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow.compat.v1 as tf1
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.python.saved_model import loader_impl
 
+from serving.server import examples, source
 from serving.server.errors import Code, ServingError, invalid
 from serving.server.limits import Limits
 
@@ -80,8 +82,7 @@ class Servable:
         self._callables: dict[tuple[str, tuple[str, ...]], tf1.Session._Callable] = {}
         self._session = tf1.Session(graph=tf.Graph())
         try:
-            with self._session.graph.as_default():
-                graph = tf1.saved_model.loader.load(self._session, [tf.saved_model.SERVING], str(path))
+            graph = _load(self._session, [tf.saved_model.SERVING], path)
         except tf.errors.OpError as error:
             self.close()
             raise from_tensorflow(error) from error
@@ -118,7 +119,8 @@ class Servable:
             with self._runs:
                 results = call(*(inputs[name] for name in sorted(signature.inputs)))
         except tf.errors.OpError as error:
-            raise from_tensorflow(error) from error
+            refused = examples.refusal(error, inputs)
+            raise (invalid(refused) if refused else from_tensorflow(error)) from error
         except UnicodeDecodeError as error:
             # An op has quoted bytes of the request in its text; the code is lost with it.
             raise invalid(error.object.decode(errors="replace")) from error
@@ -159,6 +161,17 @@ def _array(result: np.ndarray | bytes) -> np.ndarray:
 def from_tensorflow(error: tf.errors.OpError) -> ServingError:
     """The same error with the same code and text."""
     return ServingError(Code(error.error_code), error.message)
+
+
+def _load(session: tf1.Session, tags: Sequence[str], path: Path) -> meta_graph_pb2.MetaGraphDef:
+    # The class behind tf1.saved_model.loader.load: its graph can be guarded before it is imported.
+    loader = loader_impl.SavedModelLoader(str(path))
+    graph = loader.get_meta_graph_def_from_tags(tags)
+    examples.guard(graph)
+    if not source.has_variables(path):
+        graph.ClearField("saver_def")
+    with session.graph.as_default():
+        return loader.load(session, tags)
 
 
 def _make_callable(session: tf1.Session, options: config_pb2.CallableOptions) -> tf1.Session._Callable:
