@@ -230,7 +230,7 @@ def _add_to_feature(item: Any, name: str, feature: tf.train.Feature) -> None:
         kind, converted = "int64_list", int(item)
     elif isinstance(item, int) and -(2**63) <= item < 2**64:
         if item >= 2**63:
-            raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
+            raise invalid(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
         kind, converted = "int64_list", item
     elif isinstance(item, (int, float)):
         kind, converted = "float_list", to_doubles([item]).item()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,9 @@ from serving.server.errors import Code, ServingError, invalid
 from serving.server.limits import Limits
 
 DEFAULT_SIGNATURE = "serving_default"
+
+# The last part of the name of the node that an error comes from.
+_NODE = re.compile(r"\{\{node (?:[^}]*/)?([^}/]*)\}\}")
 
 Tensors = dict[str, np.ndarray]
 
@@ -119,8 +123,8 @@ class Servable:
             with self._runs:
                 results = call(*(inputs[name] for name in sorted(signature.inputs)))
         except tf.errors.OpError as error:
-            refused = examples.refusal(error, inputs)
-            raise (invalid(refused) if refused else from_tensorflow(error)) from error
+            reason = examples.refusal(error, inputs) or _misfit(error, signature, inputs)
+            raise (invalid(reason) if reason else from_tensorflow(error)) from error
         except UnicodeDecodeError as error:
             # An op has quoted bytes of the request in its text; the code is lost with it.
             raise invalid(error.object.decode(errors="replace")) from error
@@ -161,6 +165,31 @@ def _array(result: np.ndarray | bytes) -> np.ndarray:
 def from_tensorflow(error: tf.errors.OpError) -> ServingError:
     """The same error with the same code and text."""
     return ServingError(Code(error.error_code), error.message)
+
+
+def _misfit(
+    error: tf.errors.OpError, signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, np.ndarray]
+) -> str | None:
+    """Which input was refused for a shape that the signature does not have; None for other errors.
+
+    Only an error is explained so: shapes that the ops take are run, as in TensorFlow Serving.
+    """
+    if not isinstance(error, tf.errors.InvalidArgumentError):
+        return None
+    for name, info in signature.inputs.items():
+        declared = tf.TensorShape(info.tensor_shape)
+        if not declared.is_compatible_with(inputs[name].shape):
+            nodes = _NODE.findall(error.message)
+            op = f" ({nodes[-1]})" if nodes else ""
+            return (
+                f"Input {name} has the shape {_shape(inputs[name].shape)}, where the signature takes "
+                f"{_shape(declared)}{op}"
+            )
+    return None
+
+
+def _shape(sides: Iterable[int | None]) -> str:
+    return f"[{','.join('?' if side is None else str(side) for side in sides)}]"
 
 
 def _load(session: tf1.Session, tags: Sequence[str], path: Path) -> meta_graph_pb2.MetaGraphDef:

@@ -10,6 +10,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 # How a version did on the evaluation split, below its folder; who pushes a model writes it.
 EVALUATION_FILE = "assets.extra/evaluation.json"
+_INDEX = "variables/variables.index"
 Files: TypeAlias = tuple[tuple[str, int, int], ...]
 _INT64_MAX = 2**63 - 1
 # Ops that hold what the files of variables bring.
@@ -52,7 +53,7 @@ def missing_part(path: Path) -> str | None:
     try:
         content = (path / "saved_model.pb").read_bytes()
     except FileNotFoundError:
-        return "saved_model.pb is missing"
+        return f"{'saved_model.pb' if has_variables(path) else _INDEX} is missing"
     try:
         graphs = SavedModel.FromString(content).meta_graphs
     except DecodeError:
@@ -60,13 +61,13 @@ def missing_part(path: Path) -> str | None:
     if not graphs:
         return "saved_model.pb is empty"
     if not has_variables(path) and any(n.op.startswith(_STATE) for g in graphs for n in g.graph_def.node):
-        return "variables/variables.index is missing"
+        return f"{_INDEX} is missing"
     return None
 
 
 def has_variables(path: Path) -> bool:
     """Whether there are variables to restore; a SavedModel of constants may come without."""
-    return (path / "variables" / "variables.index").is_file()
+    return (path / _INDEX).is_file()
 
 
 def fingerprint(path: Path) -> Files:

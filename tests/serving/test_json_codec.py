@@ -13,12 +13,13 @@ from tensorflow.core.framework import types_pb2 as types
 from serving.server import codec, requests, responses
 from serving.server.errors import Code, ServingError
 
-FLOAT, DOUBLE, INT32, UINT8, INT64, UINT64, BOOL, STRING, HALF = (
+FLOAT, DOUBLE, INT32, UINT8, INT64, UINT32, UINT64, BOOL, STRING, HALF = (
     types.DT_FLOAT,
     types.DT_DOUBLE,
     types.DT_INT32,
     types.DT_UINT8,
     types.DT_INT64,
+    types.DT_UINT32,
     types.DT_UINT64,
     types.DT_BOOL,
     types.DT_STRING,
@@ -91,6 +92,7 @@ def test_strings_need_not_be_utf8():
         (10**30, DOUBLE, 1e30),
         (math.nan, FLOAT, math.nan),
         (300, UINT8, 44),  # 300 - 256
+        (2**32 - 1, UINT32, 2**32 - 1),
         (2**64 - 1, UINT64, 2**64 - 1),
         (True, BOOL, True),
         ("é", STRING, "é".encode()),
@@ -111,6 +113,7 @@ def test_accepted_values(value, dtype, expected):
         ({"b64": "aGk="}, FLOAT, "Type: Object is not of expected type: float"),
         (1.0, INT32, "JSON Value: 1.0 Type: Number is not of expected type: int32"),
         (2**31, INT32, "Type: Number is not of expected type: int32"),
+        (2**32, UINT32, "JSON Value: 4294967296 Type: Number is not of expected type: uint32"),
         (2**63, INT64, "Type: Number is not of expected type: int64"),
         (-1, UINT64, "Type: Number is not of expected type: uint64"),
         (1, BOOL, "Type: Number is not of expected type: bool"),
