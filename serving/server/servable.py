@@ -66,6 +66,8 @@ class Servable:
         timeout_ms: int = 0,
         limits: Limits | None = None,
         parallel: int = 0,
+        tags: Sequence[str] = (tf.saved_model.SERVING,),
+        config: config_pb2.ConfigProto | None = None,
     ) -> None:
         """Loads the SavedModel at `path`.
 
@@ -73,6 +75,8 @@ class Servable:
           timeout_ms: longest time of one run in milliseconds; 0 is no limit.
           limits: of string inputs; None is no limit.
           parallel: runs at the same time, others wait; 0 is no limit.
+          tags: of the graph to load, where there are several.
+          config: of the session.
 
         Raises:
           ServingError: the export cannot be loaded; the code and text are TensorFlow's.
@@ -84,9 +88,9 @@ class Servable:
         self._runs = threading.Semaphore(parallel) if parallel else contextlib.nullcontext()
         self._lock = threading.Lock()
         self._callables: dict[tuple[str, tuple[str, ...]], tf1.Session._Callable] = {}
-        self._session = tf1.Session(graph=tf.Graph())
+        self._session = tf1.Session(graph=tf.Graph(), config=config)
         try:
-            graph = _load(self._session, [tf.saved_model.SERVING], path)
+            graph = _load(self._session, tags, path)
         except tf.errors.OpError as error:
             self.close()
             raise from_tensorflow(error) from error

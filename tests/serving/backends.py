@@ -70,11 +70,12 @@ def rest(backend, base, name, **options):
 
 
 class Stubs:
-    """The official stubs on a channel."""
+    """The official stubs on a channel; None is one to a port of this machine."""
 
-    def __init__(self, port):
+    def __init__(self, port, channel=None):
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", unlimited)
+        self.port = port
+        self.channel = channel or grpc.insecure_channel(f"127.0.0.1:{port}", unlimited)
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.manager = None

@@ -297,7 +297,7 @@ def test_examples_take_the_kind_of_their_values():
         ({"examples": [1]}, "Example must be JSON object but got JSON Number"),
         ({"examples": [{"a": None}]}, "Feature: a has element with unexpected JSON type: Null"),
         ({"examples": [{"a": [1, 0.5]}]}, "Unexpected element type in feature: a expecting type: int64"),
-        ({"examples": [{"a": 2**63}]}, "Feature: a has uint64 element. Only int64 is supported."),
+        ({"examples": [{"a": 2**63}]}, "Feature: a has uint64_t element. Only int64_t is supported."),
         ({"examples": [{"a": 10**400}]}, "Number too big to be stored in double"),
         ({"examples": [{"a": -(10**400)}]}, "Number too big to be stored in double"),
         ({"context": {"\ud800": 1}, "examples": [{}]}, "is not valid UTF-8"),

@@ -147,7 +147,8 @@ def test_a_version_that_stays_in_part_is_reported_with_its_reason(exports, tmp_p
     [version] = manager.status("m", 2)
     assert version.state is State.END and version.error.code is Code.FAILED_PRECONDITION
     assert version.error.message == (
-        f"{tmp_path / 'm/2'} is not whole: variables/variables.index is missing, and nothing has come for 0.3 s"
+        f"{tmp_path / 'm/2'} is not whole: variables/variables.index is missing, "
+        "and nothing has come for 0.3 s"
     )
     assert ask(manager) == ONCE
     shutil.copytree(exports / "dense_double", tmp_path / "m/2", dirs_exist_ok=True)
