@@ -6,12 +6,13 @@ library functions, and for bytes that the model unpacks itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError, Message
-from tensorflow.core.framework import function_pb2, node_def_pb2, types_pb2
+from tensorflow.core.framework import function_pb2, types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 # Message that an op parses, which is its first input, and a field of that message.
@@ -47,7 +48,7 @@ def _outputs(top: bool) -> str:
     return "" if top else ":output:0"
 
 
-def _guard_nodes(nodes: Iterable[node_def_pb2.NodeDef], suffix: str) -> list[tuple[str, str]]:
+def _guard_nodes(nodes: Any, suffix: str) -> list[tuple[str, str]]:
     """Changes `nodes`, a repeated field; returns the messages that they parse."""
     used = []
     for node in list(nodes):

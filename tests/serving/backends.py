@@ -115,7 +115,7 @@ def remote(backend, models, **options):
 @contextlib.contextmanager
 def _process(base, name, **options):
     rest_port, port = free_port(), free_port()
-    known = ("rest_api_timeout_in_ms", "enable_grpc_healthcheck_service")
+    known = ("rest_api_timeout_in_ms", "enable_grpc_healthcheck_service", "rest_api_enable_cors_support")
     flags = [f"--{key}={value}".lower() for key, value in options.items() if key in known]
     flags += [f"--model_name={name}", f"--model_base_path={base}", f"--port={port}"]
     command = [REAL, *flags, f"--rest_api_port={rest_port}"]
