@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 # The length of a feature is 0xffffffff.
 ENDS = base64.b64decode("ChsKGQoNaW1hZ2UvZW5jb2RlZBIICgYK/////w8=")
 NUMBER = int(os.environ.get("RESNET_TFX_FUZZ", "300"))
-SPEC = {"v": tf.io.FixedLenFeature([], tf.string, default_value="")}
+SPEC = {"image/encoded": tf.io.FixedLenFeature([], tf.string, default_value="")}
 BATCH = [tf.TensorSpec([None], tf.string)]
 
 
@@ -32,28 +32,30 @@ class Parsers(tf.Module):
 
     @tf.function(input_signature=BATCH)
     def direct(self, x):
-        return {"y": tf.io.parse_example(x, SPEC)["v"]}
+        return {"y": tf.io.parse_example(x, SPEC)["image/encoded"]}
 
     @tf.function(input_signature=BATCH)
     def one_by_one(self, x):
-        return {"y": tf.map_fn(lambda one: tf.io.parse_single_example(one, SPEC)["v"], x)}
+        return {"y": tf.map_fn(lambda one: tf.io.parse_single_example(one, SPEC)["image/encoded"], x)}
 
     @tf.function(input_signature=BATCH)
     def unpacked(self, x):
-        return {"y": tf.io.parse_example(tf.io.decode_base64(x), SPEC)["v"]}
+        return {"y": tf.io.parse_example(tf.io.decode_base64(x), SPEC)["image/encoded"]}
 
     @tf.function(input_signature=BATCH)
     def sequence(self, x):
-        return {"y": tf.io.parse_sequence_example(x, context_features=SPEC)[0]["v"]}
+        return {"y": tf.io.parse_sequence_example(x, context_features=SPEC)[0]["image/encoded"]}
 
     @tf.function(input_signature=BATCH)
     def first_sequence(self, x):
-        return {"y": tf.io.parse_single_sequence_example(x[0], context_features=SPEC)[0]["v"][None]}
+        return {
+            "y": tf.io.parse_single_sequence_example(x[0], context_features=SPEC)[0]["image/encoded"][None]
+        }
 
     @tf.function(input_signature=BATCH)
     def either(self, x):
         text = tf.strings.substr(x[0], 0, 1) == "t"
-        return {"y": tf.cond(text, lambda: x, lambda: tf.io.parse_example(x, SPEC)["v"])}
+        return {"y": tf.cond(text, lambda: x, lambda: tf.io.parse_example(x, SPEC)["image/encoded"])}
 
     @tf.function(input_signature=BATCH)
     def length(self, x):
@@ -67,7 +69,9 @@ def export_old(path):
     """The same in a graph without functions, as TensorFlow 1 wrote them."""
     with tf1.Graph().as_default(), tf1.Session() as session:
         x = tf1.placeholder(tf.string, [None])
-        signature = tf1.saved_model.predict_signature_def({"x": x}, {"y": tf1.io.parse_example(x, SPEC)["v"]})
+        signature = tf1.saved_model.predict_signature_def(
+            {"x": x}, {"y": tf1.io.parse_example(x, SPEC)["image/encoded"]}
+        )
         builder = tf1.saved_model.Builder(str(path))
         builder.add_meta_graph_and_variables(session, ["serve"], {"direct": signature})
         builder.save()
@@ -127,14 +131,14 @@ def remote_predict(server, model, signature, name, *values):
     return server[1].prediction.Predict(request, timeout=30)
 
 
-def example(**features):
+def example(value, **features):
     made = tf.train.Example()
-    for name, value in features.items():
-        made.features.feature[name].bytes_list.value.append(value)
+    for name, content in {"image/encoded": value, **features}.items():
+        made.features.feature[name].bytes_list.value.append(content)
     return made.SerializeToString()
 
 
-GOOD = example(v=b"ok")
+GOOD = example(b"ok")
 
 
 @pytest.mark.parametrize("signature", PARSING)
@@ -181,7 +185,7 @@ def test_the_signatures_for_examples(server):
         assert predict(server, model, signature, ENDS)[0] == 400
         with pytest.raises(grpc.RpcError, match=r"no serialized tf\.Example"):
             remote_predict(server, model, signature, "inputs", ENDS)
-    assert predict(server, "image", "classify", example(**{"image/encoded": png((255, 0, 0))}))[0] == 200
+    assert predict(server, "image", "classify", example(png((255, 0, 0))))[0] == 200
 
 
 def test_unknown_fields_of_examples(server):
@@ -190,16 +194,14 @@ def test_unknown_fields_of_examples(server):
     task.model_spec.name, task.model_spec.signature_name = "image", "classify"
     request = inference_pb2.MultiInferenceRequest(tasks=[task])
     inner = request.input.example_list.examples.add()
-    inner.ParseFromString(
-        example(**{"image/encoded": png((255, 0, 0))}) + b"\x1a\x06\x0a\xff\xff\xff\x7b\x0a"
-    )
+    inner.ParseFromString(example(png((255, 0, 0))) + b"\x1a\x06\x0a\xff\xff\xff\x7b\x0a")
     with contextlib.suppress(grpc.RpcError):
         server[1].prediction.MultiInference(request, timeout=30)
     assert server[2].poll() is None
 
 
 def mutant(draw):
-    value = bytearray(draw.choice([ENDS, GOOD, example(v=b"abc", w=b"\xff\xd8\xff")]))
+    value = bytearray(draw.choice([ENDS, GOOD, example(b"abc", w=b"\xff\xd8\xff")]))
     for _ in range(draw.randint(1, 4)):
         at = draw.randrange(len(value) + 1)
         kind = draw.randrange(4)
