@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import dataclasses
 import gc
 import logging
 import os
@@ -16,11 +14,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from serving.server import textproto
-from serving.server.config import ModelSettings, ServerSettings, SettingsError
+from serving.server import flags
+from serving.server.config import ServerSettings, SettingsError
 
 if TYPE_CHECKING:
     from serving.server.manager import Manager
@@ -42,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
-        settings = _parse(arguments)
+        settings = flags.parse(arguments)
         settings.validate()
         # Before TensorFlow is imported: what is wrong shows at once.
         listener = _bind(settings)
@@ -91,7 +88,7 @@ def _serve(settings: ServerSettings, listener: socket.socket, start: float) -> i
         )
         _listen(listener, settings)
         async with contextlib.AsyncExitStack() as stack:
-            if settings.port:
+            if settings.port or settings.grpc_socket_path:
                 remote = await grpc_api.start(manager, settings, metrics, workers)
                 stack.push_async_callback(remote.stop, _GRACE_SECONDS)
             print(_greeting(settings, manager, time.monotonic() - start), flush=True)
@@ -185,79 +182,3 @@ def _quiet_stderr() -> Iterator[None]:
 
 def _leave(*_: object) -> NoReturn:
     raise SystemExit(0)
-
-
-# TensorFlow Serving's flags first, then ours.
-_FLAGS = {
-    "port": "port of the gRPC API; 0 starts none",
-    "rest_api_port": "port of the REST API",
-    "rest_api_num_threads": "threads that parse requests and run the model",
-    "tensorflow_session_parallelism": "runs of a version at the same time; 0 is one a core",
-    "rest_api_timeout_in_ms": "longest run of the model before 504; 0 is no limit",
-    "rest_api_enable_cors_support": "let pages of other origins read answers",
-    "enable_grpc_healthcheck_service": "answer grpc.health.v1 on --port",
-    "file_system_poll_wait_seconds": "seconds between looks for new versions; 0 looks once",
-    "model_config_file_poll_wait_seconds": "seconds between looks at --model_config_file; 0 looks once",
-    "allow_version_labels_for_unavailable_models": "let a new label name a version that does not serve yet",
-    "max_num_load_retries": "how often a version that fails to load is tried again",
-    "load_retries_interval_seconds": "seconds between these",
-    "enable_model_warmup": "replay the version's warm-up requests before it takes traffic",
-    "host": "address to listen on; 0.0.0.0 lets other machines in",
-    "rest_api_max_body_bytes": "longest request before 413",
-    "max_waiting_requests": "requests that may wait for a thread before 503",
-    "max_image_bytes": "largest encoded image",
-    "max_image_pixels": "largest image, by its header",
-    "allow_reload_from_any_path": "let gRPC's reload name folders that are not served yet",
-    "enable_page": "a page for people at /",
-}
-
-
-def _parse(arguments: Sequence[str] | None) -> ServerSettings:
-    """The settings of a command line.
-
-    Raises:
-      SettingsError: flags or files that do not fit.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.server",
-        description="Serves models over TensorFlow Serving's REST and gRPC APIs, with its flags.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    none = argparse.SUPPRESS
-    add = parser.add_argument
-    add("--model_name", default="resnet", help="name in the URL")
-    add("--model_base_path", type=Path, help="folder of numbered versions", default=none)
-    add("--num_versions", type=int, default=1, help="newest versions that serve together")
-    add("--model_config_file", type=Path, default=none, help="several models, in place of the three above")
-    add("--enable_batching", type=_boolean, default=False, help="put requests together")
-    add("--batching_parameters_file", type=Path, default=none, help="when to put them together")
-    add("--monitoring_config_file", type=Path, default=none, help="where Prometheus finds metrics")
-    defaults = {field.name: field.default for field in dataclasses.fields(ServerSettings)}
-    for name, text in _FLAGS.items():
-        kind = type(defaults[name])
-        add(f"--{name}", type=_boolean if kind is bool else kind, default=defaults[name], help=text)
-    options = vars(parser.parse_args(arguments))
-    name, base = options.pop("model_name"), options.pop("model_base_path", None)
-    number = options.pop("num_versions")
-    file = options.get("model_config_file")
-    if bool(file) == bool(base):
-        raise SettingsError(
-            "Name what to serve: either --model_base_path FOLDER or --model_config_file FILE."
-        )
-    parameters = options.pop("batching_parameters_file", None)
-    batching = options.pop("enable_batching")
-    if parameters and not batching:
-        raise SettingsError("--batching_parameters_file has no effect without --enable_batching=true.")
-    return ServerSettings(
-        textproto.read_models(file) if file else (ModelSettings(name, base.absolute(), number),),
-        batching=textproto.read_batching(parameters) if batching else None,
-        metrics_path=textproto.read_metrics_path(options.pop("monitoring_config_file", None)),
-        **options,
-    )
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError("must be true or false")
-    return text.lower() == "true"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -76,6 +77,14 @@ class ServerSettings:
     rest_api_num_threads: int = 4 * (os.cpu_count() or 1)
     # Runs of a version at the same time; 0 is one a core. More only take turns in the processor's caches.
     tensorflow_session_parallelism: int = 0
+    # Threads of an operation, and operations of a run at the same time; 0 is one a core.
+    tensorflow_intra_op_parallelism: int = 0
+    tensorflow_inter_op_parallelism: int = 0
+    # TensorFlow's ConfigProto as text, and the part of a GPU's memory to take; 0 is TensorFlow's choice.
+    tensorflow_session_config_file: Path | None = None
+    per_process_gpu_memory_fraction: float = 0.0
+    # Tags of the graph to load, with commas between them.
+    saved_model_tags: str = "serve"
     # Requests that may wait for a thread; one beyond them is answered with 503.
     max_waiting_requests: int = 1000
     # A run of the model that takes longer is answered with 504; 0 is no limit.
@@ -87,6 +96,15 @@ class ServerSettings:
     max_image_pixels: int = 100_000_000
     # Answers of the REST API may be read by pages of other origins.
     rest_api_enable_cors_support: bool = False
+    # UNIX socket of the gRPC API, beside its port; "" is none.
+    grpc_socket_path: str = ""
+    # More options of the gRPC server: NAME=VALUE, with commas between them.
+    grpc_channel_arguments: str = ""
+    # SSLConfig with which the gRPC API is encrypted, or Google's ALTS.
+    ssl_config_file: Path | None = None
+    use_alts_credentials: bool = False
+    # gRPC's answers carry their numbers as one piece of bytes.
+    enable_serialization_as_tensor_content: bool = False
     # grpc.health.v1 on the gRPC port.
     enable_grpc_healthcheck_service: bool = False
     # Seconds between two looks at the folder of versions; 0 looks once.
@@ -101,8 +119,14 @@ class ServerSettings:
     # A version that failed to load is tried again so often, so many seconds apart.
     max_num_load_retries: int = 5
     load_retries_interval_seconds: float = 60.0
+    # A version that is not whole, and whose files have not changed for so long, is reported in the status.
+    partial_version_seconds: float = 60.0
     # Replay assets.extra/tf_serving_warmup_requests before a version takes traffic.
     enable_model_warmup: bool = True
+    # How often each of its records is replayed; 0 is once.
+    num_request_iterations_for_warmup: int = 0
+    # Only models with a batching_params.pbtxt are batched, as it says.
+    enable_per_model_batching_parameters: bool = False
     # None: every request is a run of its own.
     batching: Batching | None = None
     # Path of the metrics for Prometheus; "" serves none.
@@ -131,6 +155,9 @@ class ServerSettings:
             "max_num_load_retries",
             "max_waiting_requests",
             "tensorflow_session_parallelism",
+            "tensorflow_intra_op_parallelism",
+            "tensorflow_inter_op_parallelism",
+            "num_request_iterations_for_warmup",
         ):
             if getattr(self, name) < 0:
                 raise SettingsError(f"--{name} {getattr(self, name)}: must be 0 or more.")
@@ -138,11 +165,33 @@ class ServerSettings:
             "file_system_poll_wait_seconds",
             "model_config_file_poll_wait_seconds",
             "load_retries_interval_seconds",
+            "partial_version_seconds",
         ):
             if not 0 <= getattr(self, name) <= _LONGEST_WAIT:
                 raise SettingsError(f"--{name} {getattr(self, name)}: must be 0 to {_LONGEST_WAIT}.")
+        if not 0 <= self.per_process_gpu_memory_fraction <= 1:
+            raise SettingsError(
+                f"--per_process_gpu_memory_fraction {self.per_process_gpu_memory_fraction}: must be 0 to 1."
+            )
+        if self.use_alts_credentials and self.ssl_config_file:
+            raise SettingsError("--use_alts_credentials and --ssl_config_file: name one of them.")
+        self.channel_options()
         if self.batching:
             self.batching.validate()
+
+    def channel_options(self) -> list[tuple[str, str | int]]:
+        """--grpc_channel_arguments as gRPC takes them: what reads as an integer is one.
+
+        Raises:
+          SettingsError: one is not NAME=VALUE.
+        """
+        options: list[tuple[str, str | int]] = []
+        for part in self.grpc_channel_arguments.split(",") if self.grpc_channel_arguments else ():
+            name, equals, value = part.partition("=")
+            if not (name and equals):
+                raise SettingsError(f"--grpc_channel_arguments {part!r}: must be NAME=VALUE.")
+            options.append((name, int(value) if re.fullmatch(r"[+-]?\d{1,9}", value) else value))
+        return options
 
 
 def validate_models(models: tuple[ModelSettings, ...]) -> None:

@@ -47,15 +47,15 @@ async def start(
     Raises:
       SettingsError: the port cannot be had.
     """
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", settings.rest_api_max_body_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_allowed_incoming_connections", connections.limit()),
-            # Two servers on one port would share its requests.
-            ("grpc.so_reuseport", 0),
-        ]
-    )
+    options = {
+        "grpc.max_receive_message_length": settings.rest_api_max_body_bytes,
+        "grpc.max_send_message_length": -1,
+        "grpc.max_allowed_incoming_connections": connections.limit(),
+        # Two servers on one port would share its requests.
+        "grpc.so_reuseport": 0,
+        **dict(settings.channel_options()),
+    }
+    server = grpc.aio.server(options=list(options.items()))
     services = _Services(manager, settings, metrics, workers)
     server.add_generic_rpc_handlers(services.handlers())
     if settings.enable_grpc_healthcheck_service:
@@ -64,15 +64,41 @@ async def start(
             await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    try:
-        server.add_insecure_port(f"{host}:{settings.port}")
-        await server.start()
-    except RuntimeError:
-        raise SettingsError(
-            f"Cannot listen on {settings.host}:{settings.port}: stop what listens there, or choose "
-            "with --host and --port."
-        ) from None
+    addresses = [f"{host}:{settings.port}"] if settings.port else []
+    addresses += [f"unix:{settings.grpc_socket_path}"] if settings.grpc_socket_path else []
+    secret = _credentials(settings)
+    for address in addresses:
+        try:
+            # Not refused in all versions of gRPC, but answered with port 0.
+            bound = server.add_secure_port(address, secret) if secret else server.add_insecure_port(address)
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise SettingsError(
+                f"Cannot listen on {address}: stop what listens there, or choose with --host, --port and "
+                "--grpc_socket_path"
+                + (", and look at the PEM texts in --ssl_config_file." if secret else ".")
+            )
+    await server.start()
     return server
+
+
+def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
+    """What encrypts the API; None for nothing.
+
+    Raises:
+      SettingsError: --ssl_config_file cannot be used.
+    """
+    if settings.use_alts_credentials:
+        return grpc.alts_server_credentials()
+    if not settings.ssl_config_file:
+        return None
+    given = textproto.read_ssl(settings.ssl_config_file)
+    return grpc.ssl_server_credentials(
+        [(given.server_key.encode(), given.server_cert.encode())],
+        root_certificates=given.custom_ca.encode() or None,
+        require_client_auth=given.client_verify,
+    )
 
 
 class _Services:
@@ -83,6 +109,7 @@ class _Services:
     ) -> None:
         self._manager, self._metrics, self._workers = manager, metrics, workers
         self._max_bytes = settings.rest_api_max_body_bytes
+        self._packed = settings.enable_serialization_as_tensor_content
         self._any_path = settings.allow_reload_from_any_path
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
@@ -154,7 +181,9 @@ class _Services:
             response = predict_pb2.PredictResponse(model_spec=_answered(spec, servable))
             signature = servable.signatures[spec.signature_name or DEFAULT_SIGNATURE]
         for name, array in outputs.items():
-            response.outputs[name].CopyFrom(tensors.encode(array, signature.outputs[name].dtype))
+            response.outputs[name].CopyFrom(
+                tensors.encode(array, signature.outputs[name].dtype, self._packed)
+            )
         return response
 
     def _classify(self, request: classification_pb2.ClassificationRequest) -> Message:

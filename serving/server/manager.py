@@ -9,9 +9,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tensorflow.core.protobuf import config_pb2
+
 from serving.server import textproto
 from serving.server.batching import BatchingServable
-from serving.server.config import ModelSettings, ServerSettings, SettingsError, validate_models
+from serving.server.config import Batching, ModelSettings, ServerSettings, SettingsError, validate_models
 from serving.server.errors import Code, ServingError, invalid
 from serving.server.limits import Limits
 from serving.server.metrics import Metrics
@@ -27,20 +29,58 @@ _log = logging.getLogger(__name__)
 def load_servable(settings: ServerSettings, metrics: Metrics | None = None) -> Loader:
     """The usual loader: read the SavedModel, then replay its warm-up requests."""
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+    session = session_config(settings)
+    tags = settings.saved_model_tags.split(",")
 
     def load(path: Path, number: int) -> Loaded:
         parallel = settings.tensorflow_session_parallelism or os.cpu_count() or 1
-        servable = Servable(path, number, settings.rest_api_timeout_in_ms, limits, parallel)
+        batching = _batching(settings, path)
+        servable = Servable(path, number, settings.rest_api_timeout_in_ms, limits, parallel, tags, session)
         try:
             if settings.enable_model_warmup:
                 with metrics.warm_up(str(path)) if metrics else contextlib.nullcontext():
-                    warm_up(servable)
+                    warm_up(servable, settings.num_request_iterations_for_warmup or 1)
         except BaseException:
             servable.close()
             raise
-        return BatchingServable(servable, settings.batching) if settings.batching else servable
+        return BatchingServable(servable, batching) if batching else servable
 
     return load
+
+
+def session_config(settings: ServerSettings) -> config_pb2.ConfigProto:
+    """How TensorFlow's sessions run.
+
+    Raises:
+      SettingsError: --tensorflow_session_config_file cannot be read.
+    """
+    file = settings.tensorflow_session_config_file
+    config = textproto.read_session(file) if file else config_pb2.ConfigProto()
+    if settings.tensorflow_intra_op_parallelism:
+        config.intra_op_parallelism_threads = settings.tensorflow_intra_op_parallelism
+    if settings.tensorflow_inter_op_parallelism:
+        config.inter_op_parallelism_threads = settings.tensorflow_inter_op_parallelism
+    if settings.per_process_gpu_memory_fraction:
+        config.gpu_options.per_process_gpu_memory_fraction = settings.per_process_gpu_memory_fraction
+    return config
+
+
+def _batching(settings: ServerSettings, path: Path) -> Batching | None:
+    """How the requests of the version at `path` are put together, if they are.
+
+    Raises:
+      ServingError: its own parameters cannot be used.
+    """
+    if not (settings.batching and settings.enable_per_model_batching_parameters):
+        return settings.batching
+    file = path / "batching_params.pbtxt"
+    try:
+        batching = textproto.read_batching(file) if file.is_file() else None
+        if batching:
+            batching.validate()
+    except SettingsError as error:
+        raise ServingError(Code.FAILED_PRECONDITION, f"{file}: {error}") from None
+    return batching
 
 
 class Manager:

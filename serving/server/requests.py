@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis.input_pb2 import Input
 
+from serving.server import json_errors
 from serving.server.codec import decode_tensor, is_base64, json_type, quote, to_bytes, to_doubles
 from serving.server.errors import ServingError, invalid
 from serving.server.servable import Tensors
@@ -33,8 +34,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
     try:
         value, _ = json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as error:
-        offset = skipped + len(text[: error.pos].encode("utf-8", "surrogateescape"))
-        reason = error.msg if text else "The document is empty."
+        reason, at = json_errors.explain(text, error)
+        offset = skipped + len(text[:at].encode("utf-8", "surrogateescape"))
         raise invalid(f"JSON Parse error: {reason} at offset: {offset}") from None
     except RecursionError:
         raise invalid("JSON Parse error: Too many levels of brackets at offset: 0") from None
@@ -230,7 +231,7 @@ def _add_to_feature(item: Any, name: str, feature: tf.train.Feature) -> None:
         kind, converted = "int64_list", int(item)
     elif isinstance(item, int) and -(2**63) <= item < 2**64:
         if item >= 2**63:
-            raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
+            raise invalid(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
         kind, converted = "int64_list", item
     elif isinstance(item, (int, float)):
         kind, converted = "float_list", to_doubles([item]).item()

@@ -90,13 +90,11 @@ def error_body(message: str) -> bytes:
 
 
 def _check_batch(outputs: Tensors) -> None:
-    batch = 0
+    batch = -1
     for name, tensor in outputs.items():
         if not tensor.ndim:
             raise invalid(f"Tensor name: {name} has no shape information ")
-        if not len(tensor):
-            raise invalid(f"Tensor name: {name} has invalid batch size: 0")
-        if batch and len(tensor) != batch:
+        if batch >= 0 and len(tensor) != batch:
             raise invalid(
                 f"Tensor name: {name} has inconsistent batch size: {len(tensor)} expecting: {batch}"
             )
@@ -110,7 +108,8 @@ def _named(texts: Mapping[str, str]) -> str:
 
 
 def _listing(key: str, lines: Iterable[str]) -> str:
-    return f'{{\n    "{key}": [\n        ' + ",\n        ".join(lines) + "\n    ]\n}"
+    listed = ",\n        ".join(lines)
+    return f'{{\n    "{key}": [\n        {listed}\n    ]\n}}' if listed else f'{{\n    "{key}": []\n}}'
 
 
 def _fields(message: Message) -> dict[str, Any]:

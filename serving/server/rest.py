@@ -69,7 +69,7 @@ _LONG = 2**20
 _INFERENCE = ("predict", "classify", "regress")
 _CORS = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
 _NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
@@ -133,7 +133,7 @@ class RestApi:
             return await self._beside(request.method, path)
         if request.method == "OPTIONS":
             origin = request.headers.get("origin", "")
-            return Response(status_code=200 if origin.startswith(("http://", "https://")) else 400)
+            return Response(status_code=200 if re.search("https?://", origin) else 400)
         body = await _read(request, self._max_bytes)
         if body is None:
             text = f"Request body is larger than {self._max_bytes} bytes (--rest_api_max_body_bytes)"

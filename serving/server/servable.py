@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,11 +20,16 @@ import numpy as np
 import tensorflow as tf
 import tensorflow.compat.v1 as tf1
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.python.saved_model import loader_impl
 
+from serving.server import examples, source
 from serving.server.errors import Code, ServingError, invalid
 from serving.server.limits import Limits
 
 DEFAULT_SIGNATURE = "serving_default"
+
+# The last part of the name of the node that an error comes from.
+_NODE = re.compile(r"\{\{node (?:[^}]*/)?([^}/]*)\}\}")
 
 Tensors = dict[str, np.ndarray]
 
@@ -60,6 +66,8 @@ class Servable:
         timeout_ms: int = 0,
         limits: Limits | None = None,
         parallel: int = 0,
+        tags: Sequence[str] = (tf.saved_model.SERVING,),
+        config: config_pb2.ConfigProto | None = None,
     ) -> None:
         """Loads the SavedModel at `path`.
 
@@ -67,6 +75,8 @@ class Servable:
           timeout_ms: longest time of one run in milliseconds; 0 is no limit.
           limits: of string inputs; None is no limit.
           parallel: runs at the same time, others wait; 0 is no limit.
+          tags: of the graph to load, where there are several.
+          config: of the session.
 
         Raises:
           ServingError: the export cannot be loaded; the code and text are TensorFlow's.
@@ -78,10 +88,9 @@ class Servable:
         self._runs = threading.Semaphore(parallel) if parallel else contextlib.nullcontext()
         self._lock = threading.Lock()
         self._callables: dict[tuple[str, tuple[str, ...]], tf1.Session._Callable] = {}
-        self._session = tf1.Session(graph=tf.Graph())
+        self._session = tf1.Session(graph=tf.Graph(), config=config)
         try:
-            with self._session.graph.as_default():
-                graph = tf1.saved_model.loader.load(self._session, [tf.saved_model.SERVING], str(path))
+            graph = _load(self._session, tags, path)
         except tf.errors.OpError as error:
             self.close()
             raise from_tensorflow(error) from error
@@ -118,7 +127,8 @@ class Servable:
             with self._runs:
                 results = call(*(inputs[name] for name in sorted(signature.inputs)))
         except tf.errors.OpError as error:
-            raise from_tensorflow(error) from error
+            reason = examples.refusal(error, inputs) or _misfit(error, signature, inputs)
+            raise (invalid(reason) if reason else from_tensorflow(error)) from error
         except UnicodeDecodeError as error:
             # An op has quoted bytes of the request in its text; the code is lost with it.
             raise invalid(error.object.decode(errors="replace")) from error
@@ -159,6 +169,42 @@ def _array(result: np.ndarray | bytes) -> np.ndarray:
 def from_tensorflow(error: tf.errors.OpError) -> ServingError:
     """The same error with the same code and text."""
     return ServingError(Code(error.error_code), error.message)
+
+
+def _misfit(
+    error: tf.errors.OpError, signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, np.ndarray]
+) -> str | None:
+    """Which input was refused for a shape that the signature does not have; None for other errors.
+
+    Only an error is explained so: shapes that the ops take are run, as in TensorFlow Serving.
+    """
+    if not isinstance(error, tf.errors.InvalidArgumentError):
+        return None
+    for name, info in signature.inputs.items():
+        declared = tf.TensorShape(info.tensor_shape)
+        if not declared.is_compatible_with(inputs[name].shape):
+            nodes = _NODE.findall(error.message)
+            op = f" ({nodes[-1]})" if nodes else ""
+            return (
+                f"Input {name} has the shape {_shape(inputs[name].shape)}, where the signature takes "
+                f"{_shape(declared)}{op}"
+            )
+    return None
+
+
+def _shape(sides: Iterable[int | None]) -> str:
+    return f"[{','.join('?' if side is None else str(side) for side in sides)}]"
+
+
+def _load(session: tf1.Session, tags: Sequence[str], path: Path) -> meta_graph_pb2.MetaGraphDef:
+    # The class behind tf1.saved_model.loader.load: its graph can be guarded before it is imported.
+    loader = loader_impl.SavedModelLoader(str(path))
+    graph = loader.get_meta_graph_def_from_tags(tags)
+    examples.guard(graph)
+    if not source.has_variables(path):
+        graph.ClearField("saver_def")
+    with session.graph.as_default():
+        return loader.load(session, tags)
 
 
 def _make_callable(session: tf1.Session, options: config_pb2.CallableOptions) -> tf1.Session._Callable:

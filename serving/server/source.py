@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeAlias
 
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -11,7 +12,11 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 EVALUATION_FILE = "assets.extra/evaluation.json"
 # How the model sees image files: {"upright": true} where it applies the rotation that EXIF stores.
 PIXELS_FILE = "assets.extra/pixels.json"
+_INDEX = "variables/variables.index"
+Files: TypeAlias = tuple[tuple[str, int, int], ...]
 _INT64_MAX = 2**63 - 1
+# Ops that hold what the files of variables bring.
+_STATE = ("Var", "Mutable")
 
 
 def list_versions(base_path: Path) -> dict[int, Path]:
@@ -42,25 +47,32 @@ def missing_part(path: Path) -> str | None:
     """Why the version at `path` is not whole yet, or None when it is.
 
     Copies arrive file by file; TFX's Pusher writes `saved_model.pb` last, other
-    tools write it first, so the variables' index must be there as well.
+    tools write it first, so the variables' index must be there as well, where there are variables.
 
     Raises:
       OSError: a file is there and cannot be read (no permission, stale mount).
     """
-    if not (path / "variables" / "variables.index").is_file():
-        return "variables/variables.index is missing"
     try:
         content = (path / "saved_model.pb").read_bytes()
     except FileNotFoundError:
-        return "saved_model.pb is missing"
+        return f"{'saved_model.pb' if has_variables(path) else _INDEX} is missing"
     try:
         graphs = SavedModel.FromString(content).meta_graphs
     except DecodeError:
         return "saved_model.pb is cut off or damaged"
-    return None if graphs else "saved_model.pb is empty"
+    if not graphs:
+        return "saved_model.pb is empty"
+    if not has_variables(path) and any(n.op.startswith(_STATE) for g in graphs for n in g.graph_def.node):
+        return f"{_INDEX} is missing"
+    return None
 
 
-def fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
+def has_variables(path: Path) -> bool:
+    """Whether there are variables to restore; a SavedModel of constants may come without."""
+    return (path / _INDEX).is_file()
+
+
+def fingerprint(path: Path) -> Files:
     """Names, sizes and times of a version's files: changes when one is written again.
 
     Raises:

@@ -68,9 +68,13 @@ def _array(name: str, tensor: tensor_pb2.TensorProto) -> np.ndarray:
         raise invalid(f"tensor parsing error: {name} ({error})") from None
 
 
-def encode(array: np.ndarray, dtype: int) -> tensor_pb2.TensorProto:
-    """A TensorProto with its values in the field of their type, as TensorFlow Serving answers by default."""
-    field = _FIELDS.get(dtype)
+def encode(array: np.ndarray, dtype: int, packed: bool = False) -> tensor_pb2.TensorProto:
+    """A TensorProto with its values in the field of their type, as TensorFlow Serving answers by default.
+
+    Args:
+      packed: numbers as one piece of bytes instead.
+    """
+    field = None if packed else _FIELDS.get(dtype)
     if field is None:
         return tf.make_tensor_proto(array, dtype=dtype)
     tensor = tensor_pb2.TensorProto(dtype=dtype)

@@ -29,6 +29,12 @@ _MESSAGES: dict[str, dict[str, tuple[int, Any]]] = {
         "max_execution_batch_size": (9, _INT64),
     },
     "PrometheusConfig": {"enable": (1, _Field.TYPE_BOOL), "path": (2, _Field.TYPE_STRING)},
+    "SSLConfig": {
+        "server_key": (1, _Field.TYPE_STRING),
+        "server_cert": (2, _Field.TYPE_STRING),
+        "custom_ca": (3, _Field.TYPE_STRING),
+        "client_verify": (4, _Field.TYPE_BOOL),
+    },
     "MonitoringConfig": {"prometheus_config": (1, ".resnet_tfx.PrometheusConfig")},
 }
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
@@ -163,6 +169,31 @@ def read_metrics_path(path: Path | None) -> str:
     wanted: Any = _read(path, _CLASSES["MonitoringConfig"]())
     prometheus = wanted.prometheus_config
     return (prometheus.path or DEFAULT_METRICS_PATH) if prometheus.enable else ""
+
+
+def read_ssl(path: Path) -> Any:
+    """The SSLConfig of an --ssl_config_file: server_key, server_cert, custom_ca (PEM) and client_verify.
+
+    Raises:
+      SettingsError: no such file, not its format, or without a key or certificate.
+    """
+    given = _read(path, _CLASSES["SSLConfig"]())
+    for name in ("server_key", "server_cert", *(["custom_ca"] if given.client_verify else [])):
+        if "-----BEGIN " not in getattr(given, name):
+            raise SettingsError(f"{path}: {name} must be the text of a PEM file.")
+    return given
+
+
+def read_session(path: Path) -> Any:
+    """The ConfigProto of a --tensorflow_session_config_file.
+
+    Raises:
+      SettingsError: no such file, or not its format.
+    """
+    # Here, for it imports TensorFlow.
+    from tensorflow.core.protobuf import config_pb2
+
+    return _read(path, config_pb2.ConfigProto())
 
 
 def monitoring_text(metrics_path: str) -> str:

@@ -39,7 +39,7 @@ class State(enum.Enum):
 
 @dataclasses.dataclass
 class Version:
-    """One version that was seen whole; it stays listed after it has gone."""
+    """One version that was seen whole, or in part for long; it stays listed after it has gone."""
 
     number: int
     state: State = State.START
@@ -50,7 +50,7 @@ class Version:
     # Failed loads: how many, when the next is due (monotonic seconds), and of which files.
     failures: int = 0
     retry_at: float = 0.0
-    files: tuple[tuple[str, int, int], ...] = ()
+    files: source.Files = ()
 
 
 class Versions:
@@ -77,6 +77,8 @@ class Versions:
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._poll, name=f"versions of {model.name}", daemon=True)
+        # Versions that are not whole: since when (monotonic seconds) they have had these files.
+        self._partial: dict[int, tuple[float, source.Files]] = {}
         # The last line about each path.
         self._notices: dict[Path, str] = {}
 
@@ -235,6 +237,7 @@ class Versions:
             return False
         if missing:
             self._notice(path, f"Version {number} in {path} is not whole yet ({missing}): waiting.")
+            self._report_partial(number, path, files, missing)
             return False
         if not version or version.files != files:
             version = Version(number, files=files)
@@ -242,6 +245,22 @@ class Versions:
                 self._versions[number] = version
         self._try_load(version, path)
         return version.state is State.AVAILABLE
+
+    def _report_partial(self, number: int, path: Path, files: source.Files, missing: str) -> None:
+        """Puts a version that is not whole into the status, once its files have been the same for long."""
+        since, known = self._partial.get(number, (0.0, None))
+        if known != files:
+            self._partial[number] = time.monotonic(), files
+            return
+        seconds = self._settings.partial_version_seconds
+        version = self._versions.get(number)
+        if time.monotonic() - since < seconds or (version and version.files == files):
+            return
+        text = f"{path} is not whole: {missing}, and nothing has come for {seconds:g} s"
+        with self._lock:
+            error = ServingError(Code.FAILED_PRECONDITION, text)
+            self._versions[number] = Version(number, State.END, error, files=files)
+        _log.error("Version %d of %s cannot be served: %s", number, self.model.name, text)
 
     def _take_back(self, version: Version) -> bool:
         with self._lock:

@@ -16,11 +16,11 @@ WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 _MAX_RECORDS = 1000
 
 
-def warm_up(servable: Loaded) -> int:
-    """Replays the records of the version's warm-up file, if it has one.
+def warm_up(servable: Loaded, times: int = 1) -> int:
+    """Replays each record of the version's warm-up file, if it has one, so many times.
 
     Returns:
-      The number of requests replayed.
+      The number of records.
 
     Raises:
       ServingError: a request failed, or the file is damaged or too long: the
@@ -35,7 +35,8 @@ def warm_up(servable: Loaded) -> int:
             count += 1
             if count > _MAX_RECORDS:
                 raise invalid(f"Number of warmup records exceeds the maximum ({_MAX_RECORDS}) at {path}")
-            _replay(servable, PredictionLog.FromString(record))
+            for _ in range(times):
+                _replay(servable, PredictionLog.FromString(record))
     except tf.errors.OpError as error:
         raise from_tensorflow(error) from error
     return count

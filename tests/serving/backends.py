@@ -70,11 +70,12 @@ def rest(backend, base, name, **options):
 
 
 class Stubs:
-    """The official stubs on a channel."""
+    """The official stubs on a channel; None is one to a port of this machine."""
 
-    def __init__(self, port):
+    def __init__(self, port, channel=None):
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", unlimited)
+        self.port = port
+        self.channel = channel or grpc.insecure_channel(f"127.0.0.1:{port}", unlimited)
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.manager = None
@@ -114,7 +115,7 @@ def remote(backend, models, **options):
 @contextlib.contextmanager
 def _process(base, name, **options):
     rest_port, port = free_port(), free_port()
-    known = ("rest_api_timeout_in_ms", "enable_grpc_healthcheck_service")
+    known = ("rest_api_timeout_in_ms", "enable_grpc_healthcheck_service", "rest_api_enable_cors_support")
     flags = [f"--{key}={value}".lower() for key, value in options.items() if key in known]
     flags += [f"--model_name={name}", f"--model_base_path={base}", f"--port={port}"]
     command = [REAL, *flags, f"--rest_api_port={rest_port}"]

@@ -55,6 +55,7 @@ def export_dense(path, scale=1.0, classes=()):
         },
         [tf.TensorSpec([None], tf.string, name="inputs")],
     )
+    archive.add_endpoint("no_rows", lambda x: {"y": model(x)[:0]}, [vector])
     archive.add_endpoint("slow", _slow, [tf.TensorSpec([], tf.int64, name="steps")])
     archive.write_out(str(path), verbose=False)
     return path

@@ -134,6 +134,33 @@ def test_predict_requests_that_are_refused(dense, request_, code, text):
     expect(code, text, dense.prediction.Predict, request_)
 
 
+@pytest.mark.parametrize(
+    ("values", "shape"), [([1.0, 2.0, 3.0], "[3]"), ([[1.0, 2.0, 3.0]], "[1,3]"), (1.0, "[]")]
+)
+def test_a_shape_that_the_model_does_not_take_is_one_sentence(dense, values, shape):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "dense"
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(values, tf.float32))
+    with pytest.raises(grpc.RpcError) as caught:
+        dense.prediction.Predict(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    if dense.manager:
+        text = f"Input x has the shape {shape}, where the signature takes [?,2]"
+        assert caught.value.details() in (text, f"{text} (MatMul)")
+
+
+def test_bytes_without_a_list_are_one_sentence(image):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "image"
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(png((255, 0, 0))))
+    with pytest.raises(grpc.RpcError) as caught:
+        image.prediction.Predict(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    if image.manager:
+        assert "Input image_bytes has the shape [], where the signature takes [?]" in caught.value.details()
+        assert "\n" not in caught.value.details()
+
+
 def test_damaged_tensors_are_refused(dense):
     request = predict({"x": X})
     request.inputs["x"].tensor_content = b"\x00" * 3

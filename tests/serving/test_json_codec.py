@@ -77,6 +77,20 @@ def test_empty_axes_keep_their_shape():
     assert codec.decode_tensor([[], []], FLOAT).shape == (2, 0)
 
 
+def test_no_rows_are_an_empty_list():
+    outputs = {"y": np.zeros((0, 3), np.float32)}
+    assert json.loads(responses.predict_body(outputs, {"y": FLOAT}, rows=True)) == {"predictions": []}
+    outputs["s"] = np.zeros(0, object)
+    dtypes = {"y": FLOAT, "s": STRING}
+    assert json.loads(responses.predict_body(outputs, dtypes, rows=True)) == {"predictions": []}
+    for sizes in ((0, 2), (2, 0), (1, 2)):
+        outputs = {name: np.zeros(size, np.float32) for name, size in zip("ab", sizes, strict=True)}
+        with pytest.raises(ServingError) as caught:
+            responses.predict_body(outputs, {"a": FLOAT, "b": FLOAT}, rows=True)
+        text = f"Tensor name: b has inconsistent batch size: {sizes[1]} expecting: {sizes[0]}"
+        assert caught.value.message == text
+
+
 def test_strings_need_not_be_utf8():
     body = b'{"inputs": "\xff\\u00e9"}'
     assert codec.decode_tensor(requests.parse_json(body)["inputs"], STRING).item() == b"\xff\xc3\xa9"
@@ -237,6 +251,48 @@ def test_bodies_that_are_not_an_object(body, text):
     assert text in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("body", "reason", "offset"),
+    [
+        (b'{"a": }', "Invalid value.", 6),
+        (b'{"a": hello}', "Invalid value.", 6),
+        (b'{"a": nul}', "Invalid value.", 9),
+        (b'{"a": trie}', "Invalid value.", 8),
+        (b'{"a": -}', "Invalid value.", 7),
+        (b'{"a": [1, ]}', "Invalid value.", 10),
+        (b'{"a": [', "Invalid value.", 7),
+        (b"hello", "Invalid value.", 0),
+        (b"}", "The document is empty.", 0),
+        (b'{"a"}', "Missing a colon after a name of object member.", 4),
+        (b'{"a": 1, }', "Missing a name for object member.", 9),
+        (b"{a: 1}", "Missing a name for object member.", 1),
+        (b"{", "Missing a name for object member.", 1),
+        (b'{"a": 1 "b": 2}', "Missing a comma or '}' after an object member.", 8),
+        (b'{"a": {"]": [1, {}]} "b": 2}', "Missing a comma or '}' after an object member.", 21),
+        (b'{"a": 1', "Missing a comma or '}' after an object member.", 7),
+        (b'{"a": 1.5.5}', "Missing a comma or '}' after an object member.", 9),
+        (b'{"a": ["{", 2 3]}', "Missing a comma or ']' after an array element.", 14),
+        (b'{"a": [[1], {"b": 2}', "Missing a comma or ']' after an array element.", 20),
+        (b'{"a": 1.}', "Miss fraction part in number.", 8),
+        (b'{"a": 1.5e+}', "Miss exponent in number.", 11),
+        (b'{"a": "\\x"}', "Invalid escape character in string.", 7),
+        (b'{"a": "\n"}', "Invalid escape character in string.", 7),
+        (b'{"a": "\\u12x4"}', "Incorrect hex digit after \\u escape in string.", 7),
+        (b'{"a": "b}', "Missing a closing quotation mark in string.", 9),
+    ],
+)
+def test_malformed_json_is_described_as_rapidjson_does(body, reason, offset):
+    with pytest.raises(ServingError) as caught:
+        requests.parse_json(body)
+    assert caught.value.message == f"JSON Parse error: {reason} at offset: {offset}"
+
+
+def test_a_mistake_far_into_a_document_is_taken_to_be_in_an_array():
+    for body in (b'{"a": [' + b"[1], " * 300_000 + b"1 x", b'{"a": 1' + b" " * 2**20 + b"x"):
+        with pytest.raises(ServingError, match="Missing a comma or ']' after an array element"):
+            requests.parse_json(body)
+
+
 def test_parser_stops_after_the_first_value():
     assert requests.parse_json(b'\xef\xbb\xbf {"a": [NaN, -Infinity]} trailing')["a"][1] == -math.inf
 
@@ -299,7 +355,7 @@ def test_examples_take_the_kind_of_their_values():
         ({"examples": [1]}, "Example must be JSON object but got JSON Number"),
         ({"examples": [{"a": None}]}, "Feature: a has element with unexpected JSON type: Null"),
         ({"examples": [{"a": [1, 0.5]}]}, "Unexpected element type in feature: a expecting type: int64"),
-        ({"examples": [{"a": 2**63}]}, "Feature: a has uint64 element. Only int64 is supported."),
+        ({"examples": [{"a": 2**63}]}, "Feature: a has uint64_t element. Only int64_t is supported."),
         ({"examples": [{"a": 10**400}]}, "Number too big to be stored in double"),
         ({"examples": [{"a": -(10**400)}]}, "Number too big to be stored in double"),
         ({"context": {"\ud800": 1}, "examples": [{}]}, "is not valid UTF-8"),

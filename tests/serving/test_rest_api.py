@@ -126,6 +126,21 @@ def test_options_need_an_origin(dense):
     url = "/v1/models/dense:predict"
     assert dense.request("OPTIONS", url, headers={"Origin": "https://a.b"}).status_code == 200
     assert dense.request("OPTIONS", url).status_code == 400
+    assert dense.request("OPTIONS", url).content == b""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_answers_to_pages_of_other_origins(backend, exports, tmp_path):
+    publish(exports / "dense", tmp_path / "m", 7)
+    with rest(backend, tmp_path / "m", "dense", rest_api_enable_cors_support=True) as client:
+        answer = client.request("OPTIONS", "/v1/models/dense:predict", headers={"Origin": "http://a.b"})
+    expected = {
+        "access-control-allow-origin": "*",
+        "access-control-allow-methods": "POST, GET",
+        "access-control-allow-headers": "Content-Type",
+    }
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert {name: value for name, value in answer.headers.items() if "access" in name} == expected
 
 
 def test_row_and_columnar_form(dense):
@@ -222,6 +237,11 @@ def test_bad_json_is_found_before_an_unknown_model(dense):
 
 def test_types_without_a_json_form_are_501_in_columnar_form(dense):
     expect(post(dense, {"signature_name": "echo_float16", "inputs": 1}), 501, "to type: half")
+
+
+def test_outputs_without_rows(dense):
+    body = {"signature_name": "no_rows", "instances": [[1, 2]]}
+    assert post(dense, body).json() == {"predictions": []}
 
 
 def test_batch_size_is_free(dense):

@@ -124,19 +124,53 @@ def test_a_version_that_comes_back_while_requests_use_it_serves_again(exports, t
     assert ask(manager) == ONCE
 
 
-def test_a_version_that_comes_back_with_other_files_is_loaded_anew(exports, tmp_path, manage):
+def test_a_version_that_is_written_anew_while_requests_use_it_is_loaded_anew(exports, tmp_path, manage):
     publish(exports / "dense", tmp_path / "m", 1)
+    publish(exports / "dense_double", tmp_path / "m", 2)
     manager = manage()
-    with manager.use("m") as old:
-        publish(exports / "dense_double", tmp_path / "m", 2)
-        wait_for(lambda: states(manager) == {2: State.AVAILABLE, 1: State.UNLOADING})
-        os.utime(tmp_path / "m" / "1" / "saved_model.pb", ns=(1, 1))
-        shutil.rmtree(tmp_path / "m" / "2")
+    with manager.use("m", 2):
+        shutil.rmtree(tmp_path / "m/2")
+        wait_for(lambda: states(manager) == {2: State.UNLOADING, 1: State.AVAILABLE})
+        publish(exports / "dense", tmp_path / "m", 2)
         time.sleep(0.2)
-        assert states(manager)[1] is State.UNLOADING
-    wait_for(lambda: states(manager)[1] is State.AVAILABLE)
-    with manager.use("m") as again:
-        assert again is not old
+        assert states(manager) == {2: State.UNLOADING, 1: State.AVAILABLE}
+    wait_for(lambda: states(manager) == {2: State.AVAILABLE, 1: State.END})
+    assert ask(manager, 2) == ONCE
+
+
+def test_a_version_that_stays_in_part_is_reported_with_its_reason(exports, tmp_path, manage):
+    publish(exports / "dense", tmp_path / "m", 1)
+    (tmp_path / "m/2/variables").mkdir(parents=True)
+    manager = manage(partial_version_seconds=0.3)
+    assert states(manager) == {1: State.AVAILABLE}
+    wait_for(lambda: 2 in states(manager))
+    [version] = manager.status("m", 2)
+    assert version.state is State.END and version.error.code is Code.FAILED_PRECONDITION
+    assert version.error.message == (
+        f"{tmp_path / 'm/2'} is not whole: variables/variables.index is missing, "
+        "and nothing has come for 0.3 s"
+    )
+    assert ask(manager) == ONCE
+    shutil.copytree(exports / "dense_double", tmp_path / "m/2", dirs_exist_ok=True)
+    wait_for(lambda: states(manager) == {2: State.AVAILABLE, 1: State.END})
+
+
+def test_a_version_that_keeps_growing_is_not_reported(exports, tmp_path, manage):
+    (tmp_path / "m/1").mkdir(parents=True)
+    manager = manage(partial_version_seconds=0.5)
+    for part in range(12):
+        (tmp_path / f"m/1/{part}").write_text("part")
+        time.sleep(0.1)
+    assert states(manager) == {}
+
+
+def test_a_model_of_constants_needs_no_variables(tmp_path, manage):
+    module = tf.Module()
+    module.add = tf.function(lambda x: {"y": x + 1}, input_signature=[tf.TensorSpec([None, 2], name="x")])
+    tf.saved_model.save(module, str(tmp_path / "export"), signatures={"serving_default": module.add})
+    shutil.rmtree(tmp_path / "export/variables")
+    publish(tmp_path / "export", tmp_path / "m", 1)
+    assert ask(manage()) == [2.0, 3.0]
 
 
 def test_a_broken_version_takes_no_traffic_and_the_old_one_stays(exports, tmp_path, manage):
