@@ -138,7 +138,7 @@ def write(folder: str, found: Iterator[Picture]) -> dict[str, Any]:
             if len(one_of_each) > 1:
                 told[kind]["count"] += 1
                 if told[kind]["count"] <= _SHOWN:
-                    names = sorted(f"{i.split}: {i.name}" for i in one_of_each.values())
+                    names = sorted(files.one_line(f"{i.split}: {i.name}") for i in one_of_each.values())
                     told[kind]["names"].append(names)
     files.write(os.path.join(folder, LIST), "".join(lines).encode())
     return told

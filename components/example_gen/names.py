@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from components.example_gen import files
+
 # Suffixes of pictures, of formats that are read and of others: what cannot be read is then said of each.
 _IMAGES = re.compile(
     r"jpe?g|jpe|jfif|jif|pjpe?g|pjp|a?png|bmp|dib|gif|webp|tiff?|hei[cf]|hif|avifs?|p[pgbnf]m|jp2|j2k|jp[fx]|jxl"
@@ -88,14 +90,14 @@ class LeftOut:
         self._count, self._names, self._folders = 0, list[str](), set[str]()
 
     def add(self, name: str) -> None:
-        """Counts a file or a folder."""
+        """Counts a file or a folder, by its name as the file system has it."""
         if name.endswith("/"):
             if name in self._folders:
                 return
             self._folders.add(name)
         self._count += 1
         if len(self._names) < _SHOWN:
-            self._names.append(name)
+            self._names.append(files.one_line(name))
 
     def told(self) -> dict[str, Any]:
         """`count`, and `names` of the first three."""
