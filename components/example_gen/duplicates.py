@@ -96,7 +96,7 @@ def find(shards: Sequence[Shard]) -> Iterator[Picture]:
     for start, end in zip(starts[several], ends[several], strict=True):
         _, first = np.unique(group[start:end], return_index=True)
         of_each = list(read(start + first))
-        if len({encoded for encoded, _ in of_each}) == 1:
+        if all(encoded == of_each[0][0] for encoded, _ in of_each):
             yield [image for _, image in of_each]
         else:
             yield from _apart(read(np.arange(start, end)))
