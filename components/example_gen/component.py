@@ -248,6 +248,7 @@ def _finish(artifact: Any, folder: str, jobs: list[shards.Job], run: _Run) -> di
     limits = run.data["max_bad_fraction"], run.data["max_bad_images"]
     summary.check(folder, report["splits"], quarantines, *limits)
     written = [duplicates.Shard(job.split, job.shard, job.keys) for job in jobs]
+    files.make_dirs(artifact.uri)
     report["duplicates"] = duplicates.write(artifact.uri, duplicates.find(written))
     for split, quarantine in quarantines.items():
         target = artifact_utils.get_split_uri([artifact], split)

@@ -1,8 +1,8 @@
 """The same bytes more than once: in train and in eval, where they are no test, or in two classes.
 
 While an image is written a key of it is kept, of its size and a sample of its bytes: all bytes would take
-a twentieth of the ingestion's time. Images of one key are read again and compared. In memory are 20 bytes
-an image: 26 MB for all of ImageNet.
+a twentieth of the ingestion's time. Of images with one key, one of each split and class is read again and
+compared, and all where these differ. In memory are 20 bytes an image: 26 MB for all of ImageNet.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import collections
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import google_crc32c
@@ -25,8 +25,8 @@ _KEYS = np.dtype([("key", "<u8"), ("offset", "<u8"), ("label", "<i4")])
 # Bytes of an image's start, middle and end that are looked at.
 _SAMPLE = 2048
 _SHOWN = 3
-# More pictures, and more images of one, are counted and not listed.
-_LISTED, _IMAGES = 10_000, 100
+# More pictures are counted and not listed.
+_LISTED = 10_000
 LIST = "duplicates.jsonl"
 # Bytes before a record and behind it.
 _HEAD, _TAIL = 12, 4
@@ -72,20 +72,7 @@ class Image(NamedTuple):
     name: str
 
 
-class Picture:
-    """All images with the same bytes."""
-
-    def __init__(self) -> None:
-        self.images: list[Image] = []
-        self.splits: set[str] = set()
-        self.classes: set[str] = set()
-
-    def add(self, image: Image) -> None:
-        """Adds an image; of very many only the splits and classes are kept."""
-        if len(self.images) < _IMAGES or image.split not in self.splits or image.synset not in self.classes:
-            self.images.append(image)
-        self.splits.add(image.split)
-        self.classes.add(image.synset)
+Picture = list[Image]  # The same bytes: an image of each split and class that has them.
 
 
 def find(shards: Sequence[Shard]) -> Iterator[Picture]:
@@ -102,12 +89,25 @@ def find(shards: Sequence[Shard]) -> Iterator[Picture]:
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
     several = np.minimum.reduceat(group, starts) != np.maximum.reduceat(group, starts)
     ends = np.append(starts[1:], len(keys))
+
+    def read(places: np.ndarray) -> Iterator[tuple[bytes, Image]]:
+        return (_read(shards[shard_of[row]], int(rows["offset"][row])) for row in order[places])
+
     for start, end in zip(starts[several], ends[several], strict=True):
-        pictures: dict[bytes, Picture] = collections.defaultdict(Picture)
-        for row in order[start:end]:
-            digest, image = _read(shards[shard_of[row]], int(rows["offset"][row]))
-            pictures[digest].add(image)
-        yield from (p for p in pictures.values() if len(p.splits) > 1 or len(p.classes) > 1)
+        _, first = np.unique(group[start:end], return_index=True)
+        of_each = list(read(start + first))
+        if all(encoded == of_each[0][0] for encoded, _ in of_each):
+            yield [image for _, image in of_each]
+        else:
+            yield from _apart(read(np.arange(start, end)))
+
+
+def _apart(images: Iterable[tuple[bytes, Image]]) -> Iterator[Picture]:
+    """The pictures of more than one split or class among images of one key that are not all the same."""
+    pictures: dict[bytes, dict[tuple[str, str], Image]] = collections.defaultdict(dict)
+    for encoded, image in images:
+        pictures[hashlib.sha256(encoded).digest()].setdefault((image.split, image.synset), image)
+    yield from (list(found.values()) for found in pictures.values() if len(found) > 1)
 
 
 def _read(shard: Shard, offset: int) -> tuple[bytes, Image]:
@@ -118,11 +118,11 @@ def _read(shard: Shard, offset: int) -> tuple[bytes, Image]:
     encoded, synset, name = (
         feature[f"image/{key}"].bytes_list.value[0] for key in ("encoded", "class/synset", "filename")
     )
-    return hashlib.sha256(encoded).digest(), Image(shard.split, synset.decode(), name.decode())
+    return encoded, Image(shard.split, synset.decode(), name.decode())
 
 
 def write(folder: str, found: Iterator[Picture]) -> dict[str, Any]:
-    """Lists pictures in `duplicates.jsonl` (a line a picture: its images, as split, class and name).
+    """Lists pictures in `duplicates.jsonl` (a line a picture: split, class and name of images that have it).
 
     Returns:
       `train_and_eval` and `two_classes`: `count`, the number of pictures, and `names`, of the first three.
@@ -131,15 +131,14 @@ def write(folder: str, found: Iterator[Picture]) -> dict[str, Any]:
     lines: list[str] = []
     for picture in found:
         if len(lines) < _LISTED:
-            images = [{"split": i.split, "class": i.synset, "name": i.name} for i in picture.images]
+            images = [{"split": i.split, "class": i.synset, "name": i.name} for i in picture]
             lines.append(json.dumps(images) + "\n")
-        for kind, parts in (("train_and_eval", picture.splits), ("two_classes", picture.classes)):
-            if len(parts) < 2:
-                continue
-            told[kind]["count"] += 1
-            if told[kind]["count"] <= _SHOWN:
-                at = 0 if kind == "train_and_eval" else 1
-                pair = {image[at]: image for image in reversed(picture.images)}
-                told[kind]["names"].append([f"{i.split}: {i.name}" for i in sorted(pair.values())])
+        for kind, field in (("train_and_eval", "split"), ("two_classes", "synset")):
+            one_of_each = {getattr(image, field): image for image in reversed(picture)}
+            if len(one_of_each) > 1:
+                told[kind]["count"] += 1
+                if told[kind]["count"] <= _SHOWN:
+                    names = sorted(files.one_line(f"{i.split}: {i.name}") for i in one_of_each.values())
+                    told[kind]["names"].append(names)
     files.write(os.path.join(folder, LIST), "".join(lines).encode())
     return told

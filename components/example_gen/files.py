@@ -78,6 +78,11 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def one_line(name: str) -> str:
+    """`printable`, with control characters as escapes too: a terminal would obey them."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in printable(name))
+
+
 def is_file(path: str) -> bool:
     """True when `path` is a file."""
     if is_remote(path):

@@ -124,7 +124,7 @@ def _known(groups: Iterable[_Group], labels: Container[str], skip: names.Skip) -
             yield path, synset, found
             continue
         for name, *_ in found:
-            skip(files.printable(name))
+            skip(name)
 
 
 def _row(path: str, synset: str, file: _File, label: int, absent: str) -> tuple[Any, ...]:
@@ -197,7 +197,7 @@ def _class_folders(path: str, skip: names.Skip) -> Iterator[_Group]:
     for folder in _kept((f"{name}/" for name in found), bool, skip):
         below, regular, unreadable = files.entries(os.path.join(path, folder), hidden=True)
         if not (below or regular or unreadable):
-            skip(files.printable(folder))
+            skip(folder)
         for inner in _kept((f"{folder}{name}/" for name in below), bool, skip):
             inside = (os.path.relpath(file, path) for file in sorted(files.walk(os.path.join(path, inner))))
             misplaced += [(name, folders.DEEP) for name in _kept(inside, names.has_image_suffix, skip)]
@@ -216,7 +216,7 @@ def _kept(paths: Iterable[str], wanted: Callable[[str], bool], skip: names.Skip)
         if not product and wanted(path):
             yield path
         else:
-            skip(files.printable(f"{product}{'/' * (product != path)}" if product else path))
+            skip(f"{product}{'/' * (product != path)}" if product else path)
 
 
 def _tar_of_folders(path: str, split: str, told: set[str], skip: names.Skip) -> Iterator[_Group]:
@@ -224,15 +224,15 @@ def _tar_of_folders(path: str, split: str, told: set[str], skip: names.Skip) -> 
 
     def product(name: str) -> None:
         if not split or (folders.place(name, depth)[0] if "/" in name.rstrip("/") else "") in told:
-            skip(files.printable(name))
+            skip(name)
 
     by_class: dict[str, list[_File]] = {}
     for member in tar_index.members(path, skip=product):
         folder, name, misplaced = folders.place(member.name, depth)
-        if split and folder != split:
+        if split and folder not in told:
             continue
         if not (names.has_image_suffix if misplaced else names.is_image)(member.name):
-            skip(files.printable(os.path.normpath(member.name)))
+            skip(os.path.normpath(member.name))
             continue
         file = os.path.normpath(member.name) if misplaced else f"{name}/{os.path.basename(member.name)}"
         by_class.setdefault(name, []).append((file, *member[1:3], misplaced or member.reason))

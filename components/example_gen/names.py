@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
+
+from components.example_gen import files
 
 # Suffixes of pictures, of formats that are read and of others: what cannot be read is then said of each.
 _IMAGES = re.compile(
@@ -23,12 +26,9 @@ _BY_PRODUCTS = (
     "lost+found", "$RECYCLE.BIN", "System Volume Information", "Network Trash Folder", "Temporary Items",
     "Thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "Icon\r",
 )  # fmt: skip
-_BY_PRODUCT = re.compile(
-    rf"(?:.*?/)??(?:\.(?!\.?(?:/|$))[^/]*|{'|'.join(map(re.escape, _BY_PRODUCTS))})(?=/|$)",
-    re.IGNORECASE | re.DOTALL,
-)
+_KNOWN = frozenset(name.lower() for name in _BY_PRODUCTS)
 # What else stands behind a dot, as in "St. Bernard 7", "a.jpg?w=300" or "scan.0001", is no suffix.
-_SUFFIX = re.compile(r"\.([a-z0-9]{1,10})\s*\Z")
+_SUFFIX = re.compile(r"[a-z0-9]{1,10}")
 _SHOWN = 3
 
 
@@ -37,30 +37,50 @@ def is_image(path: str) -> bool:
 
     What such a file really is its content says.
     """
-    name = path.rsplit("/", 1)[-1].lower()
-    suffix = _suffix(name)
-    return bool(_IMAGES.fullmatch(suffix) if suffix else not _TEXTS.fullmatch(name.strip()))
+    name = path.rpartition("/")[2]
+    kind = _kind(name)
+    return kind == "image" if kind else not _TEXTS.fullmatch(name.strip().lower())
 
 
 def has_image_suffix(path: str) -> bool:
     """Whether a file is named as an image: for files that lie where no image should."""
-    return bool(_IMAGES.fullmatch(_suffix(path.lower())))
+    return _kind(path.rpartition("/")[2]) == "image"
 
 
 def is_archive(path: str) -> bool:
     """Whether a file is named as an archive, which may hold images."""
-    return bool(_ARCHIVES.fullmatch(_suffix(path.lower())))
+    return _kind(path.rpartition("/")[2]) == "archive"
 
 
 def by_product(path: str) -> str:
     """The part of a path up to the first file or folder that a program has left behind; "" without one."""
-    match = _BY_PRODUCT.match(path)
-    return match[0] if match else ""
+    folder, _, name = path.rpartition("/")
+    if found := _folder_product(folder):
+        return found
+    return path if _left_behind(name) else ""
 
 
-def _suffix(name: str) -> str:
-    match = _SUFFIX.search(name)
-    return match[1] if match and not match[1].isdigit() else ""
+@functools.lru_cache(maxsize=4096)  # the files of a folder come one after another
+def _folder_product(folder: str) -> str:
+    return by_product(folder) if folder else ""
+
+
+def _left_behind(name: str) -> bool:
+    return (name[:1] == "." and name not in (".", "..")) or name.lower() in _KNOWN
+
+
+def _kind(name: str) -> str:
+    """What the suffix of a file says; "" without one."""
+    _, dot, suffix = name.rpartition(".")
+    return _of_suffix(suffix) if dot else ""
+
+
+@functools.lru_cache(maxsize=256)
+def _of_suffix(suffix: str) -> str:
+    suffix = suffix.strip().lower()
+    if suffix.isdigit() or not _SUFFIX.fullmatch(suffix):
+        return ""
+    return "image" if _IMAGES.fullmatch(suffix) else "archive" if _ARCHIVES.fullmatch(suffix) else "other"
 
 
 class LeftOut:
@@ -70,14 +90,14 @@ class LeftOut:
         self._count, self._names, self._folders = 0, list[str](), set[str]()
 
     def add(self, name: str) -> None:
-        """Counts a file or a folder."""
+        """Counts a file or a folder, by its name as the file system has it."""
         if name.endswith("/"):
             if name in self._folders:
                 return
             self._folders.add(name)
         self._count += 1
         if len(self._names) < _SHOWN:
-            self._names.append(name)
+            self._names.append(files.one_line(name))
 
     def told(self) -> dict[str, Any]:
         """`count`, and `names` of the first three."""

@@ -110,7 +110,7 @@ def members(
         if product:
             folder = info.isdir() or product != info.name
             skip(os.path.normpath(product) + "/" * folder)
-        elif ".." in info.name.split("/"):
+        elif ".." in info.name and ".." in info.name.split("/"):
             raise SourceError(f"{path} has {info.name}, a path with ..: pack it by its plain name.")
         elif info.isreg():
             yield _member(info, base)

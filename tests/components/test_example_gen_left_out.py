@@ -321,3 +321,27 @@ def test_links_and_their_names(tmp_path):
         "ant/1.jpg": False, "ant/2.jpg": True, "bee/1.jpg": False,
     }  # fmt: skip
     assert left_out.told() == {"count": 1, "names": ["ant/old.lnk"]}
+
+
+def test_names_that_a_terminal_would_obey_are_escaped(tmp_path):
+    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(3), "val": two_classes(2, 500)})
+    for name in (b"train/ant/Icon\r", b"train/bee/\x1b[2J.txt", b"train/bee/caf\xe9.txt"):
+        with open(os.path.join(os.fsencode(folder), name), "wb") as stream:
+            stream.write(b"x")
+    report = summary.read_summary(ingest(tmp_path, kind="folder", source=folder).uri)
+    told = report["splits"]["train"]["left_out"]
+    assert told == {"count": 3, "names": ["ant/Icon\\r", "bee/\\x1b[2J.txt", "bee/caf\\xe9.txt"]}
+    assert summary.describe(report).isprintable()
+
+
+def test_what_lies_beside_the_splits_of_a_tar_is_told_with_train(tmp_path):
+    good = flat({"train": two_classes(5), "val": two_classes(2, 500)})
+    more = {"README": b"about", "sheet.jpg": data.jpeg(1), ".DS_Store": b"x", "test/ant/1.jpg": data.jpeg(2)}
+    (tmp_path / "one.tar").write_bytes(data.tar_bytes({**good, **more}))
+    uri = ingest(tmp_path, kind="folder", source=str(tmp_path / "one.tar")).uri
+    assert {n: q["reason"] for n, q in quarantine(uri, "train").items()} == {
+        "sheet.jpg": "lies in no class folder"
+    }
+    splits = summary.read_summary(uri)["splits"]
+    assert splits["train"]["left_out"]["count"] == 2 and splits["eval"]["left_out"]["count"] == 0
+    assert (len(read(uri, "train")), len(read(uri, "eval")), len(quarantine(uri, "eval"))) == (10, 4, 0)

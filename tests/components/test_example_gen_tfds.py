@@ -110,6 +110,15 @@ def test_holdout_knows_the_labels_in_the_records(birds):
     assert sorted(held) == [0, 1] and tables["train"].num_rows == COUNT - 2
 
 
+def test_slices_that_overlap_are_told(birds, tmp_path):
+    fields = _config(birds, train_split="train[:20]", eval_split="train[10:]")
+    found = summary.read_summary(ingest(tmp_path, **fields).uri)["duplicates"]
+    assert found["train_and_eval"]["count"] == 10 and found["two_classes"]["count"] == 0
+    assert all(
+        name.startswith(("eval: bird_1", "train: bird_1")) for name in found["train_and_eval"]["names"][0]
+    )
+
+
 def test_slices_and_holdout(birds, tmp_path):
     fields = _config(birds, train_split="train[:20]", eval_split="train[20:]", max_bad_fraction=0.2)
     uri = ingest(tmp_path / "slices", **fields).uri
