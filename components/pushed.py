@@ -51,12 +51,8 @@ def checksums(model: str) -> str:
 def difference(model: str, wanted: str) -> str:
     """The first difference of a SavedModel's files from lines of `checksums`, in words; "" without one."""
     found, known = (_by_path(text) for text in (checksums(model), wanted))
-    for path in sorted(found.keys() | known.keys()):
-        if path not in found:
-            return f"{path} is missing"
-        if found[path] != known.get(path):
-            return f"{path} has changed" if path in known else f"{path} is no part of it"
-    return ""
+    added = sorted(found.keys() - known.keys())
+    return _change(found, known) or (f"{added[0]} is no part of it" if added else "")
 
 
 def damage(version: str) -> str:
@@ -66,7 +62,8 @@ def damage(version: str) -> str:
         return unreadable(version)
     try:
         with tf.io.gfile.GFile(path) as file:
-            return difference(version, file.read())
+            # What somebody has put beside them is no damage.
+            return _change(_by_path(checksums(version)), _by_path(file.read()))
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         return f"{CHECKSUMS_FILE} cannot be read: {error}"
 
@@ -149,6 +146,14 @@ def _sha256(path: str) -> str:
         while block := file.read(_READ_BYTES):
             found.update(block)
     return found.hexdigest()
+
+
+def _change(found: Mapping[str, str], known: Mapping[str, str]) -> str:
+    """The first of the known files that is not as it was, in words; "" without one."""
+    for path in sorted(known):
+        if found.get(path) != known[path]:
+            return f"{path} has changed" if path in found else f"{path} is missing"
+    return ""
 
 
 def _by_path(text: str) -> dict[str, str]:

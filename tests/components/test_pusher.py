@@ -150,6 +150,8 @@ def test_sha256sum_knows_a_version_as_whole(models, tmp_path):
     version = pusher.push(models[0], str(tmp_path), {"examples": 2})
     check = ["sha256sum", "--check", "--quiet", "--strict", "assets.extra/sha256sums"]
     assert subprocess.run(check, cwd=version).returncode == 0
+    with open(os.path.join(version, "notes.txt"), "w") as file:
+        file.write("ours")
     assert pushed.damage(version) == ""
     os.remove(os.path.join(version, "variables", "variables.index"))
     assert pushed.damage(version) == "variables/variables.index is missing"

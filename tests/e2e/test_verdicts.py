@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 
 import pytest
 from common import artifact, command, run, serving, state, versions
@@ -51,10 +52,11 @@ def test_ctrl_c_in_the_evaluator_is_like_everywhere(home):
             seen += line
             if " Baseline " in line:
                 break
-        logs = os.path.join(home, "runs", "resnet-digits", "logs")
-        newest = os.path.join(logs, max(name for name in os.listdir(logs) if name.endswith(".log")))
-        while "Evaluating model" not in open(newest).read():  # noqa: SIM115
+        folder = os.path.join(home, "runs", "resnet-digits", "artifacts", "Evaluator", "evaluation")
+        before = set(os.listdir(folder))
+        while set(os.listdir(folder)) == before:
             assert process.poll() is None
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         seen += process.stdout.read()
     assert process.returncode == 130, seen
