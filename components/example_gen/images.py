@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import re
 import warnings
 from collections.abc import Callable
@@ -55,12 +54,6 @@ class Image(NamedTuple):
     source_format: str
     original: bytes = b""
     deepest: int = 0
-
-
-def named_like_image(name: str) -> bool:
-    """True when the suffix is one of the formats that are read; for files that lie where no image should."""
-    found = Pil.registered_extensions().get(os.path.splitext(name)[1].lower())
-    return found in ("JPEG", "PNG", *_CONVERTED)
 
 
 def normalize(data: bytes, max_pixels: int) -> Image:
