@@ -181,17 +181,22 @@ def _write(total: tuple, path: str, settings: Transform) -> np.ndarray:
     return np.array(path.encode())
 
 
+def _text(name: bytes) -> str:
+    """The name, of which bytes that are no UTF-8 become backslash escapes."""
+    return name.decode(errors="backslashreplace")
+
+
 def _vocabulary(classes: Mapping[tuple[int, bytes], int]) -> tuple[list[str], list[int]]:
     """Names and counts in label order, from (label, synset) -> examples."""
     entries = sorted(classes.items())
     for number, ((label, synset), _) in enumerate(entries):
         if label != number or (number and synset <= entries[number - 1][0][1]):
             raise ValueError(
-                f"The training split has label {label} for class {synset.decode()}, where label {number} "
+                f"The training split has label {label} for class {_text(synset)}, where label {number} "
                 "and the next class name in sorted order were expected; labels must be the 0-based index "
                 "of the sorted class names, with one class a label and no class missing."
             )
-    return [synset.decode() for (_, synset), _ in entries], [count for _, count in entries]
+    return [_text(synset) for (_, synset), _ in entries], [count for _, count in entries]
 
 
 # Scale stage.

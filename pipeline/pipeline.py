@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -21,8 +19,7 @@ from tfx.dsl.components.base import base_node
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2, transform_pb2
 
-import models
-from components import baseline, data_validation, drift, evaluation, evaluator, pusher
+from components import baseline, data_validation, drift, evaluation, evaluator, identity, pusher
 from components.example_gen import component, files, source
 from components.serving_validator import component as serving_validator
 from models import pretrained
@@ -80,7 +77,7 @@ def _components(
             analyze=["train"], transform=["train", "eval"] if materialize else []
         ),
         materialize=materialize,
-        custom_config={"transform": to_dict(config.transform), "code": _code_hash()},
+        custom_config={"transform": to_dict(config.transform), "code": identity.code()[:12]},
         disable_statistics=True,
         # Its analyzer measures all in one pass and keeps no partial results.
         disable_analyzer_cache=True,
@@ -97,7 +94,7 @@ def _components(
     }
     learning = {
         "transform": to_dict(config.transform),
-        "code": _code_hash(),
+        "code": identity.code()[:12],
         **_starting_points(config),
     }
     warm_start = None
@@ -292,10 +289,3 @@ def _schema_file(paths: Paths, text: str) -> str:
             f"artifacts={paths.artifacts}: {paths.schemas} cannot be written: {files.reason(error)}."
         ) from error
     return path
-
-
-def _code_hash() -> str:
-    """Hash of the code that makes the model: TFX's cache does not look into modules."""
-    folder = Path(next(iter(models.__path__)))
-    content = b"".join(f.read_bytes() for f in sorted(folder.glob("*.py")))
-    return hashlib.sha256(content).hexdigest()[:12]

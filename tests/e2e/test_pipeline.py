@@ -140,7 +140,7 @@ def test_worse_model_is_not_pushed_and_a_better_one_is(home, first):
     worse = ["train.epochs=1", "train.warmup_epochs=0", "train.learning_rate=0.0001"]
     loose = ["evaluate.max_top1_error=0.99", "evaluate.max_top5_error=0.99"]
     status, output = run(home, *worse, *loose)
-    assert status == 0
+    assert status == 3
     assert "Not blessed" in output
     assert "evaluate.max_top1_increase" in output
     assert "nothing pushed" in output
