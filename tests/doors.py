@@ -124,10 +124,10 @@ def refusing(*errors: type[Exception]) -> Callable[[Door], Door]:
 
 
 def sentence(error: Exception) -> str:
-    """What an error says; of TensorFlow's only the rule that was broken, where it is one of ours."""
+    """What an error says; of TensorFlow's, without the place in the graph where it arose."""
     said = error.details() if isinstance(error, grpc.RpcError) else getattr(error, "message", str(error))
     rule = re.search(r"Summarized data: b'(.*?)'", said, re.DOTALL)
-    return rule[1] if rule else said
+    return rule[1] if rule else said.rpartition("<stack traces unavailable>\n")[2]
 
 
 def example(encoded: bytes) -> bytes:
