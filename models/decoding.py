@@ -123,7 +123,8 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
         return is_segment & ~is_exif(at)
 
     def following(at: tf.Tensor) -> list[tf.Tensor]:
-        return [at + 2 + tf.maximum(marker(at + 2), 2)]  # a shorter one is damage: it must not lead back
+        # Bytes may fill the space between segments. A length below 2 is damage: it must not lead back.
+        return [at + tf.where(marker(at) == 0xFFFF, 1, 2 + tf.maximum(marker(at + 2), 2))]
 
     [at] = tf.while_loop(goes_on, following, [tf.constant(2, tf.int64)])
     segment = data[at + 4 + len(EXIF) : at + 2 + marker(at + 2)]

@@ -19,7 +19,6 @@ UPRIGHT = dataclasses.replace(doors.OWN, shorter_side=0)
 _NOT_AS_PIL = {
     "JPEG CMYK without Adobe's marker",  # PIL takes every CMYK JPEG for Adobe's inverted kind
     "JPEG EXIF of odd types",  # PIL takes a LONG
-    "JPEG EXIF behind fill bytes",
     "JPEG EXIF beyond 256 kB",
     "PNG eXIf rotated",  # a rotation is taken from JPEGs only
     "PNG odd chunks",  # PIL refuses
