@@ -1,5 +1,6 @@
 """The SavedModel in a Session, as TensorFlow Serving loads it, against the Keras model it came from."""
 
+import base64
 import dataclasses
 import json
 import os
@@ -202,6 +203,24 @@ def test_bytes_that_are_no_image_are_an_error_of_the_request(served):
     with pytest.raises(tf.errors.InvalidArgumentError):
         served("serving_default", [IMAGES[0], b"no image"])
     assert served("serving_default", IMAGES[:1])["probabilities"].shape == (1, 7)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("signature", ["serving_tensor", "features"])
+def test_pixels_that_are_no_numbers_are_refused(served, signature, value):
+    pixels = np.full([2, 24, 24, 3], 100, np.float32)
+    pixels[1, 5, 6, 2] = value
+    with pytest.raises(tf.errors.InvalidArgumentError, match="hold NaN or infinity"):
+        served(signature, pixels)
+
+
+@pytest.mark.parametrize("signature", ["classify", "evaluate"])
+def test_examples_that_protobuf_refuses_never_reach_tensorflows_parser(served, signature):
+    """It would end the process: the bytes have a list of 2**32 - 1."""
+    damaged = base64.b64decode("ChsKGQoNaW1hZ2UvZW5jb2RlZBIICgYK/////w8=")
+    with pytest.raises(tf.errors.DataLossError, match="Unable to parse"):
+        served(signature, [example(IMAGES[0]), damaged])
+    assert next(iter(served(signature, [example(IMAGES[0])]).values())).shape[0] == 1
 
 
 def test_warm_up_records_run_on_every_serving_signature(exported, served):
