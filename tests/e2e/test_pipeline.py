@@ -121,7 +121,7 @@ def test_a_node_that_is_named_runs_again_without_a_second_push(home, first):
 
 def test_a_model_that_the_server_serves_too_slowly_is_not_pushed(home, first):
     status, output = run(home, *QUICK, "serve.max_latency_ms=0.001")
-    assert status == 0
+    assert status == 3
     assert "above serve.max_latency_ms=0.001" in output and "Not served, nothing pushed" in output
     assert len(versions(home)) == 1
 

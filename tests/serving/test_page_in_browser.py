@@ -240,7 +240,7 @@ def test_other_formats_are_refused_in_the_words_of_the_model(page, picture, kind
     if kind != "text":
         Image.new("RGB", (24, 16), (0, 0, 255)).save(stream, kind)
     add(page, picture(f"sea.{kind.lower()}", stream.getvalue()))
-    assert text(page, ".problem") == NO_IMAGE
+    assert text(page, ".card .problem") == NO_IMAGE
     assert not predictions(page)
 
 
