@@ -124,7 +124,8 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
 
     def following(at: tf.Tensor) -> list[tf.Tensor]:
         # Bytes may fill the space between segments. A length below 2 is damage: it must not lead back.
-        return [at + tf.where(marker(at) == 0xFFFF, 1, 2 + tf.maximum(marker(at + 2), 2))]
+        length = 2 + tf.maximum(marker(at + 2), 2)
+        return [at + tf.where(marker(at) == 0xFFFF, tf.ones_like(length), length)]
 
     [at] = tf.while_loop(goes_on, following, [tf.constant(2, tf.int64)])
     segment = data[at + 4 + len(EXIF) : at + 2 + marker(at + 2)]

@@ -19,7 +19,11 @@ UPRIGHT = Transform(upright=True)
 
 
 def loaded(encoded, settings=UPRIGHT):
-    return decoding.load(tf.constant(encoded), settings).numpy()
+    """By the operations one by one and in a graph, which is what is served."""
+    graph = tf.function(lambda data: decoding.load(data, settings), autograph=False)
+    pixels = decoding.load(tf.constant(encoded), settings).numpy()
+    np.testing.assert_array_equal(graph(tf.constant(encoded)), pixels)
+    return pixels
 
 
 def exif_jpeg(orientation, endian=">", shape=(40, 56)):
