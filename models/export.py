@@ -162,8 +162,8 @@ def _signatures(
 
 def _images(examples: tf.Tensor) -> tf.Tensor:
     """The encoded images of serialized tf.Examples, string [n]."""
-    # TensorFlow's parser of Examples takes any bytes and crashes on some; protobuf's refuses them. The op wants
-    # a message at least; an empty one is an Example.
+    # TensorFlow's parser of Examples takes any bytes and crashes on some; protobuf's refuses them. The op
+    # wants a message at least; an empty one is an Example.
     texts = tf.concat([examples, [b""]], axis=0)
     sizes, _ = tf.io.decode_proto(texts, "tensorflow.Example", ["features"], [tf.string], sanitize=True)
     # No size is less than 0. They are looked at, for what nobody looks at is not run.
