@@ -28,6 +28,7 @@ QUICK = [
     "data.max_label_drift=1",
     "data.max_size_drift=1",
     "data.max_skew=1",
+    "data.max_bad_images=0",
     "schedule.cron=* * * * *",
     "schedule.retries=1",
     "schedule.retry_minutes=0.02",
