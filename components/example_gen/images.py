@@ -27,8 +27,8 @@ assert WebPImagePlugin and AvifImagePlugin
 _CONVERTED = ("GIF", "BMP", "WEBP", "AVIF", "HEIF")
 pillow_heif.register_heif_opener()
 _GREY = ("1", "L", "LA", "La")
-# Twice as many are a bomb to PIL, whatever `data.max_pixels` is.
-_PIXELS = 89_478_485
+# The model refuses more (models.decoding), whatever `data.max_pixels` is.
+_PIXELS = 100_000_000
 # Bytes times pixels: below it no JPEG has too many scans (models.decoding), and none are counted.
 _LIGHT = 50_000_000_000
 # Bytes of headers that are worth remembering.
@@ -68,6 +68,7 @@ def normalize(data: bytes, max_pixels: int) -> Image:
     """
     if not data:
         raise BadImage("the file is empty")
+    max_pixels = min(max_pixels, _PIXELS)
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg(data, max_pixels)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -160,6 +160,12 @@ def test_size_is_refused_before_decoding():
         images.normalize(data.jpeg(0, 1000, 1100)[:2000], LIMIT)
 
 
+def test_what_the_model_refuses_for_its_size_is_refused_whatever_the_setting():
+    assert _taken(data.bomb(10_001)) is None
+    with pytest.raises(images.BadImage, match="10001 x 10001 pixels"):
+        images.normalize(data.bomb(10_001), 10**9)
+
+
 @pytest.mark.parametrize("cut", [0.2, 0.5, 0.9, 0.97])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_every_truncation_is_found(cut, progressive):
