@@ -5,7 +5,7 @@
 
 Both use the Python that runs this and the same files. Each is a process of its own, and they take turns; a
 stage calls what its own checkout's benchmark of it calls. Prints ratios of speed, this checkout's over the
-other's, with the range over the rounds.
+other's: median of the rounds, and their range. On a machine that others use, take a dozen rounds.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def main() -> None:
             ratios = [a / b for a, b in zip(found[here], found[other], strict=True)]
             mine, theirs = (statistics.median(found[path]) for path in (here, other))
             print(
-                f"{stage}: {mine:,.4g} against {theirs:,.4g} a second, ratio {mine / theirs:.3f} "
+                f"{stage}: {mine:,.4g} against {theirs:,.4g} a second, ratio {statistics.median(ratios):.3f} "
                 f"({min(ratios):.3f} to {max(ratios):.3f})",
                 flush=True,
             )

@@ -10,10 +10,8 @@ from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
-from serving.server.source import EVALUATION_FILE
+from serving.server.source import CHECKSUMS_FILE, EVALUATION_FILE
 
-# As `sha256sum -c` reads it in the folder of a version.
-CHECKSUMS_FILE = "assets.extra/sha256sums"
 # Written at the push, and no part of the model.
 _ADDED = (EVALUATION_FILE, CHECKSUMS_FILE)
 # Larger files hold weights, whose checksums are in variables.index.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tensorflow.core.protobuf import config_pb2
 
-from serving.server import textproto
+from serving.server import source, textproto
 from serving.server.batching import BatchingServable
 from serving.server.config import Batching, ModelSettings, ServerSettings, SettingsError, validate_models
 from serving.server.errors import Code, ServingError, invalid
@@ -27,12 +27,19 @@ _log = logging.getLogger(__name__)
 
 
 def load_servable(settings: ServerSettings, metrics: Metrics | None = None) -> Loader:
-    """The usual loader: read the SavedModel, then replay its warm-up requests."""
+    """The usual loader: compare with what was pushed, read the SavedModel, replay its warm-up requests."""
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
     session = session_config(settings)
     tags = settings.saved_model_tags.split(",")
 
     def load(path: Path, number: int) -> Loaded:
+        changed = source.changed_part(path)
+        if changed:
+            raise ServingError(
+                Code.DATA_LOSS,
+                f"{path} is not what was pushed: {changed}. Push the model again, or remove "
+                f"{source.CHECKSUMS_FILE} to serve it unchecked.",
+            )
         parallel = settings.tensorflow_session_parallelism or os.cpu_count() or 1
         batching = _batching(settings, path)
         servable = Servable(path, number, settings.rest_api_timeout_in_ms, limits, parallel, tags, session)

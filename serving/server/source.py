@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,6 +11,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 # How a version did on the evaluation split, below its folder; who pushes a model writes it.
 EVALUATION_FILE = "assets.extra/evaluation.json"
+# What was pushed, as `sha256sum -c` reads it in the folder of the version.
+CHECKSUMS_FILE = "assets.extra/sha256sums"
 # How the model sees image files: {"upright": true} where it applies the rotation that EXIF stores.
 PIXELS_FILE = "assets.extra/pixels.json"
 _INDEX = "variables/variables.index"
@@ -70,6 +73,27 @@ def missing_part(path: Path) -> str | None:
 def has_variables(path: Path) -> bool:
     """Whether there are variables to restore; a SavedModel of constants may come without."""
     return (path / _INDEX).is_file()
+
+
+def changed_part(path: Path) -> str | None:
+    """The first file that is not as it was pushed, in words; None for a version without checksums.
+
+    Files that somebody has put beside the pushed ones are no change.
+
+    Raises:
+      OSError: a file is there and cannot be read.
+    """
+    checksums = path / CHECKSUMS_FILE
+    if not checksums.is_file():
+        return None
+    for line in checksums.read_bytes().decode(errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        with (path / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                return f"{name} has changed"
+    return None
 
 
 def fingerprint(path: Path) -> Files:

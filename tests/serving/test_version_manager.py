@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import shutil
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -205,6 +206,41 @@ def test_an_export_that_fails_only_in_a_session_is_caught_by_its_warm_up(exports
     wait_for(lambda: states(manager).get(2) is State.END)
     assert "Could not find variable" in manager.status("m", 2)[0].error.message
     assert ask(manager) == ONCE
+
+
+@pytest.fixture
+def pushed(exports, tmp_path):
+    """An export with the checksums of its files, as the Pusher writes them."""
+    folder = shutil.copytree(exports / "dense_double", tmp_path / "pushed")
+    (folder / "assets.extra").mkdir(exist_ok=True)
+    (folder / "assets.extra/labels.txt").write_text("cat\n")
+    command = "sha256sum $(find * -type f) > /tmp/$$ && mv /tmp/$$ assets.extra/sha256sums"
+    subprocess.run(command, shell=True, cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["has changed", "is missing"])
+@pytest.mark.parametrize("name", ["variables/variables.data-00000-of-00001", "assets.extra/labels.txt"])
+def test_a_version_that_is_not_what_was_pushed_takes_no_traffic(
+    exports, pushed, tmp_path, manage, name, damage
+):
+    if damage == "is missing":
+        (pushed / name).unlink()
+    else:
+        content = bytearray((pushed / name).read_bytes())
+        content[-1] ^= 1
+        (pushed / name).write_bytes(content)
+    publish(exports / "dense", tmp_path / "m", 1)
+    publish(pushed, tmp_path / "m", 2)
+    manager = manage()
+    assert ask(manager) == ONCE
+    assert f"{name} {damage}. Push the model again" in manager.status("m", 2)[0].error.message
+
+
+def test_a_version_as_it_was_pushed_serves_with_files_beside_it(pushed, tmp_path, manage):
+    (pushed / "notes.txt").write_text("mine")
+    publish(pushed, tmp_path / "m", 2)
+    assert ask(manage()) == TWICE
 
 
 def test_a_restart_beside_a_broken_newest_version_serves_the_one_before(exports, tmp_path, manage):
