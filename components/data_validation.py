@@ -23,7 +23,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, json_utils
 
-from components import drift
+from components import code_digest, drift
 from components.example_gen.shards import ORIGINAL, SOURCE_FORMAT, SPAN
 
 SPLITS = ("train", "eval")
@@ -239,7 +239,7 @@ def _name(feature: statistics_pb2.FeatureNameStatistics) -> str:
 class ImageExampleValidatorSpec(component_spec.ComponentSpec):
     """TFX's, with the limits of drift (JSON), the folder of the spans that have passed, and a licence.
 
-    The licence: classes may be missing in the eval split (1).
+    The licence: classes may be missing in the eval split (1). `code` is for the cache.
     """
 
     PARAMETERS = {
@@ -247,6 +247,7 @@ class ImageExampleValidatorSpec(component_spec.ComponentSpec):
         _LIMITS: component_spec.ExecutionParameter(type=str, optional=True),
         _ACCEPTED: component_spec.ExecutionParameter(type=str, optional=True),
         _ALLOW_MISSING: component_spec.ExecutionParameter(type=int, optional=True),
+        "code": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = standard_component_specs.ExampleValidatorSpec.INPUTS
     OUTPUTS = standard_component_specs.ExampleValidatorSpec.OUTPUTS
@@ -281,6 +282,7 @@ class ImageExampleValidator(base_component.BaseComponent):
             statistics=statistics,
             schema=schema,
             exclude_splits=json_utils.dumps([]),
+            code=code_digest.digest(__name__),
             anomalies=types.Channel(type=standard_artifacts.ExampleAnomalies),
             **optional,
         )

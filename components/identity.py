@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
 
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-import models
+from components import code_digest
 from models import augmentation, export
 
 # Of the variables of a SavedModel, those that are no weights.
@@ -19,13 +18,13 @@ _NO_WEIGHTS = ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter/.ATTRIBUTES/VARIABL
 def of(model: str) -> str:
     """sha256 of what makes a network answer as it does, hexadecimal.
 
-    These are weights, classes, means, signatures and code. TensorFlow draws names and orders at random, and
-    Keras writes the time: equal networks have other files.
+    These are weights, classes, means, signatures and the code that makes the graph. TensorFlow draws names
+    and orders at random, and Keras writes the time: equal networks have other files.
 
     Args:
       model: folder of a SavedModel.
     """
-    found = hashlib.sha256(code().encode())
+    found = hashlib.sha256(code_digest.digest("models.export").encode())
     for part in (*_weights(model), *_signatures(model)):
         found.update(f"{part}\n".encode())
     for path in ("assets/" + export.LABELS_FILE, f"{export.EXTRA}/{augmentation.CONSTANTS_FILE}"):
@@ -33,12 +32,6 @@ def of(model: str) -> str:
             with tf.io.gfile.GFile(os.path.join(model, path), "rb") as file:
                 found.update(path.encode() + file.read())
     return found.hexdigest()
-
-
-def code() -> str:
-    """sha256 of the code that makes the graph of a network, hexadecimal."""
-    folder = Path(next(iter(models.__path__)))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
 
 
 def _weights(model: str) -> list[str]:

@@ -19,7 +19,15 @@ from tfx.dsl.components.base import base_node
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2, transform_pb2
 
-from components import baseline, data_validation, drift, evaluation, evaluator, identity, pusher
+from components import (
+    baseline,
+    code_digest,
+    data_validation,
+    drift,
+    evaluation,
+    evaluator,
+    pusher,
+)
 from components.example_gen import component, files, source
 from components.serving_validator import component as serving_validator
 from models import pretrained
@@ -77,7 +85,10 @@ def _components(
             analyze=["train"], transform=["train", "eval"] if materialize else []
         ),
         materialize=materialize,
-        custom_config={"transform": to_dict(config.transform), "code": identity.code()[:12]},
+        custom_config={
+            "transform": to_dict(config.transform),
+            "code": code_digest.digest("models.preprocessing"),
+        },
         disable_statistics=True,
         # Its analyzer measures all in one pass and keeps no partial results.
         disable_analyzer_cache=True,
@@ -94,7 +105,6 @@ def _components(
     }
     learning = {
         "transform": to_dict(config.transform),
-        "code": identity.code()[:12],
         **_starting_points(config),
     }
     warm_start = None
@@ -110,14 +120,20 @@ def _components(
     if config.tune.enabled:
         tuner = Tuner(
             tuner_fn="models.tune.tuner_fn",
-            custom_config={**learning, "tune": to_dict(config.tune)},
+            custom_config={
+                **learning,
+                "tune": to_dict(config.tune),
+                "code": code_digest.digest("models.tune"),
+            },
             **inputs,
         )
+    trained_by = "models.ensemble" if config.model.ensemble else "models.train"
     trainer = Trainer(
-        run_fn="models.ensemble.run_fn" if config.model.ensemble else "models.train.run_fn",
+        run_fn=f"{trained_by}.run_fn",
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         custom_config={
             **learning,
+            "code": code_digest.digest(trained_by),
             # What `top_k` answers with: "goldfish" rather than n01443537.
             # A window that comes later may have classes that are not among them.
             "names": dict(zip(classes, source.labels_of(parts), strict=True)),
@@ -154,6 +170,7 @@ def _components(
                 "seconds": _SERVER_SECONDS,
                 "max_latency_ms": serve.max_latency_ms,
                 "max_memory_mb": serve.max_memory_mb,
+                "code": code_digest.digest(serving_validator.__name__, "serving.server.__main__"),
             },
         )
     push = pusher.Pusher(

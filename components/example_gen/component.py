@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
+from components import code_digest
 from components.example_gen import (
     devkit,
     driver,
@@ -114,7 +114,10 @@ def example_gen(data: dict[str, Any], parts: Sequence[source.Part] = ()) -> Imag
     newest = (parts or source.parts(data))[-1]
     base, patterns = source.patterns(data, newest)
     splits = [example_gen_pb2.Input.Split(name=name, pattern=pattern) for name, pattern in patterns.items()]
-    settings: dict[str, Any] = {"data": {name: data[name] for name in _FIELDS}, "code": _code_hash()}
+    settings: dict[str, Any] = {
+        "data": {name: data[name] for name in _FIELDS},
+        "code": code_digest.digest(__name__),
+    }
     if newest.span:
         # What the spans are is looked up when the component runs.
         settings["data"]["source"] = layouts.one_spelling(data["source"])
@@ -133,14 +136,6 @@ def example_gen(data: dict[str, Any], parts: Sequence[source.Part] = ()) -> Imag
         # TFX knows gzip only; its readers go by the suffix and read plain TFRecords as well.
         output_file_format=example_gen_pb2.FILE_FORMAT_UNSPECIFIED,
     )
-
-
-def _code_hash() -> str:
-    """Changes with this package's code, so that a cached output of older code is not used."""
-    digest = hashlib.sha256()
-    for path in sorted(glob.glob(os.path.join(os.path.dirname(__file__), "*.py"))):
-        digest.update(files.read(path))
-    return digest.hexdigest()
 
 
 class _Run:

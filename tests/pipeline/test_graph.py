@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from components import code_digest
 from components.example_gen import source
 from pipeline import graph, node
 from pipeline.config import Config, ConfigError, assign, from_dict, read, to_dict
@@ -37,6 +38,21 @@ def test_the_graph_is_what_tfx_builds(settings, tmp_path):
         assert other not in said[name] or list(said).index(other) < number
 
 
+def test_every_cached_component_tells_the_cache_what_code_it_runs(tmp_path):
+    config = assign(Config(root=str(tmp_path)), ["tune.enabled=true"])
+    nodes = {n.id: json.dumps(n.exec_properties, default=str) for n in create_pipeline(config).components}
+    code = {
+        "ExampleGen": "components.example_gen.component",
+        "ExampleValidator": "components.data_validation",
+        "Transform": "models.preprocessing",
+        "Tuner": "models.tune",
+        "Trainer": "models.train",
+        "Evaluator": "components.evaluator",
+    }
+    for name, module in code.items():
+        assert code_digest.digest(module) in nodes[name], name
+
+
 def test_settings_of_serving_reach_the_validator_and_the_pusher(tmp_path):
     settings = [
         "serve.validator=tensorflow/serving:2.20.0",
@@ -52,6 +68,7 @@ def test_settings_of_serving_reach_the_validator_and_the_pusher(tmp_path):
         "seconds": 300.0,
         "max_latency_ms": 20.0,
         "max_memory_mb": 900,
+        "code": code_digest.digest("components.serving_validator.component", "serving.server.__main__"),
     }
     pushed = json.loads(nodes["Pusher"].exec_properties["custom_config"])
     file = str(tmp_path / "resnet-digits" / "serving" / "models.config")
