@@ -113,7 +113,7 @@ flink: $(STAMP)  ## start a Flink cluster on this machine (.flink/) and say how 
 .PHONY: airflow airflow-env
 AIRFLOW = .venv-airflow/.installed
 airflow: $(STAMP) $(AIRFLOW)  ## run the pipeline on its schedule in a local Airflow (ARGS="--preset=... --set ...")
-	@.venv-airflow/bin/python -m pipeline.airflow_local $(ARGS)
+	@.venv-airflow/bin/python -m pipeline.airflow.local_scheduler $(ARGS)
 
 airflow-env: $(AIRFLOW)
 

@@ -41,7 +41,7 @@ def _input(crop: str, folder: str) -> Callable[[], float]:
 
 def _ingestion(folder: str) -> Callable[[], float]:
     from benchmarks import ingestion
-    from pipeline.config import Data, to_dict
+    from pipeline.config.settings import Data, to_dict
 
     tar = os.path.join(folder, "tar")
     config = to_dict(Data(kind="folder", source=tar, train_shards=32, eval_shards=4))
@@ -67,7 +67,7 @@ def _evaluation(protocol: str, folder: str) -> Callable[[], float]:
 
 def _serving(folder: str) -> Callable[[], float]:
     from benchmarks import evaluation, photos
-    from components.serving_validator import server
+    from components.serving_validator import model_server
     from serving.client import Client
 
     model = os.path.join(tempfile.mkdtemp(dir=folder), "model")
@@ -76,8 +76,8 @@ def _serving(folder: str) -> Callable[[], float]:
 
     def once() -> float:
         times = []
-        with server.running(model, server.EMBEDDED, 120) as started:
-            client = Client(started.url, server.NAME)
+        with model_server.running(model, model_server.EMBEDDED, 120) as started:
+            client = Client(started.url, model_server.NAME)
             for _ in range(60):
                 start = time.perf_counter()
                 client.predict([photo])

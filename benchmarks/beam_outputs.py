@@ -13,8 +13,8 @@ import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from tfx.types import artifact_utils
 
-from components import evaluation
-from models import augmentation
+from components.evaluator import evaluation
+from models.pixels import augmentation
 
 # Sums of many numbers in another order; parts of an image mean are in 0..255.
 TOLERANCE = 1e-6

@@ -33,8 +33,8 @@ from benchmarks import beam_outputs, evaluation, flink_cluster, sources
 from benchmarks.photos import photos
 from components.example_gen import driver
 from models.settings import Transform
-from pipeline import beam
-from pipeline.config import Beam, Config, Data, Evaluate, Model
+from pipeline.config import beam_arguments
+from pipeline.config.settings import Beam, Config, Data, Evaluate, Model
 from pipeline.pipeline import create_pipeline
 
 CLUSTER = Beam(
@@ -98,7 +98,7 @@ class Graph:
         for name, [artifact] in outputs.items():
             artifact.uri = self._new(runner, job, name, "1")
         executor = node.executor_spec.executor_class
-        args = beam.arguments(settings or RUNNERS[runner])
+        args = beam_arguments.arguments(settings or RUNNERS[runner])
         context = executor.Context(beam_pipeline_args=args, tmp_dir=self._new(runner, "tmp"), unique_id="1")
         properties = self._properties(job)
         start, busy = time.perf_counter(), time.process_time()

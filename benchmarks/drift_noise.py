@@ -19,9 +19,11 @@ import numpy as np
 import pyarrow as pa
 import tensorflow_data_validation as tfdv
 
-from components import data_validation, drift
-from components.example_gen import holdout, index, source
-from pipeline.config import Data, to_dict
+from components.data_validation import component as data_validation
+from components.data_validation import drift
+from components.example_gen import holdout, source
+from components.example_gen.writing import index
+from pipeline.config.settings import Data, to_dict
 
 _COMMON = ((375, 500), (500, 375), (333, 500), (500, 333), (500, 500), (334, 500), (480, 640), (768, 1024))
 _WEIGHTS = (0.47, 0.14, 0.18, 0.06, 0.05, 0.04, 0.04, 0.02)

@@ -31,14 +31,16 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import json_utils, proto_utils
 
 from benchmarks import photos, report, rounds
-from components import evaluation, evaluator
-from components.evaluation import Errors
-from models import export, protocols, resnet
-from models.augmentation import Constants
+from components.evaluator import component as evaluator
+from components.evaluator import evaluation
+from components.evaluator.evaluation import Errors
+from models.export import export, protocols
+from models.network import architecture
+from models.pixels.augmentation import Constants
 from models.settings import PROTOCOLS, Transform
-from pipeline import beam as beam_options
-from pipeline import beam_operator
-from pipeline.config import Beam
+from pipeline.config import beam_arguments as beam_options
+from pipeline.config.settings import Beam
+from pipeline.local import beam_operator
 
 BATCH = 64
 # Part of the images for a protocol with so many forward passes an image.
@@ -70,7 +72,7 @@ def make_model(path: str, depth: int, size: int, classes: int, names: list[str])
         labels=tuple(f"n{number:08d}" for number in range(classes)),
         class_counts=(1,) * classes,
     )
-    model = resnet.resnet(depth, classes=classes)
+    model = architecture.resnet(depth, classes=classes)
     # Without training the logits are in the thousands, and all probabilities but one exactly 0: ties.
     images = np.random.default_rng(0).normal(0, 50, (8, size, size, 3)).astype(np.float32)
     kernel = model.get_layer("logits").kernel

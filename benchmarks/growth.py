@@ -28,8 +28,9 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import beam_runners, report, sources
-from models import input as training_input
-from models import preprocessing, resnet
+from models import preprocessing
+from models.data import input as training_input
+from models.network import architecture
 from models.settings import Train, Transform
 
 SIZE, BATCH = 32, 64
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     tf.get_logger().setLevel("ERROR")
-    network = resnet.cifar_resnet(8, classes=sources.CLASSES)
+    network = architecture.cifar_resnet(8, classes=sources.CLASSES)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
     # Tracing and first imports belong to no number of images.

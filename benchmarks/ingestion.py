@@ -32,8 +32,10 @@ from tfx.types import standard_artifacts
 
 from benchmarks import report, sources
 from benchmarks.rounds import Worker, answer, take_turns
-from components.example_gen import component, files, images, index, shards, source, summary
-from pipeline.config import Data, to_dict
+from components import files
+from components.example_gen import component, ingest_summary, source
+from components.example_gen.writing import image_files, index, shards
+from pipeline.config.settings import Data, to_dict
 
 _COPY = "plain copy"
 _CHECKED = "plain copy + the same check"
@@ -52,7 +54,7 @@ def copy(config: dict[str, Any], folder: str, check: bool) -> dict[str, float]:
                     streams[row["path"]].seek(row["offset"])
                     data = streams[row["path"]].read(row["size"])
                     if check:
-                        images.normalize(data, config["max_pixels"])
+                        image_files.normalize(data, config["max_pixels"])
                     writer.write(data)
                     count, size = count + 1, size + len(data)
     return {"seconds": time.perf_counter() - start, "images": count, "bytes": size}
@@ -87,7 +89,7 @@ def measure(way: str, config: dict[str, Any]) -> dict[str, float]:
 
     Args:
       way: _COPY, _CHECKED or the number of workers.
-      config: fields of `pipeline.config.Data`.
+      config: fields of `pipeline.config.settings.Data`.
     """
     with tempfile.TemporaryDirectory() as folder:
         if way in (_COPY, _CHECKED):
@@ -118,7 +120,7 @@ def compare(config: dict[str, Any], rounds: int) -> tuple[list[report.Row], list
     for worker in workers.values():
         worker.close()
     rate = {way: [one["steady"] for one in known[way]] for way in "12"}
-    volume = {way: [images / count * mega for images in speed[way]] for way in (_COPY, "1")}
+    volume = {way: [image_files / count * mega for image_files in speed[way]] for way in (_COPY, "1")}
     rows = [
         report.Row("one worker, whole run", speed["1"], "images/s", _COPY, speed[_COPY], bar=0.8),
         report.Row("the same in bytes", volume["1"], "MB/s", _COPY, volume[_COPY], bar=0.8),
@@ -168,7 +170,7 @@ def gzip_fact(config: dict[str, Any]) -> str:
     """What gzip of a shard would save and cost."""
     with tempfile.TemporaryDirectory() as folder:
         uri = ingest(config, folder, 1)
-        described = summary.describe(summary.read_summary(uri))
+        described = ingest_summary.describe(ingest_summary.read_summary(uri))
         plain = files.read(min(glob.glob(os.path.join(uri, "Split-train", "*"))))
     start = time.perf_counter()
     packed = gzip.compress(plain, 6)

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from models import resnet
+from models.network import architecture
 from models.settings import Model
 
 CHUNK = 400  # steps between two tests; divides the paper's 32k, 48k and 64k
@@ -166,7 +166,7 @@ def train(data: str, model: Model, steps: int, seed: int, out: str, batch: int =
     tests, test_labels = read(data, ("test", "val"))
     mean = images.mean(0, dtype=np.float64).astype(np.float32)
     keras.utils.set_random_seed(seed)
-    network = resnet.build(model, int(labels.max()) + 1, weight_decay=1e-4)
+    network = architecture.build(model, int(labels.max()) + 1, weight_decay=1e-4)
     network.compile(
         keras.optimizers.SGD(0.1, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -25,7 +25,7 @@ import time
 from typing import NamedTuple
 
 from benchmarks import report, rounds
-from pipeline import presets
+from pipeline.config import presets
 
 _OURS = (sys.executable, "-m", "pipeline.local_runner")
 # As TFX's tutorials run a pipeline.
@@ -33,7 +33,7 @@ _UPSTREAM = """
 import sys
 from tfx import v1 as tfx
 from pipeline import presets
-from pipeline.config import assign
+from pipeline.config.settings import assign
 from pipeline.pipeline import create_pipeline
 tfx.orchestration.LocalDagRunner().run(create_pipeline(assign(presets.digits(), [f"root={sys.argv[1]}"])))
 """

@@ -8,7 +8,7 @@ Each is a process of its own, and they take turns:
   server    this project's, over REST; `batching` with --enable_batching. Its clients are another process,
             with keep-alive connections that ask one image at a time;
   KServe    its ModelServer, for which PYTHON has kserve and tensorflow installed;
-  network   `serving_tensor` as exported, against the same without folding (models/folding.py), TensorFlow's
+  network   `serving_tensor` as exported, against the same without folding (models/network/folding.py), TensorFlow's
             settings, XLA, and OpenVINO and ONNX Runtime where .venv-peers has them.
 Then where the time of one image goes, and the memory of the server over hot swaps.
 """
@@ -140,8 +140,8 @@ def shares(model: str) -> str:
     """Where the time of one image goes."""
     import tensorflow as tf
 
-    from serving.server import requests, responses
-    from serving.server.servable import Servable
+    from serving.server.rest_api import requests, responses
+    from serving.server.running.servable import Servable
 
     servable, images = Servable(Path(model), 1), list(photos(IMAGES))
     pixels = np.random.default_rng(0).uniform(0, 255, (1, SIDE, SIDE, 3)).astype(np.float32)
@@ -199,7 +199,7 @@ def swaps(model: str, number_of: int) -> str:
 def make_models(base: str, depth: int) -> None:
     """1, as every model is exported, and `unfolded` without that step; the same weights."""
     from benchmarks import evaluation  # TFX
-    from models import export
+    from models.export import export
 
     evaluation.make_model(f"{base}/served/1", depth, SIDE, CLASSES, ["center"])
     with mock.patch.object(export.folding, "fold", lambda model: model):

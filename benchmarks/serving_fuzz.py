@@ -28,8 +28,10 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 
-from components.serving_validator import server
-from models import augmentation, export, protocols, resnet
+from components.serving_validator import model_server
+from models.export import export, protocols
+from models.network import architecture
+from models.pixels import augmentation
 from models.settings import Transform
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -49,7 +51,7 @@ def make_model(path: str) -> None:
         class_counts=(1, 1, 1),
     )
     net = protocols.network(
-        resnet.cifar_resnet(8, classes=3), Transform(size=32, test_shorter_side=32), constants
+        architecture.cifar_resnet(8, classes=3), Transform(size=32, test_shorter_side=32), constants
     )
     export.export(net, path, None, ("center",))
 
@@ -137,10 +139,10 @@ def main() -> int:
     rng, image = random.Random(options.seed), jpeg()
     with tempfile.TemporaryDirectory() as folder:
         make_model(f"{folder}/model")
-        with server.running(f"{folder}/model", server.EMBEDDED, 60) as started:
+        with model_server.running(f"{folder}/model", model_server.EMBEDDED, 60) as started:
             host, _, port = started.url.removeprefix("http://").partition(":")
             channel = grpc.insecure_channel(started.grpc)
-            client = server.Client(started.url, server.NAME)
+            client = model_server.Client(started.url, model_server.NAME)
             right = client.predict([image])
             ask: dict[str, Callable[[], str]] = {
                 "REST": lambda: rest((host, int(port)), image, rng),

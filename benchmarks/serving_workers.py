@@ -117,7 +117,7 @@ def in_a_loop(predict: Callable[[np.ndarray], np.ndarray]) -> Callable[..., dict
 
 def network(model: str) -> Callable[..., dict[str, Any]]:
     """The SavedModel as the embedded server runs it, without decoding."""
-    from serving.server.servable import Servable
+    from serving.server.running.servable import Servable
 
     servable = Servable(Path(model), 1)
     return in_a_loop(lambda images: servable.run("serving_tensor", {"images": images})["probabilities"])
@@ -128,7 +128,9 @@ def folded_network(model: str, jit_compile: bool) -> Any:
     import keras
     import tensorflow as tf
 
-    from models import augmentation, export, folding
+    from models.export import export
+    from models.network import folding
+    from models.pixels import augmentation
 
     extra = os.path.join(model, export.EXTRA)
     net = folding.fold(keras.models.load_model(os.path.join(extra, export.KERAS_FILE)))

@@ -69,12 +69,12 @@ def ours(job: Job, variant: str, xla: bool = False) -> Net:
     import tensorflow as tf
 
     from models import train
-    from models.augmentation import Constants
-    from models.callbacks import Follow, Guard, Run
-    from models.checkpoint import Checkpoints
-    from models.progress import Progress
+    from models.pixels.augmentation import Constants
     from models.settings import Model, Train, Transform
-    from models.task import Task
+    from models.training.arguments import Task
+    from models.training.callbacks import Follow, Guard, Run
+    from models.training.checkpoint import Checkpoints
+    from models.training.progress import Progress
 
     settings = Train(
         batch_size=job.batch,

@@ -3,7 +3,7 @@
     python -m benchmarks.training_input [--images 2000] [--rounds 3] [--seconds 8]
 
 Every input is a process of its own that uses all cores and stands still while another one is measured. Ours
-is `models.input.train_dataset` on the same records; colour noise is off, since the others have none, and
+is `models.data.input.train_dataset` on the same records; colour noise is off, since the others have none, and
 the mean colour is subtracted; theirs divide by the deviation as well. Then how far our pixels are from those
 of resizing and cropping.
 """
@@ -71,7 +71,7 @@ def write(folder: str, number: int) -> float:
 
 def ours(folder: str, crop: str) -> Iterator[int]:
     """Our training input."""
-    from models import input as batches
+    from models.data import input as batches
     from models.settings import Train, Transform
 
     files = batches.resolve([os.path.join(folder, "data-*")])
@@ -82,7 +82,7 @@ def ours(folder: str, crop: str) -> Iterator[int]:
 
 
 def _constants():
-    from models.augmentation import Constants
+    from models.pixels.augmentation import Constants
 
     mean = np.array([123.675, 116.28, 103.53], np.float32)
     return Constants(np.broadcast_to(mean, [SIZE, SIZE, 3]), mean, np.eye(3, dtype=np.float32), ("a",), (1,))
@@ -93,17 +93,17 @@ def differences(number: int) -> dict[str, np.ndarray]:
     import tensorflow as tf
     from PIL import Image
 
-    from models import draws, fast_views
+    from models.pixels import crops, fast_crops
     from models.settings import Transform
 
     settings = Transform(colour=0.0, flip=False)
     found: dict[str, list[np.ndarray]] = {"TensorFlow": [], "PIL": []}
     black, rng = np.zeros([SIZE, SIZE, 3], np.float32), np.random.default_rng(0)
     for encoded in photos(number, seed=1):
-        view = draws.draw((HEIGHT, WIDTH), settings, np.eye(3), rng)
+        view = crops.draw((HEIGHT, WIDTH), settings, np.eye(3), rng)
         scale, offset = view.scale, view.offset
         one = lambda _, encoded=encoded: encoded  # noqa: E731
-        [mine] = fast_views.look(one, 1, lambda *_, view=view: view, black, settings)
+        [mine] = fast_crops.look(one, 1, lambda *_, view=view: view, black, settings)
         top, left = (int(side) for side in offset)
         image = Image.open(io.BytesIO(encoded))
         sides = [round(side * zoom) for side, zoom in zip(image.size, scale[::-1], strict=True)]

@@ -9,10 +9,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from models import export, pretrained, protocols
-from models.protocols import Network
+from models.export import export, protocols
+from models.export.protocols import Network
 from models.settings import Model
-from models.task import label_names, measured, read_settings
+from models.training.arguments import label_names, measured, read_settings
+from models.weights import pretrained
 
 SUMMARY = "summary.json"
 
@@ -22,7 +23,7 @@ def run_fn(fn_args: Any) -> None:
 
     Reads from `fn_args`: `transform_graph_path` and `custom_config`: "model" (fields of models.settings; its
     "ensemble" names folders of pushed models, of which the newest version is meant, or single versions),
-    "protocols" (names of models.protocols) and "names" (class name -> name for people; optional). Every
+    "protocols" (names of models.export.protocols) and "names" (class name -> name for people; optional). Every
     member is tested with the crops and the means that it was trained with.
 
     Writes the SavedModel to `serving_model_dir` and summary.json (members, parameters, seconds) to

@@ -2,7 +2,7 @@
 
     python -m models.import_weights resnet50.pth serving/resnet50 --labels synsets.txt
 
-docs/weights.md says what can be read; models.published, what is done to it and why that is exact.
+docs/weights.md says what can be read; models.weights.published, what is done to it and why that is exact.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models import checkpoint_files, export, protocols, published, resnet
-from models.augmentation import Constants
-from models.published import MEANS, TORCH_MEAN, TORCH_STD, Layout, Tensors
+from models.export import export, protocols
+from models.network import architecture
+from models.pixels.augmentation import Constants
 from models.settings import PROTOCOLS, Model, Transform, check_transform
+from models.weights import foreign_files, published
+from models.weights.published import MEANS, TORCH_MEAN, TORCH_STD, Layout, Tensors
 
 
 class Imported(NamedTuple):
@@ -69,7 +71,7 @@ def load(
         and where there is none, the mean colour of the authors' data.
 
     Raises:
-      ValueError: the file cannot be read, or its network is none of models.resnet or not the expected one.
+      ValueError: the file cannot be read, or its network is none of models.network.architecture or not the expected one.
         The first tensor that does not fit is named.
     """
     return _load(path, dataclasses.asdict(model) if model else {}, mean, std, mean_file)
@@ -83,11 +85,11 @@ def _load(
         raise ValueError(f"--mean {' '.join(map(str, mean))}: all three must be from 0 to 1.")
     if not all(0 < value <= 1 for value in std):
         raise ValueError(f"--std {' '.join(map(str, std))}: all three must be above 0 and at most 1.")
-    tensors = checkpoint_files.read(path)
+    tensors = foreign_files.read(path)
     try:
         layout = published.recognise(tensors)
         _check(layout.settings, wanted)
-        network = resnet.build(layout.settings, _classes(layout, tensors))
+        network = architecture.build(layout.settings, _classes(layout, tensors))
         _fill(network, layout, tensors, np.ones(3) if layout.kind in MEANS else 255 * np.asarray(std))
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from error
@@ -98,7 +100,7 @@ def _load(
     mean_file = mean_file or (_beside(path) if layout.kind == "caffe" else "")
     if not mean_file:
         return found
-    image = checkpoint_files.read_mean(mean_file)
+    image = foreign_files.read_mean(mean_file)
     return found._replace(pixel_mean=image, channel_mean=image.mean((0, 1), np.float64).astype(np.float32))
 
 

@@ -19,8 +19,8 @@ import tensorflow_transform.beam as tft_beam
 from absl import flags
 from tfx_bsl.coders import batch_util
 
-from models import augmentation, decoding
-from models.augmentation import Constants
+from models.pixels import augmentation, decoding
+from models.pixels.augmentation import Constants
 from models.settings import Transform, check_transform
 
 # Beam would hand over up to 1,000 photographs at a time; with this it is at most 20 MiB of them. Set here

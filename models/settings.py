@@ -29,14 +29,14 @@ SCHEDULES = ("step", "plateau", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STRATEGIES = ("auto", "mirrored", "one_device", "tpu")
 POOLS = ("symmetric", "caffe")
-# Test protocols (models.protocols has what they compute).
+# Test protocols (models.export.protocols has what they compute).
 PROTOCOLS = ("center", "ten_crop", "multi_scale")
 # Keras seeds NumPy with one more, which takes 32 bits.
 MAX_SEED = 2**32 - 2
 # Most of what counts something, unless a tighter bound is named: a larger one is a slip of the pen, which
 # would ask for memory that no machine has, or for a time without end.
 MAX_NUMBER = 10**9
-# Keras' networks of models.resnet; the paper's deepest has 1202 layers.
+# Keras' networks of models.network.architecture; the paper's deepest has 1202 layers.
 MAX_DEPTH = 10_000
 # Shorter sides of the paper's multi-scale test, for images of 224 pixels (section 3.4).
 PAPER_SCALES = (224, 256, 384, 480, 640)

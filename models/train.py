@@ -11,13 +11,16 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from models import average, export, final, finetune, protocols, resnet, schedules, strategy
-from models import input as batches
-from models.callbacks import Checkpoint, Curves, Follow, Guard, Run
-from models.checkpoint import Checkpoints
-from models.metrics import loss, metrics
-from models.progress import Progress
-from models.task import Task, ingested, label_names, read_task
+from models.data import input as batches
+from models.export import export, protocols
+from models.network import architecture
+from models.training import average, finish, schedules, strategy
+from models.training.arguments import Task, ingested, label_names, read_task
+from models.training.callbacks import Checkpoint, Curves, Follow, Guard, Run
+from models.training.checkpoint import Checkpoints
+from models.training.metrics import loss, metrics
+from models.training.progress import Progress
+from models.weights import finetune
 
 SUMMARY = "summary.json"
 
@@ -27,13 +30,13 @@ def run_fn(fn_args: Any) -> None:
 
     Reads from `fn_args`: `train_files` and `eval_files` (glob patterns of tf.Examples),
     `transform_graph_path`, `hyperparameters` (keras_tuner's config, or None) and `custom_config`:
-    "transform", "model", "train" (fields of models.settings), "protocols" (names of models.protocols),
+    "transform", "model", "train" (fields of models.settings), "protocols" (names of models.export.protocols),
     "names" (class name -> name for people; optional), "checkpoint_dir" (a folder that outlives the
     training; others may use it as well; "" for none).
 
     Writes the SavedModel to `serving_model_dir`, and history.csv, TensorBoard curves and summary.json to
     `model_run_dir`. A killed training goes on at its last checkpoint when it is run again with the same
-    settings and data; the checkpoints are removed at the end. models.finetune says where the weights begin.
+    settings and data; the checkpoints are removed at the end. models.weights.finetune says where the weights begin.
 
     Raises:
       ValueError: settings or data that cannot be trained on.
@@ -71,7 +74,7 @@ class Learned(NamedTuple):
 
 
 def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
-    """Trains from the last checkpoint, from `task.start` or from scratch (models.finetune).
+    """Trains from the last checkpoint, from `task.start` or from scratch (models.weights.finetune).
 
     Args:
       task: what to train.
@@ -117,14 +120,14 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
     fitted = time.monotonic() - start
     if task.train.ema and run.steps_done:
         average.take(model)
-    network = final.inference_copy(model, task)
+    network = finish.inference_copy(model, task)
     replicas = where.num_replicas_in_sync
     figures = dict(run.history[-1]) if run.history else {}
     # The last epoch has the network's figures, unless there was none or the network changes now: it is
     # exported in float32, with the mean of the replicas' statistics.
     changes = task.train.bn_examples or task.train.precision != "float32" or replicas > 1
     if changes or not run.history:
-        figures |= final.finish(network, task, replicas, totals[1], progress.say)
+        figures |= finish.finish(network, task, replicas, totals[1], progress.say)
     summary = {**_summary(task, run, figures), "replicas": replicas, "resumed_from": resumed}
     summary["fit_seconds"] = fitted
     return Learned(network, {**summary, "parameters": network.count_params()}, checkpoints)
@@ -169,7 +172,7 @@ def compiled_model(task: Task, where: tf.distribute.Strategy) -> keras.Model:
     train, classes = task.train, len(task.constants.labels)
     keras.utils.set_random_seed(train.seed + 1)
     with strategy.precision(train.precision), where.scope():
-        model = resnet.build(task.model, classes, train.weight_decay)
+        model = architecture.build(task.model, classes, train.weight_decay)
         if task.start:
             finetune.copy(task.start, model)
         finetune.freeze(model, train.frozen_stages)

@@ -4,7 +4,7 @@ The proxy is the task's own network on the first `tune.examples` training exampl
 them), for `tune.epochs` epochs under a cosine schedule, judged by the top-1 error on at most as many
 evaluation examples. The first trial is the configuration as it is, which wins ties; the others are drawn
 at random with `tune.seed`: rate and decay log-uniform from a tenth to ten times what is configured, the
-strength (see `models.augmentation.strengthen`) from 0 to 1.5.
+strength (see `models.pixels.augmentation.strengthen`) from 0 to 1.5.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import keras
 import keras_tuner
 
-from models import input as batches
-from models import strategy
-from models.callbacks import VALIDATION_ERROR, DivergedError, Follow, Guard, Run
-from models.checkpoint import Checkpoints
-from models.progress import Progress
+from models.data import input as batches
 from models.settings import Tune
-from models.task import LEARNING_RATE, STRENGTH, WEIGHT_DECAY, Task, read_settings, read_task
 from models.train import compiled_model, fit
+from models.training import strategy
+from models.training.arguments import LEARNING_RATE, STRENGTH, WEIGHT_DECAY, Task, read_settings, read_task
+from models.training.callbacks import VALIDATION_ERROR, DivergedError, Follow, Guard, Run
+from models.training.checkpoint import Checkpoints
+from models.training.progress import Progress
 
 SPAN = 10.0
 STRENGTHS = (0.0, 1.5)

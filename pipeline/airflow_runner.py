@@ -32,9 +32,9 @@ from airflow.exceptions import AirflowException
 from airflow.models.baseoperator import BaseOperator
 
 import pipeline
-from pipeline import graph, paths, presets
-from pipeline.child_process import Child, Failed, die_with_parent
-from pipeline.config import Config, ConfigError, from_dict, read, to_dict
+from pipeline.config import graph, paths, presets
+from pipeline.config.settings import Config, ConfigError, from_dict, read, to_dict
+from pipeline.local.child_process import Child, Failed, die_with_parent
 
 PLAN = "Plan"
 # Not this file's folder: it may be a copy in the DAG folder.
@@ -94,7 +94,7 @@ class Step(BaseOperator):
     """A task that is a process of the product's interpreter.
 
     Args:
-      settings: of `pipeline.config.to_dict`.
+      settings: of `pipeline.config.settings.to_dict`.
     """
 
     def __init__(self, *, settings: dict[str, Any], **kwargs: Any) -> None:

@@ -15,8 +15,9 @@ import tarfile
 import time
 from collections.abc import Iterator
 
-from pipeline import digits, local_runner, presets
-from pipeline.paths import Paths
+from pipeline import digits, local_runner
+from pipeline.config import presets
+from pipeline.config.paths import Paths
 
 _IMAGES = 5
 
@@ -81,7 +82,7 @@ def _predict(archives: str, url: str) -> int:
 
 def _held_out(archives: str) -> Iterator[tuple[str, bytes, str]]:
     """The first validation images with their labels, straight from the archive."""
-    from components.example_gen import devkit
+    from components.example_gen.sources import devkit
 
     kit = devkit.load(os.path.join(archives, "ILSVRC2012_devkit_t12.tar.gz"))
     with tarfile.open(os.path.join(archives, "ILSVRC2012_img_val.tar")) as archive:

@@ -12,9 +12,11 @@ import sys
 from collections.abc import Sequence
 
 from components.example_gen.errors import SourceError
-from pipeline import kubeflow_check, kubeflow_deploy, kubeflow_spec, local_runner, options
-from pipeline.config import Config, ConfigError
-from pipeline.progress import reason
+from pipeline import local_runner
+from pipeline.config import options
+from pipeline.config.settings import Config, ConfigError
+from pipeline.kubeflow import check, pipeline_spec, upload
+from pipeline.local.terminal_view import reason
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = options.resolve(args)
         if args.command == "compile":
             _check_out(args.out)
-        for sentence in kubeflow_check.check(config):
+        for sentence in check.check(config):
             print(sentence, file=sys.stderr)
         if args.command == "compile":
-            _write(args.out, kubeflow_spec.text(kubeflow_spec.specification(config)))
+            _write(args.out, pipeline_spec.text(pipeline_spec.specification(config)))
             print(f"{args.out}: upload it, or let `deploy` do that.")
             return 0
         return _deploy(config)
@@ -56,13 +58,13 @@ def _check_out(path: str) -> None:
 
 
 def _deploy(config: Config) -> int:
-    _, api = kubeflow_deploy.sdk()
+    _, api = upload.sdk()
     import urllib3
 
     try:
         # First: nothing is compiled for an address that does not answer.
-        client = kubeflow_deploy.connect(config)
-        done = kubeflow_deploy.deploy(client, config, kubeflow_spec.text(kubeflow_spec.specification(config)))
+        client = upload.connect(config)
+        done = upload.deploy(client, config, pipeline_spec.text(pipeline_spec.specification(config)))
     except api.ApiException as error:
         print(f"{config.kubeflow.host} refused: {error.status} {error.reason}: {error.body}", file=sys.stderr)
         return 1

@@ -30,15 +30,16 @@ from rich.markup import escape
 
 from components.example_gen import source
 from components.example_gen.errors import SourceError
-from pipeline import options, space, temporary
-from pipeline.config import Config, ConfigError, to_dict
-from pipeline.paths import Paths
-from pipeline.progress import View, reason
+from pipeline.config import options
+from pipeline.config.paths import Paths
+from pipeline.config.settings import Config, ConfigError, to_dict
+from pipeline.local import space, temporary
+from pipeline.local.terminal_view import View, reason
 
 # Exit status of a run that ended well, with a model that was not good enough to be pushed.
 NOT_PUSHED = 3
 
-# Output artifacts of a node by name; pipeline.local_dag, which imports TFX, has the exact type.
+# Output artifacts of a node by name; pipeline.local.dag, which imports TFX, has the exact type.
 Outputs = dict[str, Any]
 
 
@@ -130,12 +131,12 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
         return 2
     # TFX takes seconds to import: only now, when configuration and source are known to be right.
     with uncollected():
-        from pipeline import figures, local_dag, refused, summary
+        from pipeline.local import dag, figures, refused, summary
         from pipeline.pipeline import create_pipeline
 
-    runner = local_dag.Runner(config, view)
+    runner = dag.Runner(config, view)
     try:
-        local_dag.prepare(config)
+        dag.prepare(config)
         runner.run(create_pipeline(config))
         if runner.nodes:
             summary.show(view, config, paths, runner.nodes.outputs)

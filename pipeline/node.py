@@ -21,11 +21,12 @@ from rich.markup import escape
 
 from components.example_gen import source
 from components.example_gen.errors import SourceError
-from pipeline import config as configuration
-from pipeline import local_runner, space, temporary
-from pipeline.config import Config, ConfigError, to_dict
-from pipeline.paths import Paths
-from pipeline.progress import View, reason
+from pipeline import local_runner
+from pipeline.config import settings as configuration
+from pipeline.config.paths import Paths
+from pipeline.config.settings import Config, ConfigError, to_dict
+from pipeline.local import space, temporary
+from pipeline.local.terminal_view import View, reason
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,12 +87,12 @@ def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
     if config.data.kind != "digits":
         source.check(to_dict(config.data))
     with local_runner.uncollected():
-        from pipeline import local_dag, metadata
+        from pipeline.local import dag, metadata
 
     # What no node could do without is missed now, not by the first one.
-    local_dag.prepare(config)
+    dag.prepare(config)
     metadata.check(config)
-    graph = local_dag.compiled(config, run_id)
+    graph = dag.compiled(config, run_id)
     os.makedirs(os.path.dirname(os.path.abspath(ir)), exist_ok=True)
     # The graph comes last: its presence says that both are whole.
     _write(_config_of(ir), json.dumps(to_dict(config), indent=2).encode())
@@ -111,14 +112,14 @@ def _run(config: Config, path: str, name: str, view: View) -> None:
     with local_runner.uncollected():
         from tfx.proto.orchestration import pipeline_pb2
 
-        from pipeline import local_dag
+        from pipeline.local import dag
 
     with open(path, "rb") as file:
         graph = pipeline_pb2.Pipeline.FromString(file.read())
-    local_dag.prepare(config)
-    if name not in local_dag.node_ids(graph):
-        raise ConfigError(f"{path} has no node {name}: it has {', '.join(local_dag.node_ids(graph))}.")
-    if local_dag.Nodes(graph, config, view).run(name) == "skipped":
+    dag.prepare(config)
+    if name not in dag.node_ids(graph):
+        raise ConfigError(f"{path} has no node {name}: it has {', '.join(dag.node_ids(graph))}.")
+    if dag.Nodes(graph, config, view).run(name) == "skipped":
         raise RuntimeError("the nodes before it have no results in this run; run them first")
 
 

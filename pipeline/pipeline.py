@@ -19,21 +19,19 @@ from tfx.dsl.components.base import base_node
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2, transform_pb2
 
-from components import (
-    baseline,
-    code_digest,
-    data_validation,
-    drift,
-    evaluation,
-    evaluator,
-    pusher,
-)
-from components.example_gen import component, files, source
+from components import code_digest, files
+from components.data_validation import component as data_validation
+from components.data_validation import drift
+from components.evaluator import baseline, evaluation
+from components.evaluator import component as evaluator
+from components.example_gen import component, source
+from components.pusher import component as pusher
 from components.serving_validator import component as serving_validator
-from models import pretrained
-from pipeline import beam, metadata
-from pipeline.config import Config, ConfigError, digest, to_dict
-from pipeline.paths import Paths
+from models.weights import pretrained
+from pipeline.config import beam_arguments
+from pipeline.config.paths import Paths
+from pipeline.config.settings import Config, ConfigError, digest, to_dict
+from pipeline.local import metadata
 
 # Longest start of the server that tries a candidate, its warm-up included.
 _SERVER_SECONDS = 300.0
@@ -61,9 +59,9 @@ def create_pipeline(config: Config) -> Pipeline:
         pipeline_root=paths.artifacts,
         components=_components(config, paths, data, parts),
         enable_cache=config.cache,
-        # Whoever runs a node puts the password in (pipeline.metadata).
+        # Whoever runs a node puts the password in (pipeline.local.metadata).
         metadata_connection_config=metadata.connection(config, secret=False),
-        beam_pipeline_args=beam.arguments(config.beam),
+        beam_pipeline_args=beam_arguments.arguments(config.beam),
     )
 
 
@@ -139,7 +137,7 @@ def _components(
             "names": dict(zip(classes, source.labels_of(parts), strict=True)),
             "protocols": list(config.evaluate.protocols),
             # Outlives the execution id, so that a killed training continues, on other devices too;
-            # models.task decides what a checkpoint fits.
+            # models.training.arguments decides what a checkpoint fits.
             "checkpoint_dir": config.train.checkpoint_dir or paths.checkpoints,
         },
         **inputs,

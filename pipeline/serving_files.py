@@ -11,12 +11,12 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
-from pipeline import options, serve_check
-from pipeline.config import Config, ConfigError
-from pipeline.paths import Paths
+from pipeline.config import options, serve_check
+from pipeline.config.paths import Paths
+from pipeline.config.settings import Config, ConfigError
 from serving import deploy
 from serving.deploy import Deployment
-from serving.server.config import Batching
+from serving.server.server_config import Batching
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from components.skew import Ask, Compared
+    from components.pixel_skew import Ask, Compared
     from serving.client import Client
 
 _DATA = "folder of original files, as people have them"
@@ -41,15 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not 0 <= args.tolerance <= 1:
         parser.error(f"--tolerance {args.tolerance:g}: must be from 0 to 1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from components import skew
+    from components import pixel_skew
 
     try:
-        skew.files(args.data)  # before anything slow
+        pixel_skew.files(args.data)  # before anything slow
         path = _version(args.model)
-        model = skew.Model(path)
+        model = pixel_skew.Model(path)
         with _server(path, args.server, args.model_name) as ask:
-            found = list(skew.compare(args.data, model, ask))
-    except skew.SkewError as error:
+            found = list(pixel_skew.compare(args.data, model, ask))
+    except pixel_skew.SkewError as error:
         print(error, file=sys.stderr)
         return 2
     print(report(found, args.tolerance))
@@ -103,7 +103,7 @@ def _version(model: str) -> str:
     Raises:
       SkewError: there is none.
     """
-    from components.skew import SkewError
+    from components.pixel_skew import SkewError
 
     def is_whole(folder: str) -> bool:
         return os.path.isfile(os.path.join(folder, "saved_model.pb"))
@@ -121,17 +121,17 @@ def _version(model: str) -> str:
 @contextlib.contextmanager
 def _server(path: str, url: str | None, name: str) -> Iterator[Ask]:
     """Asks the server at an address, or one that serves the model until the block ends."""
-    from components.serving_validator import server
-    from components.skew import SkewError
+    from components.pixel_skew import SkewError
+    from components.serving_validator import model_server
     from serving.client import Client, ClientError
 
     try:
         if url is None:
-            with server.running(path, server.EMBEDDED, _SECONDS) as started:
-                yield _asking(Client(started.url, server.NAME, timeout=_SECONDS))
+            with model_server.running(path, model_server.EMBEDDED, _SECONDS) as started:
+                yield _asking(Client(started.url, model_server.NAME, timeout=_SECONDS))
         else:
             yield _asking(Client(url, name, timeout=_SECONDS))
-    except (server.ServerError, server.StartError, ClientError) as error:
+    except (model_server.ServerError, model_server.StartError, ClientError) as error:
         raise SkewError(str(error)) from None
 
 

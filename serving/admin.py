@@ -22,7 +22,7 @@ import grpc
 from serving import rollout
 from serving.rollout import RolloutError
 from serving.server import textproto
-from serving.server.config import ModelSettings, SettingsError
+from serving.server.server_config import ModelSettings, SettingsError
 
 _Models = tuple[ModelSettings, ...]
 _SECONDS = 600.0

@@ -21,7 +21,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.server import textproto
-from serving.server.config import Batching, ModelSettings, ServerSettings
+from serving.server.server_config import Batching, ModelSettings, ServerSettings
 
 # Folder of the configuration in containers.
 CONFIG = "/config"

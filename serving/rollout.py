@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
-from serving.server.config import ModelSettings
+from serving.server.server_config import ModelSettings
 
 STABLE, CANARY = "stable", "canary"
 

@@ -37,35 +37,56 @@ class Group(NamedTuple):
 
 EXAMPLE_GEN = "components/example_gen"
 GROUPS = {
-    "records": Group(("models/records.py",), ("models/test_records.py",)),
-    "draws": Group(("models/draws.py",), ("models/test_draws.py",)),
+    "records": Group(("models/data/records.py",), ("models/data/test_records.py",)),
+    "draws": Group(("models/pixels/crops.py",), ("models/pixels/test_crops.py",)),
     # In Python the inner loops of fast_views.py would take hours for a round of the tests.
     "pixels": Group(
-        ("models/decoding.py", "models/views.py", "models/fast_views.py", "models/augmentation.py"),
-        ("models/test_decoding.py", "models/test_augmentation.py", "models/test_fast_views.py"),
+        (
+            "models/pixels/decoding.py",
+            "models/pixels/views.py",
+            "models/pixels/fast_crops.py",
+            "models/pixels/augmentation.py",
+        ),
+        (
+            "models/pixels/test_decoding.py",
+            "models/pixels/test_augmentation.py",
+            "models/pixels/test_fast_crops.py",
+        ),
         compiled=True,
     ),
-    "headers": Group((f"{EXAMPLE_GEN}/jpeg_headers.py",), ("components/test_jpeg_headers.py",)),
-    "images": Group((f"{EXAMPLE_GEN}/images.py",), ("components/test_example_gen_images.py",), compiled=True),
-    "devkit": Group((f"{EXAMPLE_GEN}/devkit.py",), ("components/test_devkit.py",)),
+    "headers": Group((f"{EXAMPLE_GEN}/jpeg_headers.py",), ("components/example_gen/test_jpeg_headers.py",)),
+    "images": Group(
+        (f"{EXAMPLE_GEN}/images.py",), ("components/example_gen/test_example_gen_images.py",), compiled=True
+    ),
+    "devkit": Group((f"{EXAMPLE_GEN}/devkit.py",), ("components/example_gen/test_devkit.py",)),
     "index": Group(
         (f"{EXAMPLE_GEN}/index.py",),
-        ("components/test_example_gen_index.py", "components/test_example_gen_folders.py"),
+        (
+            "components/example_gen/test_example_gen_index.py",
+            "components/example_gen/test_example_gen_folders.py",
+        ),
         compiled=True,
     ),
     "partition": Group(
         (f"{EXAMPLE_GEN}/holdout.py", f"{EXAMPLE_GEN}/records.py"),
-        ("components/test_example_gen_holdout.py", "components/test_example_gen_records.py"),
+        (
+            "components/example_gen/test_example_gen_holdout.py",
+            "components/example_gen/test_example_gen_records.py",
+        ),
         compiled=True,
     ),
-    "metrics": Group(("components/metrics.py",), ("components/test_top_k.py",)),
+    "metrics": Group(("components/evaluator/tfma_metrics.py",), ("components/evaluator/test_top_k.py",)),
     "verdicts": Group(
-        ("components/evaluation.py", "components/baseline.py"),
-        ("components/test_evaluation.py", "components/test_baseline.py"),
+        ("components/evaluator/evaluation.py", "components/evaluator/baseline.py"),
+        ("components/evaluator/test_evaluation.py", "components/evaluator/test_baseline.py"),
     ),
     "serving": Group(
         tuple(f"serving/server/{name}.py" for name in ("codec", "limits", "versions")),
-        ("serving/test_json_codec.py", "serving/test_limits.py", "serving/test_version_manager.py"),
+        (
+            "serving/server/test_json_codec.py",
+            "serving/server/test_limits.py",
+            "serving/server/test_version_manager.py",
+        ),
     ),
 }
 # What mutmut says of a mutant, by the exit code that it notes (mutmut.stats).

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import corpus
-from tests.corpus import bitmaps, jpeg_bits, png
-from tests.corpus.recipes import grey, photo
+from tests.helpers import corpus
+from tests.helpers.corpus import bitmaps, jpeg_bits, png
+from tests.helpers.corpus.recipes import grey, photo
 
 PICTURE = photo(33, 45, 7)
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from components.example_gen import images
-from models import decoding
-from tests import corpus, doors
-from tests.doors import Refused
+from components.example_gen.writing import image_files
+from models.pixels import decoding
+from tests.helpers import corpus, doors
+from tests.helpers.doors import Refused
 
 PAGE = Path(__file__).parents[1] / "docs" / "pixels.md"
 # Levels. The same graph answers at all doors of the model, of which the probabilities tell the pixels; the
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
     """
 
     file: corpus.File
-    ingested: images.Image | Refused
+    ingested: image_files.Image | Refused
     seen: dict[str, doors.Seen]
     sent: dict[str, str]
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from components.example_gen import images
-from models import decoding
-from tests import corpus, doors
-from tests.corpus import bitmaps, foreign, jpeg, png
-from tests.corpus.recipes import grey, photo, save, writer
+from components.example_gen.writing import image_files
+from models.pixels import decoding
+from tests.helpers import corpus, doors
+from tests.helpers.corpus import bitmaps, foreign, jpeg, png
+from tests.helpers.corpus.recipes import grey, photo, save, writer
 
 PICTURE = photo(51, 83, 3)
 UPRIGHT = dataclasses.replace(doors.OWN, shorter_side=0)
@@ -30,7 +30,7 @@ _NEARLY = {"JPEG CMYK, Adobe", "JPEG YCCK", "JPEG truncated and closed"}
 
 def seen(data, settings=UPRIGHT):
     """uint8 [height, width, 3] of the record."""
-    return decoding.load(images.normalize(data, 10**8).encoded, settings).numpy()
+    return decoding.load(image_files.normalize(data, 10**8).encoded, settings).numpy()
 
 
 def by_pil(data):
@@ -118,5 +118,5 @@ def test_converted_photographs_are_upright(format):
 
 
 def test_twelve_bits_in_sixteen_are_nearly_black_and_counted():
-    found = images.normalize(png._twelve_bits(PICTURE), 10**8)
+    found = image_files.normalize(png._twelve_bits(PICTURE), 10**8)
     assert seen(found.encoded).max() <= 15 and found.deepest == 16 * int(grey(PICTURE).max()) + 7

@@ -17,23 +17,12 @@ from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
-from components import code_digest
-from components.example_gen import (
-    devkit,
-    driver,
-    duplicates,
-    files,
-    holdout,
-    index,
-    layouts,
-    names,
-    properties,
-    shards,
-    source,
-    summary,
-)
+from components import code_digest, files
+from components.example_gen import driver, holdout, ingest_summary, names, properties, source
+from components.example_gen.sources import devkit, layouts
+from components.example_gen.writing import duplicates, index, shards
 
-# Fields of pipeline.config.Data that change what is written; the layout, or its one spelling, stands
+# Fields of pipeline.config.settings.Data that change what is written; the layout, or its one spelling, stands
 # for `source`.
 _FIELDS = (
     "kind", "tfds_name", "train_split", "eval_split", "holdout", "train_shards",
@@ -105,7 +94,7 @@ def example_gen(data: dict[str, Any], parts: Sequence[source.Part] = ()) -> Imag
     """The ExampleGen of a source; its output splits are `train` and `eval`.
 
     Args:
-      data: the fields of `pipeline.config.Data`; `kind` is ilsvrc, folder or tfds.
+      data: the fields of `pipeline.config.settings.Data`; `kind` is ilsvrc, folder or tfds.
       parts: of `source.parts`; () looks for them.
 
     Raises:
@@ -237,11 +226,11 @@ def _finish(artifact: Any, folder: str, jobs: list[shards.Job], run: _Run) -> di
     quarantines = {}
     for split in run.output_splits():
         done = [job.done for job in jobs if job.split == split]
-        figures, quarantines[split] = summary.merge(done)
+        figures, quarantines[split] = ingest_summary.merge(done)
         report["splits"][split] = {**figures, "left_out": left_out[split]}
-        summary.write_quarantine(folder, split, quarantines[split])
+        ingest_summary.write_quarantine(folder, split, quarantines[split])
     limits = run.data["max_bad_fraction"], run.data["max_bad_images"]
-    summary.check(folder, report["splits"], quarantines, *limits)
+    ingest_summary.check(folder, report["splits"], quarantines, *limits)
     written = [duplicates.Shard(job.split, job.shard, job.keys) for job in jobs]
     files.make_dirs(artifact.uri)
     report["duplicates"] = duplicates.write(artifact.uri, duplicates.find(written))
@@ -252,6 +241,6 @@ def _finish(artifact: Any, folder: str, jobs: list[shards.Job], run: _Run) -> di
             if job.split == split:
                 name = os.path.basename(job.shard).removeprefix(f"{split}-")
                 files.commit(job.shard, os.path.join(target, name))
-        summary.write_quarantine(artifact.uri, split, quarantine)
-    summary.write_summary(artifact.uri, report)
+        ingest_summary.write_quarantine(artifact.uri, split, quarantine)
+    ingest_summary.write_summary(artifact.uri, report)
     return report

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from components.example_gen import files
+from components import files
 from components.example_gen.errors import SourceError
 
 _MARK = re.compile(r"\{(SPAN|VERSION|YYYY|MM|DD)(?::(\d+))?\}")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from components.example_gen import files
+from components import files
 
 # Suffixes of pictures, of formats that are read and of others: what cannot be read is then said of each.
 _IMAGES = re.compile(

@@ -17,9 +17,11 @@ from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import standard_component_specs
 from tfx.utils import proto_utils
 
-from components.example_gen import files, layouts, source
+from components import files
+from components.example_gen import source
 from components.example_gen.errors import SourceError
 from components.example_gen.marks import Span
+from components.example_gen.sources import layouts
 
 # The driver's property beside TFX's own: the spans that were found, as JSON.
 _WINDOW = "window"

@@ -13,9 +13,11 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from components.example_gen import files, folders, layouts, marks
+from components import files
+from components.example_gen import marks
 from components.example_gen.errors import SourceError
-from components.example_gen.layouts import HOLDOUT, Layout, layout
+from components.example_gen.sources import folders, layouts
+from components.example_gen.sources.layouts import HOLDOUT, Layout, layout
 
 __all__ = ["Layout", "Part", "SourceError", "check", "classes", "labels", "layout", "parts", "spans"]
 
@@ -39,7 +41,7 @@ def parts(data: dict[str, Any], chosen: Sequence[marks.Span] = ()) -> tuple[Part
     """The newest `data.spans` spans that are there, the oldest first.
 
     Args:
-      data: the fields of `pipeline.config.Data`.
+      data: the fields of `pipeline.config.settings.Data`.
       chosen: spans that were found before; () looks for them.
 
     Raises:

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from components.example_gen.shards import ORIGINAL
-from components.serving_validator.server import NAME, Server
+from components.example_gen.writing.shards import ORIGINAL
+from components.serving_validator.model_server import NAME, Server
 from serving.client import Client, ClientError
 
 # The signature of the Evaluator, and the protocol whose crop is that of `serving_default`.

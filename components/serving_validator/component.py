@@ -16,7 +16,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
-from components.serving_validator import checks, server
+from components.serving_validator import checks, model_server
 
 REPORT = "report.json"
 # TFX's names.
@@ -74,9 +74,9 @@ def validate(model: str, examples: list[bytes], settings: Mapping[str, Any]) -> 
         with futures.ThreadPoolExecutor(1) as pool:
             # The server imports TensorFlow for seconds, while the model can be loaded here.
             wanted = pool.submit(checks.expected, model, examples)
-            with server.running(model, settings["server"], settings["seconds"]) as started:
+            with model_server.running(model, settings["server"], settings["seconds"]) as started:
                 return checks.check(started, examples, wanted.result(), limits)
-    except server.ServerError as error:
+    except model_server.ServerError as error:
         return checks.Report((str(error),))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.config import ConfigError
+from pipeline.config.settings import ConfigError
 from pipeline.study import runner
 from pipeline.study.definitions import STUDIES, Study
 

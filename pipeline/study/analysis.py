@@ -17,10 +17,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.example_gen import files
-from models import input as batches
-from models import preprocessing, resnet
-from models.export import KERAS_FILE
+from components import files
+from models import preprocessing
+from models.data import input as batches
+from models.export.export import KERAS_FILE
+from models.network import architecture
 from pipeline.study.definitions import Result
 
 Layers = dict[str, float]  # layer -> figure, in the network's order
@@ -76,7 +77,7 @@ def layer_responses(model: keras.Model, images: Iterable[np.ndarray]) -> Layers:
     normalisation and before ReLU and addition.
 
     Args:
-      model: of models.resnet; batch normalisation uses its moving averages, as in tests.
+      model: of models.network.architecture; batch normalisation uses its moving averages, as in tests.
       images: batches, float32 [B, size, size, 3], mean subtracted.
 
     Returns:
@@ -110,7 +111,7 @@ def layer_gradients(
     Batch normalisation works as in training, on each batch. The moving averages of `model` change.
 
     Args:
-      model: of models.resnet.
+      model: of models.network.architecture.
       examples: batches of equal size: images float32 [B, size, size, 3], mean subtracted, and labels
         int [B].
 
@@ -160,7 +161,7 @@ def build(result: Result) -> keras.Model:
     """The network with the weights that the member's training started with."""
     constants = preprocessing.load_constants(result.transform_graph)
     keras.utils.set_random_seed(result.config.train.seed + 1)  # as models.train.compiled_model
-    return resnet.build(result.config.model, len(constants.labels))
+    return architecture.build(result.config.model, len(constants.labels))
 
 
 def _keras_file(result: Result) -> str:

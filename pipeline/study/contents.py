@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from pipeline.study import figures
+from pipeline.study import plots
 from pipeline.study.definitions import Member, Result, Study
 
 # Keys of Member.paper, in the order of Result.errors.
@@ -111,11 +111,11 @@ def _curves(study: Study, nets: Sequence[Net]) -> Shown:
     if any(len(net.results) > 1 for net in trained):
         caption += " Means over seeds."
     cells = {net.label: [mean(net.training_errors())] for net in nets}
-    figure = figures.curves(panels) if trained else ""
+    figure = plots.curves(panels) if trained else ""
     return Shown(figure, caption, ["training error"], cells, _against_depth(study, trained))
 
 
-def _curve(net: Net) -> figures.Curve:
+def _curve(net: Net) -> plots.Curve:
     epochs = min(len(result.history) for result in net.results)
     first = net.results[0]
 
@@ -124,7 +124,7 @@ def _curve(net: Net) -> figures.Curve:
         return [100 * statistics.fmean(row[name] for row in seeds) for seeds in rows]
 
     iterations = [row["epoch"] * first.steps_per_epoch for row in first.history[:epochs]]
-    return figures.Curve(net.label, net.depth, iterations, errors("top1_error"), errors("val_top1_error"))
+    return plots.Curve(net.label, net.depth, iterations, errors("top1_error"), errors("val_top1_error"))
 
 
 def _against_depth(study: Study, nets: Sequence[Net]) -> list[str]:
@@ -156,12 +156,12 @@ def _errors_only(study: Study, nets: Sequence[Net]) -> Shown:
     caption = f"Errors under {study.protocol}, here and in the paper."
     if any(len(net.results) > 1 for net in nets):
         caption += " Bars are one standard deviation over seeds."
-    return Shown(figures.bars(panels) if panels else "", caption)
+    return Shown(plots.bars(panels) if panels else "", caption)
 
 
-def _bar(study: Study, net: Net, key: str) -> figures.Bar:
+def _bar(study: Study, net: Net, key: str) -> plots.Bar:
     ours = net.errors(study.protocol, key)
-    return figures.Bar(
+    return plots.Bar(
         net.label,
         statistics.fmean(ours) if ours else math.nan,
         statistics.stdev(ours) if len(ours) > 1 else math.nan,
@@ -189,7 +189,7 @@ def _responses(study: Study, nets: Sequence[Net]) -> Shown:
     rows: list[list[object]] = [["member", "layer", "std"]]
     rows += [[label, layer, value] for label, layers in found.items() for layer, value in layers.items()]
     header = ["3x3 layers", "mean response std", "largest"]
-    return Shown(figures.responses(lines), caption, header, cells, layers=rows)
+    return Shown(plots.responses(lines), caption, header, cells, layers=rows)
 
 
 def _gradients(study: Study, nets: Sequence[Net]) -> Shown:
@@ -197,7 +197,7 @@ def _gradients(study: Study, nets: Sequence[Net]) -> Shown:
 
     moments = {"at initialisation": True, "after training": False}
     norms = ("kernel gradient", "response gradient, by image")
-    panels: dict[str, dict[str, list[figures.Line]]]
+    panels: dict[str, dict[str, list[plots.Line]]]
     panels = {norm: {moment: [] for moment in moments} for norm in norms}
     cells: dict[str, list[str]] = {net.label: [] for net in nets}
     rows: list[list[object]] = [["member", "moment", "norm", "layer", "value"]]
@@ -217,15 +217,15 @@ def _gradients(study: Study, nets: Sequence[Net]) -> Shown:
         "output after batch normalisation, of an image's own loss (root of the mean square over images)."
     )
     header = [f"kernel gradient {moment}" for moment in moments]
-    return Shown(figures.gradients(panels), caption, header, cells, layers=rows)
+    return Shown(plots.gradients(panels), caption, header, cells, layers=rows)
 
 
 def _first(images: int) -> str:
     return f"the first {images:,} training images (all, where there are fewer) without augmentation"
 
 
-def _line(net: Net, layers: Mapping[str, float]) -> figures.Line:
-    return figures.Line(net.label, net.depth, net.residual, list(layers.values()))
+def _line(net: Net, layers: Mapping[str, float]) -> plots.Line:
+    return plots.Line(net.label, net.depth, net.residual, list(layers.values()))
 
 
 def _over_seeds(seeds: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from pipeline.config import Config
+from pipeline.config.settings import Config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline import local_runner
-from pipeline.config import from_dict, to_dict
+from pipeline.config.settings import from_dict, to_dict
 from pipeline.study.definitions import Result
 
 RESULT = "result.json"
@@ -100,8 +100,8 @@ def begun(folder: str) -> str:
 
 def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """What is noted of a run; {} when nothing was pushed."""
-    from components import evaluation
-    from pipeline import figures
+    from components.evaluator import evaluation
+    from pipeline.local import figures
 
     if not figures.pushed_version(nodes["Pusher"]):
         return {}

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import jinja2
 
-from components.example_gen import files
-from models import schedules
-from pipeline import presets
-from pipeline.config import Config, assign, to_dict
+from components import files
+from models.training import schedules
+from pipeline.config import presets
+from pipeline.config.settings import Config, assign, to_dict
 from pipeline.study import contents
 from pipeline.study.contents import Net, Shown, mean
 from pipeline.study.definitions import Result, Study

@@ -15,9 +15,9 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pipeline import presets
-from pipeline.config import Config, ConfigError, assign, digest, to_dict
-from pipeline.paths import Paths
+from pipeline.config import presets
+from pipeline.config.paths import Paths
+from pipeline.config.settings import Config, ConfigError, assign, digest, to_dict
 from pipeline.study import member
 from pipeline.study.definitions import Member, Result, Study
 

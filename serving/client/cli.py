@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 
-from . import batch, images, output, progress
+from . import batch, images, output, progress_bar
 from .api import DEFAULT_MODEL, ClientError, Label, ModelClient
 from .rest import DEFAULT_URL, Client
 
@@ -119,7 +119,7 @@ class _Run:
             print(output.shown(note), file=sys.stderr)
         kept: list[batch.Answer] = []
         stopped = None
-        with progress.view(len(found.sources)) as view:
+        with progress_bar.view(len(found.sources)) as view:
             answers = self._counted(batch.in_order(self._ask, found.sources, options.jobs), view)
             try:
                 if options.out:
@@ -147,7 +147,7 @@ class _Run:
 
         return batch.answer(source.name, ask)
 
-    def _counted(self, answers: Iterable[batch.Answer], view: progress.View) -> Iterator[batch.Answer]:
+    def _counted(self, answers: Iterable[batch.Answer], view: progress_bar.View) -> Iterator[batch.Answer]:
         for answer in answers:
             self._done += 1
             if answer.error:

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from serving.server import flags
-from serving.server.config import ServerSettings, SettingsError
+from serving.server.server_config import ServerSettings, SettingsError
 
 if TYPE_CHECKING:
-    from serving.server.manager import Manager
+    from serving.server.versions.manager import Manager
 
 _log = logging.getLogger("serving.server")
 
@@ -54,10 +54,11 @@ def _serve(settings: ServerSettings, listener: socket.socket, start: float) -> i
     # time of the imports, and at each full collection later.
     gc.disable()
     with _quiet_stderr():
-        from serving.server import connections, grpc_api
-        from serving.server.manager import Manager
-        from serving.server.metrics import Metrics
-        from serving.server.rest import RestApi
+        from serving.server import connections
+        from serving.server.grpc_api import service
+        from serving.server.prometheus import Metrics
+        from serving.server.rest_api.routes import RestApi
+        from serving.server.versions.manager import Manager
         from serving.server.workers import Workers
     gc.freeze()
     gc.enable()
@@ -89,7 +90,7 @@ def _serve(settings: ServerSettings, listener: socket.socket, start: float) -> i
         _listen(listener, settings)
         async with contextlib.AsyncExitStack() as stack:
             if settings.port or settings.grpc_socket_path:
-                remote = await grpc_api.start(manager, settings, metrics, workers)
+                remote = await service.start(manager, settings, metrics, workers)
                 stack.push_async_callback(remote.stop, _GRACE_SECONDS)
             print(_greeting(settings, manager, time.monotonic() - start), flush=True)
             await server.serve(sockets=[listener])

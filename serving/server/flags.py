@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.server import textproto
-from serving.server.config import ModelSettings, ServerSettings, SettingsError
+from serving.server.server_config import ModelSettings, ServerSettings, SettingsError
 
 _log = logging.getLogger("serving.server")
 

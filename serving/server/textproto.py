@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-from serving.server.config import Batching, ModelSettings, SettingsError
+from serving.server.server_config import Batching, ModelSettings, SettingsError
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _INT64, _BOOL, _STRING = (f".google.protobuf.{name}Value" for name in ("Int64", "Bool", "String"))

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from serving.server.config import ServerSettings
-from serving.server.errors import Code, ServingError
+from serving.server.rpc_errors import Code, ServingError
+from serving.server.server_config import ServerSettings
 
 _T = TypeVar("_T")
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks import jax_cifar
 from models.settings import Model
-from tests.data import jpeg
+from tests.helpers.data import jpeg
 
 IMAGES = np.random.default_rng(0).normal(0, 50, (300, 8, 10, 3)).astype(np.float32)
 

@@ -13,12 +13,12 @@ from components import code_digest
 ROOT = Path(__file__).parents[2]
 COMPONENTS = {
     "ExampleGen": "components.example_gen.component",
-    "ExampleValidator": "components.data_validation",
+    "ExampleValidator": "components.data_validation.component",
     "Transform": "models.preprocessing",
     "Tuner": "models.tune",
     "Trainer": "models.train",
     "ensemble": "models.ensemble",
-    "Evaluator": "components.evaluator",
+    "Evaluator": "components.evaluator.component",
     "ServingValidator": "components.serving_validator.component",
     "server": "serving.server.__main__",
 }
@@ -70,15 +70,15 @@ def statement(text):
 @pytest.mark.parametrize(
     ("file", "changed"),
     [
-        ("models/schedules.py", {"Trainer", "Tuner"}),
-        ("models/terminal.py", {"Trainer", "Tuner"}),
-        ("components/drift.py", {"ExampleValidator"}),
-        ("components/metrics.py", {"Evaluator"}),
-        ("serving/server/rest.py", {"server"}),
-        ("components/example_gen/tar_index.py", {"ExampleGen"}),
+        ("models/training/schedules.py", {"Trainer", "Tuner"}),
+        ("models/training/terminal.py", {"Trainer", "Tuner"}),
+        ("components/data_validation/drift.py", {"ExampleValidator"}),
+        ("components/evaluator/tfma_metrics.py", {"Evaluator"}),
+        ("serving/server/rest_api/routes.py", {"server"}),
+        ("components/example_gen/sources/tar_index.py", {"ExampleGen"}),
         ("models/settings.py", set(COMPONENTS) - {"server"}),
-        ("pipeline/summary.py", set()),
-        ("pipeline/config.py", set()),
+        ("pipeline/local/summary.py", set()),
+        ("pipeline/config/settings.py", set()),
     ],
 )
 def test_a_change_counts_where_the_module_is_used_and_nowhere_else(digests, file, changed):
@@ -98,7 +98,7 @@ def test_a_change_counts_where_the_module_is_used_and_nowhere_else(digests, file
     ],
 )
 def test_remarks_and_layout_train_nothing_again(digests, change):
-    assert digests("models/schedules.py", change) == digests()
+    assert digests("models/training/schedules.py", change) == digests()
 
 
 def test_a_module_that_is_not_there_is_an_error():

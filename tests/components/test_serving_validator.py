@@ -17,10 +17,12 @@ import pytest
 import tensorflow as tf
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.serving_validator import checks, component, server
-from models import augmentation, export, protocols, resnet
+from components.serving_validator import checks, component, model_server
+from models.export import export, protocols
+from models.network import architecture
+from models.pixels import augmentation
 from models.settings import Transform
-from tests import data
+from tests.helpers import data
 
 LABELS = ("ant", "bee", "cat")
 SETTINGS = Transform(size=24, test_shorter_side=28)
@@ -36,7 +38,7 @@ def network(seed):
         labels=LABELS,
         class_counts=(1,) * 3,
     )
-    net = resnet.cifar_resnet(8, classes=3)
+    net = architecture.cifar_resnet(8, classes=3)
     kernel, bias = net.get_layer("logits").get_weights()
     # Probabilities between 0 and 1, all bits of which depend on the image.
     net.get_layer("logits").set_weights([kernel / 1000, bias])
@@ -61,7 +63,7 @@ def candidate(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def started(candidate):
-    with server.running(candidate, "embedded", 60) as found:
+    with model_server.running(candidate, "embedded", 60) as found:
         yield found
 
 
@@ -165,7 +167,7 @@ def test_a_candidate_that_does_not_load_is_not_blessed(candidate, tmp_path):
 
 def test_the_model_is_loaded_here_while_the_server_starts(candidate, monkeypatch):
     loading = threading.Event()
-    expected, wait = checks.expected, server._wait
+    expected, wait = checks.expected, model_server._wait
 
     def load(*args):
         loading.set()
@@ -176,7 +178,7 @@ def test_the_model_is_loaded_here_while_the_server_starts(candidate, monkeypatch
         wait(*args)
 
     monkeypatch.setattr(checks, "expected", load)
-    monkeypatch.setattr(server, "_wait", started)
+    monkeypatch.setattr(model_server, "_wait", started)
     assert component.validate(candidate, EXAMPLES[:2], EMBEDDED).reasons == ()
 
 
@@ -208,7 +210,7 @@ def test_the_container_of_tensorflow_serving(candidate, tmp_path, monkeypatch):
     assert (report.reasons, report.memory_mb) == ((), 0)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(
-        server.StartError, match=r"docker is not on the PATH, and .*; set serve.validator=embedded"
+        model_server.StartError, match=r"docker is not on the PATH, and .*; set serve.validator=embedded"
     ):
         component.validate(candidate, EXAMPLES[:2], settings)
 
@@ -223,7 +225,9 @@ def test_where_no_server_runs_there_is_no_verdict(candidate, tmp_path, monkeypat
     monkeypatch.setenv("PATH", f"{docker.parent}{os.pathsep}{os.environ['PATH']}")
     inputs, outputs = artifacts(tmp_path, candidate, blessed=1)
     settings = {**EMBEDDED, "server": "tensorflow/serving:2.20.0"}
-    with pytest.raises(server.StartError, match="the server has ended: Cannot connect to the Docker daemon"):
+    with pytest.raises(
+        model_server.StartError, match="the server has ended: Cannot connect to the Docker daemon"
+    ):
         component.Executor().Do(inputs, outputs, {"settings": json.dumps(settings)})
     assert not (tmp_path / "blessing").exists()
 

@@ -11,12 +11,12 @@ import tarfile
 import numpy as np
 import pytest
 import tensorflow as tf
-from common import ROOT, artifact, run, serving, state, versions
 from PIL import Image
 
-from components.example_gen.summary import read_summary
+from components.example_gen.ingest_summary import read_summary
 from models import preprocessing
 from serving.client import Client
+from tests.helpers.runs import ROOT, artifact, run, serving, state, versions
 
 pytestmark = pytest.mark.e2e
 ILSVRC = os.path.join(os.path.dirname(ROOT), "shared", "data", "ilsvrc2012-10")

@@ -16,7 +16,8 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from common import artifact, command, run, serving, state, versions
+
+from tests.helpers.runs import artifact, command, run, serving, state, versions
 
 QUICK = ["train.epochs=3", "evaluate.max_top1_error=0.5", "evaluate.max_top5_error=0.3"]
 NODES = ["ExampleGen", "SchemaGen", "StatisticsGen", "ExampleValidator", "Transform", "Trainer",
@@ -63,7 +64,7 @@ def test_first_run_pushes_and_says_so(home, first):
 
 
 def test_evaluator_agrees_with_predictions_counted_by_hand(home, first):
-    from components import evaluation
+    from components.evaluator import evaluation
 
     errors = evaluation.errors(artifact(home, "Evaluator", "evaluation"))
     folder = os.path.join(artifact(home, "ExampleGen", "examples"), "Split-eval")

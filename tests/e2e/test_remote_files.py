@@ -12,9 +12,9 @@ import tensorflow as tf
 from apache_beam.io.localfilesystem import LocalFileSystem
 
 from pipeline import local_runner
-from pipeline.config import assign
-from pipeline.presets import get
-from tests import data
+from pipeline.config.presets import get
+from pipeline.config.settings import assign
+from tests.helpers import data
 
 pytestmark = pytest.mark.e2e
 

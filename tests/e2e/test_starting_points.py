@@ -7,10 +7,10 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from common import artifact, run, serving, state, versions
 
-from components import evaluation
-from tests import data
+from components.evaluator import evaluation
+from tests.helpers import data
+from tests.helpers.runs import artifact, run, serving, state, versions
 
 QUICK = ["train.epochs=3", "evaluate.max_top1_error=0.5", "evaluate.max_top5_error=0.3"]
 ALL = "evaluate.protocols=center,ten_crop,multi_scale"

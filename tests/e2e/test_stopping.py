@@ -5,7 +5,8 @@ import signal
 import subprocess
 
 import pytest
-from common import command
+
+from tests.helpers.runs import command
 
 pytestmark = pytest.mark.e2e
 

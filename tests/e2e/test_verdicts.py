@@ -6,9 +6,9 @@ import subprocess
 import time
 
 import pytest
-from common import artifact, command, run, serving, state, versions
 
-from models import records
+from models.data import records
+from tests.helpers.runs import artifact, command, run, serving, state, versions
 
 pytestmark = pytest.mark.e2e
 

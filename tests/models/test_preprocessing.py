@@ -17,10 +17,11 @@ from tfx.types import standard_artifacts
 from tfx.types import standard_component_specs as keys
 from tfx.utils import proto_utils
 
-from models import augmentation, decoding, preprocessing
+from models import preprocessing
+from models.pixels import augmentation, decoding
 from models.settings import Transform
-from tests import data
-from tests.models.memory import peak_rise
+from tests.helpers import data
+from tests.helpers.memory import peak_rise
 
 SYNSETS = ("n01440764", "n02102040", "n03000684")
 SHAPES = [(40, 50), (90, 120), (33, 33), (64, 300), (1, 1), (150, 48)]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from models.settings import MAX_SEED, Model, Train, Transform, Tune, check
-from pipeline.presets import PRESETS
+from pipeline.config.presets import PRESETS
 
 SECTIONS = {"transform": Transform, "model": Model, "train": Train, "tune": Tune}
 

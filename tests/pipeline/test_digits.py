@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from components.example_gen import devkit, source
+from components.example_gen import source
+from components.example_gen.sources import devkit
 from pipeline import digits
-from pipeline.config import Data, to_dict
+from pipeline.config.settings import Data, to_dict
 
 
 def _hashes(folder):

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import config as config_module
-from pipeline import presets, serving_files, summary
-from pipeline.config import ConfigError, assign
+from pipeline import serving_files
+from pipeline.config import presets
+from pipeline.config import settings as config_module
+from pipeline.config.settings import ConfigError, assign
+from pipeline.local import summary
 from serving import deploy
 from serving.deploy import Deployment
 
@@ -160,7 +162,7 @@ def test_every_field_has_an_effect():
     special = {
         "host": "0.0.0.0", "memory": "1Gi", "image": "a:1", "min_replicas": "1", "directory": "/elsewhere",
     }  # fmt: skip
-    # tests/pipeline/test_graph.py: what the candidate's own server is asked, and how it is pushed.
+    # tests/pipeline/config/test_graph.py: what the candidate's own server is asked, and how it is pushed.
     elsewhere = ("validator", "validator_images", "max_latency_ms", "max_memory_mb", "canary_hours")
     for field in dataclasses.fields(config_module.Serve):
         if field.name in elsewhere:

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components import skew
-from components.serving_validator import server
-from models import export
+from components import pixel_skew
+from components.serving_validator import model_server
+from models.export import export
 from models.settings import Transform
 from pipeline import skew as command
-from tests import corpus
-from tests.corpus import jpeg, recipes
-from tests.models import tiny_net
+from tests.helpers import corpus, tiny_net
+from tests.helpers.corpus import jpeg, recipes
 
 SETTINGS = Transform(
     size=24, crop="none", test_shorter_side=28, mean="channel", upright=True, shorter_side=48
@@ -74,15 +73,15 @@ def test_all_files_of_the_world_are_served_as_evaluated(capsys, folder, model):
     table = rows(output)
     files, ingestion, refused, probability, labels, levels = table["JPEG"]
     assert int(files) > 100 and ingestion == refused != "0" and labels == "0"
-    assert float(probability) == 0 and float(levels) < skew.MAX_LEVELS
+    assert float(probability) == 0 and float(levels) < pixel_skew.MAX_LEVELS
     # Converted: the server refuses every one, and that is no skew.
     assert table["BMP"][1] == "0" and table["BMP"][2] == table["BMP"][0] and table["BMP"][3] == "-"
     assert table["other"][1] == table["other"][2] == table["other"][0]
 
 
 def test_a_server_of_another_model_is_noticed_and_the_worst_comes_first(capsys, photos, model):
-    with server.running(str(model / "9"), server.EMBEDDED, 120) as other:
-        arguments = ["--data", photos, "--server", other.url, "--model_name", server.NAME]
+    with model_server.running(str(model / "9"), model_server.EMBEDDED, 120) as other:
+        arguments = ["--data", photos, "--server", other.url, "--model_name", model_server.NAME]
         status, output, _ = run(capsys, *arguments, "--model", model)
         assert status == 1 and "8 of 9 files differ, the worst first:" in output
         differences = [float(part.split()[0]) for part in output.split("differs by ")[1:]]
@@ -97,15 +96,25 @@ def test_a_server_of_another_model_is_noticed_and_the_worst_comes_first(capsys, 
 def test_pixels_that_are_served_otherwise_are_noticed(capsys, photos, model, tmp_path):
     """The same network that leaves photographs as they are stored: nothing but the rotation differs."""
     lying = exported(tmp_path / "1", settings=dataclasses.replace(SETTINGS, upright=False))
-    with server.running(lying, server.EMBEDDED, 120) as other:
+    with model_server.running(lying, model_server.EMBEDDED, 120) as other:
         status, output, _ = run(
-            capsys, "--data", photos, "--model", model, "--server", other.url, "--model_name", server.NAME
+            capsys,
+            "--data",
+            photos,
+            "--model",
+            model,
+            "--server",
+            other.url,
+            "--model_name",
+            model_server.NAME,
         )
     assert status == 1 and "6 of 9 files differ" in output and rows(output)["PNG"][3] == "0.0e+00"
 
 
 def compared(folder, model, ask):
-    return {one.name: one for one in skew.compare(str(folder), skew.Model(str(model / "10")), ask)}
+    return {
+        one.name: one for one in pixel_skew.compare(str(folder), pixel_skew.Model(str(model / "10")), ask)
+    }
 
 
 def test_a_server_that_refuses_or_takes_other_files_than_ingestion_differs(model, tmp_path):

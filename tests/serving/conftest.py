@@ -1,7 +1,8 @@
 """Exports that the tests of this folder share."""
 
 import pytest
-import serving_models as models
+
+from tests.helpers import serving_models as models
 
 
 @pytest.fixture(scope="session")

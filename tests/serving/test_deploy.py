@@ -11,10 +11,8 @@ import urllib.request
 import grpc
 import pytest
 import yaml
-from client_servers import http_server, reply
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kubernetes import client as kubernetes
-from serving_models import png, publish
 from test_server_process import ROOT, Server, free_port
 
 from serving import deploy
@@ -22,7 +20,9 @@ from serving.client import Client
 from serving.deploy import Deployment
 from serving.grpc_client import GrpcClient
 from serving.server import textproto
-from serving.server.config import Batching
+from serving.server.server_config import Batching
+from tests.helpers.client_servers import http_server, reply
+from tests.helpers.serving_models import png, publish
 
 FULL = Deployment(
     model_name="My Model_2",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from serving import rollout
 from serving.rollout import CANARY, STABLE, RolloutError
-from serving.server.config import ModelSettings
+from serving.server.server_config import ModelSettings
 
 FOLDER = Path("/models/m")
 LATEST = ModelSettings("m", FOLDER)

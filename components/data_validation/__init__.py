@@ -1,0 +1,1 @@
+"""The gate before training: schema, statistics, drift between spans."""

@@ -1,0 +1,217 @@
+"""Drift and skew: how a span differs from the one before it, and its train from its eval split.
+
+TFDV measures: of labels and formats the largest difference of a value's share (L-infinity), of heights
+and widths the Jensen-Shannon divergence of their quantiles. Equal-width histograms, TFDV's default, see
+noise in small spans and let one huge image hide a change.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import tensorflow as tf
+import tensorflow_data_validation as tfdv
+from google.protobuf import text_format
+from tensorflow_data_validation import constants
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+from tfx_bsl.public.proto import slicing_spec_pb2
+
+from components.example_gen.writing.shards import SOURCE_FORMAT, SPAN
+
+# The setting of pipeline.config.settings.Data that limits each feature's drift.
+_DRIFT = {
+    "image/class/synset": "max_label_drift",
+    SOURCE_FORMAT: "max_format_drift",
+    "image/height": "max_size_drift",
+    "image/width": "max_size_drift",
+}
+_SKEW = dict.fromkeys(_DRIFT, "max_skew")
+_NUMBERS = ("image/height", "image/width")
+_REPORT = "spans.json"
+_STATISTICS = "FeatureStats.pb"
+_EVAL = "eval"
+
+Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
+
+
+class Span(NamedTuple):
+    """The statistics of a span's two splits."""
+
+    train: Statistics
+    eval: Statistics
+
+
+class Distance(NamedTuple):
+    """How far a feature is apart, 0..1; `most` is the value that differs most, "" where TFDV names none."""
+
+    value: float
+    most: str
+
+
+def limits(data: Mapping[str, Any]) -> dict[str, float]:
+    """The limits among the fields of `pipeline.config.settings.Data`."""
+    return {name: data[name] for name in sorted({*_DRIFT.values(), *_SKEW.values()})}
+
+
+def slicing() -> slicing_spec_pb2.SlicingConfig:
+    """Makes TFDV measure every span by itself as well."""
+    return slicing_spec_pb2.SlicingConfig(slicing_specs=[slicing_spec_pb2.SlicingSpec(feature_keys=[SPAN])])
+
+
+def overall(statistics: Statistics) -> statistics_pb2.DatasetFeatureStatistics:
+    """The statistics of all examples, whatever spans they are from."""
+    named = [d for d in statistics.datasets if d.name == constants.DEFAULT_SLICE_KEY]
+    return (named or statistics.datasets)[0]
+
+
+def by_span(statistics: Statistics) -> dict[int, Statistics]:
+    """The statistics of every span, the oldest first; none for a source without spans."""
+    found = {}
+    for dataset in statistics.datasets:
+        if dataset.name.startswith(f"{SPAN}_"):
+            one = Statistics(datasets=[dataset])
+            # TFDV compares the slices that have this name.
+            one.datasets[0].name = constants.DEFAULT_SLICE_KEY
+            found[int(dataset.name.removeprefix(f"{SPAN}_"))] = one
+    return dict(sorted(found.items()))
+
+
+def drift(
+    new: Statistics, old: Statistics, limit: Mapping[str, float]
+) -> tuple[dict[str, Distance], list[str]]:
+    """Compares a span with an older one.
+
+    Args:
+      limit: of `limits`.
+
+    Returns:
+      The distance of every feature, and what is above its limit, such as "image/width by 0.5 (...)".
+    """
+    return _compare(_DRIFT, limit, "drift_comparator", statistics=new, previous_statistics=old)
+
+
+def skew(
+    train: Statistics, evaluation: Statistics, limit: Mapping[str, float]
+) -> tuple[dict[str, Distance], list[str]]:
+    """Compares the splits of a span; as `drift`."""
+    return _compare(_SKEW, limit, "skew_comparator", statistics=train, serving_statistics=evaluation)
+
+
+def _compare(
+    settings: Mapping[str, str], limit: Mapping[str, float], comparator: str, **statistics: Statistics
+) -> tuple[dict[str, Distance], list[str]]:
+    schema = schema_pb2.Schema()
+    for name, setting in settings.items():
+        text = _comparator(name, comparator, limit[setting])
+        schema.feature.append(text_format.Parse(text, schema_pb2.Feature()))
+    anomalies = tfdv.validate_statistics(schema=schema, **statistics)
+    distances, exceeded = {}, []
+    for info in anomalies.drift_skew_info:
+        name = "/".join(info.path.step)
+        measured = (list(info.drift_measurements) + list(info.skew_measurements))[0]
+        match = re.search(r"maximum difference is: (.*?)\.?$", anomalies.anomaly_info[name].description)
+        distances[name] = Distance(measured.value, match[1] if match else "")
+        if measured.value > measured.threshold:
+            exceeded.append(_sentence(name, distances[name], settings[name], limit[settings[name]]))
+    return distances, exceeded
+
+
+def _comparator(name: str, comparator: str, threshold: float) -> str:
+    if name in _NUMBERS:
+        measure = f"jensen_shannon_divergence {{ threshold: {threshold} source {{ type: QUANTILES }} }}"
+        return f'name: "{name}" type: INT {comparator} {{ {measure} }}'
+    return f'name: "{name}" type: BYTES {comparator} {{ infinity_norm {{ threshold: {threshold} }} }}'
+
+
+def _sentence(name: str, distance: Distance, setting: str, limit: float) -> str:
+    measure = "Jensen-Shannon divergence" if name in _NUMBERS else "L-infinity"
+    most = f", most at {distance.most}" if distance.most else ""
+    return f"{name} by {distance.value:.3g} ({measure}{most}), above data.{setting}={limit:g}"
+
+
+def same(one: Span, other: Span) -> bool:
+    """Whether two spans hold the same images, as far as what is measured tells."""
+    return [_content(split) for split in one] == [_content(split) for split in other]
+
+
+def _content(statistics: Statistics) -> list[Any]:
+    """What TFDV counts exactly: its quantiles, and the last digits of a mean, differ from run to run."""
+    [dataset] = statistics.datasets
+    found: list[Any] = [dataset.num_examples]
+    features = {"/".join(f.path.step): f for f in dataset.features}
+    for name in _DRIFT:
+        numbers, words = features[name].num_stats, features[name].string_stats
+        found.append([numbers.min, numbers.max, round(numbers.mean, 6)])
+        found.append(sorted((b.label, b.sample_count) for b in words.rank_histogram.buckets))
+    return found
+
+
+def accept(folder: str, number: int, span: Span) -> None:
+    """Keeps the statistics of a span that has passed, for itself and for the spans after it."""
+    target = _kept(folder, number)
+    both = Statistics(datasets=[*span.train.datasets, *span.eval.datasets])
+    # TFDV takes the one with its own name: the training split.
+    both.datasets[1].name = _EVAL
+    tf.io.gfile.makedirs(os.path.dirname(target))
+    with tf.io.gfile.GFile(f"{target}.{os.getpid()}.tmp", "wb") as file:
+        file.write(both.SerializeToString(deterministic=True))
+    tf.io.gfile.rename(f"{target}.{os.getpid()}.tmp", target, overwrite=True)
+
+
+def accepted(folder: str) -> list[int]:
+    """Numbers of the spans that have passed."""
+    paths = tf.io.gfile.glob(os.path.join(folder, "span-*", _STATISTICS))
+    names = (os.path.basename(os.path.dirname(path)).removeprefix("span-") for path in paths)
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def read(folder: str, number: int) -> Span:
+    """What `accept` has kept."""
+    with tf.io.gfile.GFile(_kept(folder, number), "rb") as file:
+        train, evaluation = Statistics.FromString(file.read()).datasets
+    evaluation.name = constants.DEFAULT_SLICE_KEY
+    return Span(Statistics(datasets=[train]), Statistics(datasets=[evaluation]))
+
+
+def _kept(folder: str, number: int) -> str:
+    return os.path.join(folder, f"span-{number}", _STATISTICS)
+
+
+def write_report(
+    folder: str,
+    span: int,
+    previous: int | None,
+    drifts: Mapping[str, Distance],
+    skews: Mapping[str, Distance],
+) -> None:
+    """Writes what was measured beside the anomalies."""
+    content = {
+        "span": span,
+        "previous": previous,
+        "drift": {name: distance.value for name, distance in drifts.items()},
+        "skew": {name: distance.value for name, distance in skews.items()},
+    }
+    with tf.io.gfile.GFile(os.path.join(folder, _REPORT), "w") as file:
+        file.write(json.dumps(content, indent=2))
+
+
+def describe(folder: str) -> str:
+    """One line on the spans in an anomalies artifact, for a progress view; "" for a source without."""
+    path = os.path.join(folder, _REPORT)
+    if not tf.io.gfile.exists(path):
+        return ""
+    with tf.io.gfile.GFile(path) as file:
+        report = json.loads(file.read())
+    skew = f"train against eval {max(report['skew'].values()):.2f}"
+    if report["previous"] is None:
+        return f"no span before span {report['span']} to compare it with, {skew}"
+    largest: dict[str, float] = {}
+    for name, value in report["drift"].items():
+        kind = _DRIFT[name].removeprefix("max_").removesuffix("_drift")
+        largest[kind] = max(value, largest.get(kind, 0.0))
+    listed = ", ".join(f"{kind} {value:.2f}" for kind, value in sorted(largest.items()))
+    return f"span {report['span']} against span {report['previous']}: {listed}, {skew}"

@@ -1,0 +1,1 @@
+"""The judge: metrics, the model to compare with, the verdict."""

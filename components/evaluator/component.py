@@ -1,0 +1,138 @@
+"""TFX's Evaluator after a Baseline, which judges every image that ingestion wrote and whole models only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from tfx import types
+from tfx.components.evaluator import executor
+from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
+from tfx.utils import json_utils, path_utils
+
+from components import code_digest, pushed
+from components.evaluator import baseline, evaluation, loading
+from components.example_gen.ingest_summary import read_summary
+from models.export import export
+from models.pixels import augmentation
+
+# Custom property of the blessing: the files of the model that was judged.
+JUDGED = "judged"
+
+
+class Executor(executor.Executor):
+    """Takes a baseline artifact without a model for no baseline, and loads models by `evaluated_model`.
+
+    The blessing has the checksums of the model that was judged, so that no other one is pushed.
+    """
+
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
+        """See the base class.
+
+        Raises:
+          ValueError: a model is damaged, or fewer or more images were judged than ingestion wrote.
+        """
+        key = standard_component_specs.BASELINE_MODEL_KEY
+        kept = {k: v for k, v in input_dict.items() if k != key or not any(map(baseline.is_empty, v))}
+        candidate = _model(kept[standard_component_specs.MODEL_KEY])
+        judged = pushed.checksums(candidate)
+        # Here and not in the graph: how a model is called changes no result, so that caches stay valid.
+        module = {standard_component_specs.MODULE_PATH_KEY: loading.__name__}
+        try:
+            super().Do(kept, output_dict, {**exec_properties, **module})
+        except Exception as error:
+            # What Beam and TFMA say of a damaged model names neither its place nor a way out.
+            _check_readable(candidate, "Trainer", error)
+            if key in kept:
+                _check_readable(_model(kept[key]), "Baseline", error)
+            raise
+        folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
+        splits = json_utils.loads(exec_properties[standard_component_specs.EXAMPLE_SPLITS_KEY])
+        examples = input_dict[standard_component_specs.EXAMPLES_KEY]
+        written = artifact_utils.get_single_uri(examples)
+        check_count("judged", evaluation.example_count(folder), written, splits)
+        constants = os.path.join(candidate, export.EXTRA, augmentation.CONSTANTS_FILE)
+        if tf.io.gfile.exists(constants):  # an ensemble has none
+            trained = sum(augmentation.read_constants(constants)[0].class_counts)
+            check_count("trained on", trained, written, ["train"])
+        blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
+        blessing.set_string_custom_property(JUDGED, judged)
+
+
+def _model(artifacts: Any) -> str:
+    return path_utils.serving_model_path(artifact_utils.get_single_uri(artifacts))
+
+
+def _check_readable(model: str, node: str, error: Exception) -> None:
+    if why := pushed.unreadable(model):
+        raise ValueError(f"{model} is damaged ({why}): --no-cache {node} writes it anew.") from error
+
+
+def check_count(what: str, images: int, examples: str, splits: Sequence[str]) -> None:
+    """Compares the number of images that were seen with that of ingestion.
+
+    Args:
+      what: was done with them.
+      images: that were seen.
+      examples: folder of ImageExampleGen's artifact.
+      splits: whose images they are.
+
+    Raises:
+      ValueError: they differ.
+    """
+    written = sum(read_summary(examples)["splits"][split]["examples"] for split in splits)
+    if images != written:
+        raise ValueError(
+            f"{images:,} images were {what} and ingestion wrote {written:,} into {examples}: files of its "
+            f"split {', '.join(splits)} are cut off, missing or not its own; --no-cache ExampleGen writes "
+            "them anew."
+        )
+
+
+class EvaluatorSpec(standard_component_specs.EvaluatorSpec):
+    """TFX's; `code` is for the cache."""
+
+    PARAMETERS = {
+        **standard_component_specs.EvaluatorSpec.PARAMETERS,
+        "code": component_spec.ExecutionParameter(type=str, optional=True),
+    }
+
+
+class Evaluator(base_beam_component.BaseBeamComponent):
+    """TFX's Evaluator with the executor above.
+
+    Args:
+      examples: channel.
+      example_splits: whose images are judged.
+      model: channel of the candidate.
+      baseline_model: channel of the model to compare with, or None.
+      eval_config: of `evaluation.eval_config`.
+    """
+
+    SPEC_CLASS = EvaluatorSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        example_splits: Sequence[str],
+        model: types.BaseChannel,
+        baseline_model: types.BaseChannel | None,
+        eval_config: tfma.EvalConfig,
+    ) -> None:
+        spec = EvaluatorSpec(
+            examples=examples,
+            example_splits=json_utils.dumps(list(example_splits)),
+            model=model,
+            baseline_model=baseline_model,
+            eval_config=eval_config,
+            fairness_indicator_thresholds=json_utils.dumps(None),
+            code=code_digest.digest(__name__),
+            evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
+            blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+        )
+        super().__init__(spec=spec)

@@ -1,0 +1,181 @@
+"""What the Evaluator measures and what its verdict says, on top of TFMA.
+
+The model's `evaluate` signature gives one probability vector a protocol, so
+every image is read and counted once; TFMA aggregates. Thresholds hold for the
+overall slice only: a plain `threshold` would apply to every class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tensorflow_model_analysis as tfma
+from google.protobuf import text_format
+from tensorflow_model_analysis.proto import config_pb2
+
+from components.evaluator import tfma_metrics
+
+LABEL = "image/class/label"
+SIGNATURE = "evaluate"
+_CLASS_SLICE = f'slicing_specs {{ feature_keys: "{LABEL}" }}'
+
+
+def eval_config(
+    protocols: Sequence[str],
+    protocol: str,
+    classes: int,
+    max_top1_error: float,
+    max_top5_error: float,
+    max_top1_increase: float,
+    per_class: bool = True,
+) -> config_pb2.EvalConfig:
+    """Top-1 and top-5 of every protocol, with bounds on `protocol`.
+
+    Args:
+      protocols: outputs of the `evaluate` signature, such as ("center", "ten_crop").
+      protocol: the one that decides.
+      classes: number of classes; with five or fewer, top-5 is not measured.
+      max_top1_error: 0..1.
+      max_top5_error: 0..1.
+      max_top1_increase: -1..1, over the error of the baseline model; 1 compares with none.
+      per_class: whether to slice by label.
+    """
+    increase = max_top1_increase if max_top1_increase < 1 else None
+    specs = []
+    for name in protocols:
+        bounds = {1: (max_top1_error, increase), 5: (max_top5_error, None)} if name == protocol else {}
+        measured = "".join(
+            _metric(name, k, *bounds.get(k, (None, None))) for k in (1, 5) if k == 1 or classes > 5
+        )
+        # TFMA unwraps the dictionary of a model with one output, which then has no name.
+        output = f'output_names: "{name}"' if len(protocols) > 1 else ""
+        specs.append(f"metrics_specs {{ {output} {measured} }}")
+    return text_format.Parse(
+        f"""
+        model_specs {{ signature_name: "{SIGNATURE}" label_key: "{LABEL}" }}
+        slicing_specs {{}}
+        {_CLASS_SLICE if per_class else ""}
+        {" ".join(specs)}
+        metrics_specs {{ metrics {{ class_name: "ExampleCount" }} }}
+        options {{ include_default_metrics {{ value: false }} }}
+        """,
+        config_pb2.EvalConfig(),
+    )
+
+
+def measured_protocols(config: config_pb2.EvalConfig) -> list[str]:
+    """The protocols that a configuration of `eval_config` measures, in its order."""
+    settings = [json.loads(m.config) for spec in config.metrics_specs for m in spec.metrics if m.config]
+    return list(dict.fromkeys(_parts(one["name"])[0] for one in settings))
+
+
+def _metric(protocol: str, k: int, max_error: float | None, max_increase: float | None) -> str:
+    settings = json.dumps({"name": f"{protocol}_top{k}", "k": k, "version": tfma_metrics.VERSION})
+    bounds = ""
+    if max_error is not None:
+        bounds += f"value_threshold {{ lower_bound {{ value: {1 - max_error!r} }} }} "
+    if max_increase is not None:
+        bounds += (
+            "change_threshold { direction: HIGHER_IS_BETTER "
+            f"absolute {{ value: {-max_increase - 1e-9!r} }} }} "
+        )
+    if bounds:
+        bounds = f"per_slice_thresholds {{ slicing_specs {{}} threshold {{ {bounds} }} }}"
+    place = 'class_name: "TopKAccuracy" module: "components.evaluator.tfma_metrics"'
+    return f"metrics {{ {place} config: {json.dumps(settings)} {bounds} }}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Errors:
+    """Top-1 and top-5 error (0..1) of one model under one protocol; NaN where it was not measured."""
+
+    top1: float
+    top5: float
+
+
+def errors(uri: str, model: str = "") -> dict[str, Errors]:
+    """Errors a protocol over all examples, read from a ModelEvaluation artifact.
+
+    Args:
+      uri: the artifact's folder.
+      model: "" or "candidate" for the new model, "baseline" for the one it was compared with.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for key, value in _overall(uri):
+        protocol, metric = _parts(key.name)
+        if metric in ("top1", "top5") and not key.is_diff and _is(model, key.model_name):
+            found.setdefault(protocol, {})[metric] = 1 - value.double_value.value
+    return {name: Errors(e.get("top1", math.nan), e.get("top5", math.nan)) for name, e in found.items()}
+
+
+def example_count(uri: str) -> int:
+    """Number of examples that were evaluated."""
+    counts = {v.double_value.value for k, v in _overall(uri) if k.name == "example_count"}
+    return int(max(counts)) if counts else 0
+
+
+def per_class(uri: str, protocol: str) -> dict[int, float]:
+    """Top-1 error (0..1) of each label."""
+    out = {}
+    for record in tfma.load_metrics(uri):
+        keys = record.slice_key.single_slice_keys
+        if len(keys) != 1 or keys[0].column != LABEL:
+            continue
+        for item in record.metric_keys_and_values:
+            key = item.key
+            if _parts(key.name) == (protocol, "top1") and not key.is_diff and _is("", key.model_name):
+                out[int(keys[0].int64_value)] = 1 - item.value.double_value.value
+    return out
+
+
+def verdict(uri: str) -> tuple[bool, list[str]]:
+    """Whether the model was blessed, and the sentences that say why not."""
+    result = tfma.load_validation_result(uri)
+    reasons = []
+    if result.missing_thresholds:
+        reasons.append("no threshold is configured (evaluate.max_top1_error)")
+    baseline = errors(uri, "baseline")
+    for per_slice in result.metric_validations_per_slice:
+        for failure in per_slice.failures:
+            reasons.append(_reason(failure, baseline))
+    return result.validation_ok, reasons
+
+
+def _reason(failure: Any, baseline: dict[str, Errors]) -> str:
+    key, threshold = failure.metric_key, failure.metric_threshold
+    protocol, metric = _parts(key.name)
+    what = f"{protocol} {metric.replace('top', 'top-')} error"
+    value = failure.metric_value.double_value.value
+    if key.is_diff:
+        old = getattr(baseline[protocol], metric)
+        allowed = -threshold.change_threshold.absolute.value
+        return (
+            f"{what} is {old - value:.2%}, the blessed model has {old:.2%} "
+            f"and may be exceeded by {abs(allowed) * 100:.2f} points (evaluate.max_top1_increase)"
+        )
+    bound = 1 - threshold.value_threshold.lower_bound.value
+    return f"{what} is {1 - value:.2%}, the bound is {bound:.2%} (evaluate.max_{metric}_error)"
+
+
+def _parts(metric: str) -> tuple[str, str]:
+    """Protocol and "top1" or "top5" of a metric of ours; others give what no caller looks for."""
+    protocol, _, metric = metric.rpartition("_")
+    return protocol, metric
+
+
+def _is(wanted: str, name: str) -> bool:
+    return name == "baseline" if wanted == "baseline" else name != "baseline"
+
+
+def _overall(uri: str) -> Iterator[tuple[Any, Any]]:
+    if not os.path.isdir(uri) and "://" not in uri:
+        raise FileNotFoundError(f"{uri}: no evaluation here.")
+    for record in tfma.load_metrics(uri):
+        if not record.slice_key.single_slice_keys:
+            for item in record.metric_keys_and_values:
+                yield item.key, item.value

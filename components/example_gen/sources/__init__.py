@@ -1,0 +1,1 @@
+"""Where images lie: archives, folders, TFDS."""

@@ -1,0 +1,220 @@
+"""Where the files of tar archives lie, found by walking headers; no payload is read.
+
+A tar inside a tar (ILSVRC's training archive) is a window of the outer file, so
+that every file has an absolute offset in the archive on disk.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO, NamedTuple, Self, cast
+
+from components import files
+from components.example_gen import names
+from components.example_gen.errors import SourceError
+
+# Class tars that are walked at once: hides the latency of remote storage.
+_WALKERS = 8
+# Headers of a header: long names, and pax. tarfile reads them at once.
+_NOTES = frozenset((tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"x", b"g", b"X"))
+_MOST_NOTES = 2**20
+# Zeros behind the end: archives are filled up to a whole record, of 10 kB unless another was asked for.
+_MOST_FILLING = 2**20
+
+
+class Member(NamedTuple):
+    """A file in an archive: its path there, absolute offset and size in bytes.
+
+    `reason` says why it cannot be read; "" where its bytes are in one piece.
+    """
+
+    name: str
+    offset: int
+    size: int
+    reason: str = ""
+
+
+class _Header(tarfile.TarInfo):
+    """A header of which, for a regular file, only what the index needs is read: half of the walk's time."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        checksum = buf[148:156]
+        known = len(buf) == tarfile.BLOCKSIZE and buf[156:157] == tarfile.REGTYPE
+        # The checksum itself counts as eight spaces. Without the zeros there is a fifth left to add up.
+        total = sum(buf.translate(None, b"\0")) - sum(checksum) + 8 * ord(" ")
+        if not known or total != tarfile.nti(checksum):  # type: ignore[attr-defined]
+            return super().frombuf(buf, encoding, errors)._checked()
+        name, prefix = (
+            part.split(b"\0", 1)[0].decode(encoding, errors) for part in (buf[:100], buf[345:500])
+        )
+        header = cls(f"{prefix}/{name}" if prefix else name)
+        header.size = tarfile.nti(buf[124:136])  # type: ignore[attr-defined]
+        return header._checked()
+
+    def _checked(self) -> Self:
+        """Refuses a size that would lead back to files before it, or fill the memory."""
+        if self.size < 0 or (self.type in _NOTES and self.size > _MOST_NOTES):
+            raise tarfile.InvalidHeaderError(f"a size of {self.size} bytes")  # type: ignore[attr-defined]
+        return self
+
+
+class _Window(io.RawIOBase):
+    """Bytes [base, base + size) of a stream as a stream of its own."""
+
+    def __init__(self, stream: BinaryIO, base: int, size: int) -> None:
+        self._stream, self._base, self._size, self._position = stream, base, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(self._size - self._position, 0)
+        size = left if size < 0 else min(size, left)
+        self._stream.seek(self._base + self._position)
+        data = self._stream.read(size)
+        self._position += len(data)
+        return data
+
+
+def members(
+    path: str, base: int = 0, size: int | None = None, skip: names.Skip = names.ignore
+) -> Iterator[Member]:
+    """Walks the archive at bytes [base, base + size) of `path`; the whole file without `size`.
+
+    Yields regular files in archive order, then links. A hard link is the file it names.
+
+    Args:
+      skip: told of what programs have left behind, hidden files and folders among it; none is yielded.
+
+    Raises:
+      SourceError: the archive is missing, compressed, truncated or damaged, or has a path with "..".
+    """
+    links = []
+    for info in _walk(path, base, size):
+        product = names.by_product(info.name)
+        if product:
+            folder = info.isdir() or product != info.name
+            skip(os.path.normpath(product) + "/" * folder)
+        elif ".." in info.name and ".." in info.name.split("/"):
+            raise SourceError(f"{path} has {info.name}, a path with ..: pack it by its plain name.")
+        elif info.isreg():
+            yield _member(info, base)
+        elif info.islnk() or info.issym():
+            links.append(info)
+    if links:
+        yield from _followed(links, _walk(path, base, size), base)
+
+
+def _member(info: tarfile.TarInfo, base: int) -> Member:
+    if info.issparse():
+        return Member(info.name, 0, 0, "stored in pieces, without its zeros: pack it without tar --sparse")
+    return Member(info.name, base + info.offset_data, info.size)
+
+
+def _followed(
+    links: list[tarfile.TarInfo], archive: Iterator[tarfile.TarInfo], base: int
+) -> Iterator[Member]:
+    wanted = {link.linkname for link in links if link.islnk()}
+    found = {i.name: _member(i, base) for i in archive if i.isreg() and i.name in wanted}
+    for link in links:
+        if link.issym():
+            yield Member(link.name, 0, 0, "a symbolic link: pack the file itself (tar --dereference)")
+        elif link.linkname in found:
+            yield found[link.linkname]._replace(name=link.name)
+        else:
+            yield Member(link.name, 0, 0, f"a hard link to {link.linkname}, which the archive does not hold")
+
+
+def _walk(path: str, base: int, size: int | None) -> Iterator[tarfile.TarInfo]:
+    """Every header of the archive."""
+    with files.open_read(path) as stream:
+        if size is None:
+            size = stream.seek(0, os.SEEK_END) or stream.tell()
+        window = _Window(stream, base, size)
+        try:
+            with tarfile.open(fileobj=cast(BinaryIO, window), mode="r:", tarinfo=_Header) as tar:
+                while (info := tar.next()) is not None:
+                    tar.members = []  # type: ignore[attr-defined]  # tarfile would remember them all
+                    if info.size < 0:  # as a pax header may say
+                        raise tarfile.ReadError(f"{info.name} has {info.size} bytes")
+                    yield info
+                _check_end(window, tar.offset)
+        except (tarfile.TarError, ValueError, RecursionError) as error:
+            raise SourceError(_damaged(path, base, error)) from error
+
+
+def class_tars(path: str) -> dict[str, Member]:
+    """The class tars of ILSVRC's training archive by wnid, sorted; reads their headers only.
+
+    Raises:
+      SourceError: as `members`; or there is no class tar in the archive, or two of one class.
+    """
+    tars: dict[str, Member] = {}
+    for member in members(path):
+        wnid, suffix = os.path.splitext(os.path.basename(member.name))
+        if suffix.lower() != ".tar":
+            continue
+        if wnid in tars:
+            raise SourceError(
+                f"{path} has two archives of the class {wnid}, {tars[wnid].name} and {member.name}: keep one "
+                "that has the images of both."
+            )
+        tars[wnid] = member
+    if not tars:
+        raise SourceError(f"{path} holds no class archive such as n01440764.tar: is it the training archive?")
+    return dict(sorted(tars.items()))
+
+
+def members_of_classes(
+    path: str, tars: dict[str, Member], skip: names.Skip = names.ignore
+) -> Iterator[tuple[str, list[Member]]]:
+    """Walks every class tar inside `path`; yields (wnid, its files), in the order of `tars`.
+
+    Args:
+      skip: as of `members`.
+    """
+
+    def walk(item: tuple[str, Member]) -> tuple[str, list[Member], list[str]]:
+        skipped: list[str] = []
+        found = list(members(path, item[1].offset, item[1].size, skipped.append))
+        return item[0], found, skipped
+
+    with ThreadPoolExecutor(_WALKERS) as pool:
+        for wnid, found, skipped in pool.map(walk, tars.items()):
+            for name in skipped:
+                skip(f"{wnid}/{name}")
+            yield wnid, found
+
+
+def _check_end(window: _Window, offset: int) -> None:
+    """tarfile takes a missing or a damaged header for the end: the end is a block of zeros."""
+    window.seek(offset)
+    block = window.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it ends early")
+    if block.strip(b"\0"):
+        raise tarfile.ReadError(f"no tar header at byte {offset}")
+    # A download that reserves its space leaves zeros where it has not been yet.
+    if window.read(_MOST_FILLING).strip(b"\0") or window.read(1):
+        raise tarfile.ReadError(f"it ends at byte {offset}, and more follows")
+
+
+def _damaged(path: str, base: int, error: Exception) -> str:
+    where = f"the class archive at byte {base} of {path}" if base else path
+    return f"{where} is truncated, compressed or damaged ({error}): download it again, or gunzip it."

@@ -1,0 +1,171 @@
+"""TFDS data sets that are prepared on disk: where the records lie, what a record holds.
+
+A TFRecord file is a run of framed records, so it is indexed like a tar: frame
+headers are read, payloads are skipped. Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from components import files
+from components.example_gen.errors import SourceError
+from models.data.records import checksum
+
+_LENGTH = struct.Struct("<Q")
+_HEADER = 12  # length and its checksum
+_FOOTER = 4  # checksum of the payload
+_EVAL = ("validation", "test")
+
+
+class DamagedRecord(ValueError):
+    """A record that is not what was written; the message is the reason."""
+
+
+class Keys(NamedTuple):
+    """Names of the features of a record; `name` is "" when it has none.
+
+    `classes`: the class names in the order of the records' labels.
+    """
+
+    image: str
+    label: str
+    name: str
+    classes: tuple[str, ...]
+
+
+def find(name: str, data_dir: str) -> str:
+    """Folder of the prepared data set.
+
+    Raises:
+      SourceError: it is not prepared, no image classification or not in TFRecord files.
+    """
+    if not name:
+        raise SourceError("data.tfds_name must name a TFDS data set, such as cifar10 (data.kind=tfds).")
+    from tensorflow_datasets.core import read_only_builder, registered
+
+    try:
+        base = str(read_only_builder.builder_from_files(name, data_dir=data_dir).data_dir)
+    except registered.DatasetNotFoundError:
+        raise SourceError(
+            f"The TFDS data set {name} is not prepared in {data_dir}: run `tfds build {name} "
+            f"--data_dir={data_dir}` first, or set data.source to the data_dir that has it."
+        ) from None
+    keys(base)
+    return base
+
+
+def split_names(base: str, train: str, evaluation: str, holdout: str) -> tuple[str, str]:
+    """Names of the splits that become train and eval; the latter "" when train is held out from.
+
+    Raises:
+      SourceError: there is no such split.
+    """
+    splits = _builder(base).info.splits
+    train = train or "train"
+    if evaluation == holdout:
+        evaluation = ""
+    elif not evaluation:
+        evaluation = next((name for name in _EVAL if name in splits), "")
+    for name in filter(None, (train, evaluation)):
+        try:
+            splits[name]
+        except (KeyError, ValueError) as error:
+            raise SourceError(f"{base} has no split {name}; it has {', '.join(splits)}.") from error
+    return train, evaluation
+
+
+def class_names(base: str) -> tuple[str, ...]:
+    """The class names of the data set, sorted: the position is the label, whatever the records say."""
+    return tuple(sorted(keys(base).classes))
+
+
+def default_dir() -> str:
+    """The data_dir that TFDS uses when none is named."""
+    return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+
+
+@functools.lru_cache(maxsize=8)
+def keys(base: str) -> Keys:
+    """The features that hold the encoded image, the label and a name."""
+    import tensorflow_datasets as tfds
+
+    builder = _builder(base)
+    if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
+        raise SourceError(
+            f"{base} is stored as {builder.info.file_format.value}: prepare it with --file_format=tfrecord."
+        )
+    features = builder.info.features
+    image = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
+    label = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+    if len(image) != 1 or ("label" not in label and len(label) != 1):
+        raise SourceError(
+            f"{base} is no image classification data set: it needs one image and one label. "
+            f"Features: {', '.join(features)}."
+        )
+    name = next((k for k in ("file_name", "image/filename", "filename", "id") if k in features), "")
+    key = "label" if "label" in label else label[0]
+    return Keys(image[0], key, name, tuple(features[key].names))
+
+
+def records(base: str, split: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """Yields (path, [(offset, size) of each record and its checksum]) for every file of a split.
+
+    Args:
+      split: a name, or a slice of one such as train[:90%].
+
+    Raises:
+      SourceError: a file is missing or shorter than the data set's own record of it.
+    """
+    for part in _builder(base).info.splits[split].file_instructions:
+        yield part.filename, list(_frames(part.filename, part.skip, part.take))
+
+
+def parse(record: bytes, fields: Keys) -> tuple[bytes, int, str]:
+    """The encoded image, the data set's own label and the name ("" without) of a record and its checksum.
+
+    Raises:
+      DamagedRecord: they do not fit.
+    """
+    import tensorflow as tf
+
+    record, stored = record[:-_FOOTER], record[-_FOOTER:]
+    if stored != checksum(record):
+        raise DamagedRecord("the record in the data set is damaged: its checksum differs")
+    feature = tf.train.Example.FromString(record).features.feature
+    name = feature[fields.name].bytes_list.value if fields.name else ()
+    return (
+        feature[fields.image].bytes_list.value[0],
+        feature[fields.label].int64_list.value[0],
+        name[0].decode(errors="backslashreplace") if name else "",
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _builder(base: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(base)
+
+
+def _frames(path: str, skip: int, take: int) -> Iterator[tuple[int, int]]:
+    if not (files.is_file(path)):
+        raise SourceError(f"{path} of the TFDS data set is missing: prepare the data set again.")
+    with files.open_read(path) as stream:
+        size = stream.seek(0, os.SEEK_END) or stream.tell()
+        at = 0
+        for number in range(skip + take):
+            stream.seek(at)
+            header = stream.read(_HEADER)
+            length = _LENGTH.unpack_from(header)[0] if len(header) == _HEADER else size
+            damaged = len(header) == _HEADER and header[8:] != checksum(header[:8])
+            if damaged or at + _HEADER + length + _FOOTER > size:
+                how = "damaged" if damaged else "truncated"
+                raise SourceError(f"{path} is {how} at byte {at}: prepare the data set again.")
+            if number >= skip:
+                yield at + _HEADER, length + _FOOTER
+            at += _HEADER + length + _FOOTER

@@ -1,0 +1,1 @@
+"""Pushes what was judged."""

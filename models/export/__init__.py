@@ -1,0 +1,1 @@
+"""Test protocols and the SavedModel that answers by them."""

@@ -1,0 +1,240 @@
+"""Test protocols: how one image becomes one vector of class probabilities.
+
+A protocol is an entry of `PROTOCOLS`; Evaluator, the exported signatures and the report know it by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from models.network import architecture
+from models.pixels import augmentation, decoding
+from models.pixels.augmentation import Constants
+from models.settings import Transform, check_transform
+
+Forward = Callable[[tf.Tensor], tf.Tensor]
+# Photographs that are decoded at a time for crops, whole ones in memory.
+_IMAGES = 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A network and the pixels that it was trained for.
+
+    Attributes:
+      forward: images float32 [n, size, size, 3], mean subtracted -> logits [n, classes] of any float type.
+      dense: the same for images [n, H, W, 3] of `size` or more: the network in fully convolutional form,
+        its class scores averaged over all places. Images of `size` have the logits of `forward`.
+      settings: what the crops are.
+      constants: means, and class names in label order.
+      model: what `forward` calls.
+    """
+
+    forward: Forward
+    dense: Forward
+    settings: Transform
+    constants: Constants
+    model: keras.Model
+
+
+def network(model: keras.Model, settings: Transform, constants: Constants) -> Network:
+    """The network of a model of models.network.architecture.
+
+    In its fully convolutional form (paper, section 3.4) the global pooling is a sliding one of the window
+    that it had in training (7x7 for 224 pixels), of stride 1, and the dense layer answers at each of its
+    places. All this is linear: the answer is computed once, from the average of the poolings.
+    """
+    trunk, logits = architecture.head_parts(model)
+    _, *window, _ = trunk.compute_output_shape((1, settings.size, settings.size, 3))
+
+    def forward(images: tf.Tensor) -> tf.Tensor:
+        return model(images, training=False)
+
+    def dense(images: tf.Tensor) -> tf.Tensor:
+        maps = tf.cast(trunk(images, training=False), logits.compute_dtype)
+        rows, columns = (_coverage(tf.shape(maps)[axis], window[axis - 1]) for axis in (1, 2))
+        return logits(tf.reduce_mean(maps * rows[:, None, None] * columns[:, None], axis=[1, 2]))
+
+    return Network(forward, dense, settings, constants, model)
+
+
+def _coverage(length: tf.Tensor, window: int) -> tf.Tensor:
+    """How often each place is inside a sliding window, relative to their mean: float32 [length].
+
+    The mean with these weights is the mean of all windows' means.
+    """
+    places = tf.range(1, length + 1)
+    inside = tf.minimum(tf.minimum(places, places[::-1]), tf.minimum(window, length - window + 1))
+    return tf.cast(inside * length, tf.float32) / tf.cast(window * (length - window + 1), tf.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """One way to test.
+
+    Attributes:
+      scores: (network, encoded string [n]) -> probabilities float32 [n, classes].
+      passes: images of one example that are in the network at a time.
+    """
+
+    scores: Callable[[Network, tf.Tensor], tf.Tensor]
+    passes: int
+
+
+def predict(
+    networks: Network | Sequence[Network], encoded: tf.Tensor, names: Sequence[str], sub_batch: int = 32
+) -> dict[str, tf.Tensor]:
+    """Class probabilities of every image under every named protocol.
+
+    Whatever the size of the batch, at most `sub_batch` images are decoded and in a network at a time
+    (an image's crops count as images; at least one whole example goes).
+
+    Args:
+      networks: one, or the members of an ensemble: their probabilities are averaged, each with its own
+        crops and means.
+      encoded: string [batch], JPEG or PNG; no rows are fine.
+      names: keys of PROTOCOLS.
+      sub_batch: limit of images in a network.
+
+    Returns:
+      A dict of name -> float32 [batch, classes], rows in the order of `encoded`.
+
+    Raises:
+      ValueError: unknown protocol, or networks of other classes. tf.errors.InvalidArgumentError: an image
+        that `models.pixels.decoding.decode` refuses.
+    """
+    networks = as_members(networks)
+
+    def mean(protocol: Protocol, encoded: tf.Tensor) -> tf.Tensor:
+        return in_turn(lambda network: protocol.scores(network, encoded), networks)
+
+    results = {}
+    for name in names:
+        protocol = find(name)
+        rows = max(1, sub_batch // protocol.passes)
+        score = functools.partial(mean, protocol)
+        results[name] = in_parts(score, encoded, rows, len(networks[0].constants.labels))
+    return results
+
+
+def in_turn(score: Callable[[Network], tf.Tensor], networks: Sequence[Network]) -> tf.Tensor:
+    """Mean of the networks' scores; one of them computes at a time."""
+    done: list[tf.Tensor] = []
+    for network in networks:
+        with tf.control_dependencies(done[-1:]):
+            done.append(score(network))
+    return tf.reduce_mean(done, axis=0)
+
+
+def as_members(networks: Network | Sequence[Network]) -> tuple[Network, ...]:
+    """The networks of one or several; raises ValueError unless they tell the same classes apart."""
+    networks = (networks,) if isinstance(networks, Network) else tuple(networks)
+    if len({network.constants.labels for network in networks}) != 1:
+        raise ValueError(
+            f"{len(networks)} networks cannot be averaged; give one or more, all with the same classes in "
+            "the same order."
+        )
+    return networks
+
+
+def find(name: str) -> Protocol:
+    """The protocol of that name; raises ValueError when there is none."""
+    if name not in PROTOCOLS:
+        raise ValueError(f"There is no test protocol {name}; use one of {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]
+
+
+def in_parts(
+    scores: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor, rows: int, classes: int
+) -> tf.Tensor:
+    """`scores` of a batch, `rows` rows at a time: float32 [batch, classes].
+
+    An empty batch never reaches `scores`: some of TensorFlow's fused kernels fail on it.
+    """
+
+    def step(start: tf.Tensor, done: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        part = scores(batch[start : start + rows])
+        return start + rows, tf.concat([done, tf.ensure_shape(part, [None, classes])], axis=0)
+
+    _, result = tf.while_loop(
+        lambda start, _: start < tf.shape(batch)[0],
+        step,
+        (tf.constant(0), tf.zeros([0, classes])),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, classes])),
+        parallel_iterations=1,
+    )
+    return result
+
+
+def probabilities(logits: tf.Tensor) -> tf.Tensor:
+    """Softmax in float32, whatever the network computes in: float16 loses small probabilities."""
+    return tf.nn.softmax(tf.cast(logits, tf.float32))
+
+
+def _center(network: Network, encoded: tf.Tensor) -> tf.Tensor:
+    """Softmax of the central crop."""
+    settings = network.settings
+
+    def crop(image: tf.Tensor) -> tf.Tensor:
+        return augmentation.center(image, settings, network.constants)
+
+    crops = _map(crop, encoded, [settings.size, settings.size, 3], at_a_time=_IMAGES)
+    return probabilities(network.forward(crops))
+
+
+def _ten_crop(network: Network, encoded: tf.Tensor) -> tf.Tensor:
+    """Softmax averaged over corners, centre and mirrors (paper, section 3.4)."""
+    settings, shape = network.settings, [network.settings.size, network.settings.size, 3]
+
+    def crop(image: tf.Tensor) -> tf.Tensor:
+        return augmentation.ten_crop(image, settings, network.constants)
+
+    crops = _map(crop, encoded, [10, *shape], at_a_time=_IMAGES)
+    scores = probabilities(network.forward(tf.reshape(crops, [-1, *shape])))
+    return tf.reduce_mean(tf.reshape(scores, [-1, 10, len(network.constants.labels)]), axis=1)
+
+
+def _multi_scale(network: Network, encoded: tf.Tensor) -> tf.Tensor:
+    """Softmax of the fully convolutional network, averaged over mirrors and scales (paper, section 3.4).
+
+    The whole image is decoded once and resized, antialiased, to each shorter side of `settings.scales`; of
+    one longer than 3:1 the middle is used, which bounds the memory. The mean colour is subtracted, also when
+    training subtracts the mean image, which fits one size alone. The class scores of all places are averaged
+    before the softmax, the probabilities of image, mirror and scales after it.
+
+    An image and its mirror are in the network at a time.
+    """
+    check_transform(network.settings)
+    classes = len(network.constants.labels)
+
+    def image_scores(image: tf.Tensor) -> tf.Tensor:
+        pixels = decoding.load(image, network.settings)
+
+        def at(side: tf.Tensor) -> tf.Tensor:
+            view = augmentation.whole(pixels, side, network.constants)
+            both = tf.stack([view, tf.reverse(view, axis=[1])])
+            return tf.reduce_mean(probabilities(network.dense(both)), axis=0)
+
+        return tf.reduce_mean(_map(at, tf.constant(network.settings.scales), [classes]), axis=0)
+
+    return _map(image_scores, encoded, [classes])
+
+
+def _map(
+    function: Callable[[tf.Tensor], tf.Tensor], items: tf.Tensor, shape: list[int], at_a_time: int = 1
+) -> tf.Tensor:
+    """float32 [n, *shape] from n items."""
+    spec = tf.TensorSpec(shape, tf.float32)
+    return tf.map_fn(function, items, fn_output_signature=spec, parallel_iterations=at_a_time)
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "center": Protocol(_center, passes=1),
+    "ten_crop": Protocol(_ten_crop, passes=10),
+    "multi_scale": Protocol(_multi_scale, passes=2),
+}

@@ -1,0 +1,1 @@
+"""Networks: the paper's architectures, their layers, and what folds them for inference."""

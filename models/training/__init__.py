@@ -1,0 +1,1 @@
+"""All that a training needs beside network and data."""

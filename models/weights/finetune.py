@@ -1,0 +1,157 @@
+"""What the weights of a training are before its first step.
+
+In this order:
+  1. Those of this training's own checkpoint, when it was interrupted (models.training.checkpoint).
+  2. Those that `train.init_from` names, layer by layer by name. The head goes along when its classes are the
+     data's (the same labels; where the source does not know its labels, as many outputs), and is drawn at
+     random when they are not.
+  3. Random numbers.
+
+A network keeps the mean that it was trained with: the mean image, when that was what it saw and the size of
+the images is the same (`transform.mean` must say so), else the mean colour. Covariance, labels and counts are
+always the data's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from models.network import architecture
+from models.pixels.augmentation import Constants
+from models.settings import Model, Train, Transform
+from models.weights import pretrained
+
+HEAD = "logits"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Start:
+    """A network that a training starts from.
+
+    Attributes:
+      source: `train.init_from`.
+      weights: of each layer that has some, by name.
+      head: whether the head is taken too.
+      digest: of the weights, hexadecimal.
+    """
+
+    source: str
+    weights: Mapping[str, list[np.ndarray]]
+    head: bool
+    digest: str
+
+    def __str__(self) -> str:
+        head = "with its head" if self.head else "with a new head, because its classes are not the data's"
+        return f"starting from {self.source}, {head}"
+
+
+def load(train: Train, model: Model, transform: Transform, constants: Constants) -> tuple[Start, Constants]:
+    """The network that `train.init_from` names, and the constants with the mean that it was trained with.
+
+    Args:
+      train: `init_from` and `epochs` are read.
+      model: the network to be trained.
+      transform: of the data.
+      constants: of the data.
+
+    Raises:
+      ValueError: there is no such file, or nothing is to be trained and the head does not fit.
+    """
+    found = pretrained.load(train.init_from, model)
+    head = _same_classes(found, constants)
+    if not train.epochs and not head:
+        raise ValueError(
+            f"train.epochs=0: the classes of train.init_from={train.init_from} are not those of the data, so "
+            "its head has to be trained; set train.epochs to 1 or more."
+        )
+    check(train.init_from, found, model, transform)
+    weights = {layer.name: layer.get_weights() for layer in found.model.layers if layer.weights}
+    return Start(train.init_from, weights, head, found.digest), _with_mean(constants, found, transform)
+
+
+def copy(start: Start, model: keras.Model) -> None:
+    """Gives the layers of `model` the weights of `start`.
+
+    Raises:
+      ValueError: a layer that only one of them has, or that has other shapes; the first one is named.
+    """
+    weights = {name: values for name, values in start.weights.items() if start.head or name != HEAD}
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    if not start.head:
+        layers.pop(HEAD)
+    refuse = functools.partial(_refuse, start.source)
+    for name, layer in layers.items():
+        wanted, present = _shapes(layer.get_weights()), _shapes(weights.get(name, []))
+        if not present:
+            refuse(f"it has no layer {name}")
+        if wanted != present:
+            refuse(f"its layer {name} has weights of {present}, and {wanted} are needed")
+    for name in weights:
+        if name not in layers:
+            refuse(f"it has a layer {name}, which is not in the network")
+    for name, layer in layers.items():
+        layer.set_weights(weights[name])
+
+
+def freeze(model: keras.Model, stages: int) -> None:
+    """Keeps the first stages as they are: their weights and their statistics of batch normalisation."""
+    for layer in architecture.stage_layers(model, stages):
+        layer.trainable = False
+
+
+def _same_classes(found: pretrained.Pretrained, constants: Constants) -> bool:
+    if found.constants is not None and found.constants.labels:
+        return found.constants.labels == constants.labels
+    return found.model.output_shape[-1] == len(constants.labels)
+
+
+def check(source: str, found: pretrained.Pretrained, model: Model, transform: Transform) -> None:
+    """Raises ValueError when the network from `source` cannot start the training of `model`."""
+    theirs, ours = found.settings.network, model.network
+    for name in ours:
+        if theirs.get(name) != ours[name]:
+            said = _said(getattr(found.settings, name))
+            raise ValueError(
+                f"train.init_from={source} is a network with model.{name}={said}, and the configuration has "
+                f"{_said(ours[name])}; set model.{name}={said}."
+            )
+    _check_mean(source, found.transform, transform)
+
+
+def _said(value: object) -> str:
+    """A setting as it is written."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_mean(source: str, theirs: Transform | None, ours: Transform) -> None:
+    if theirs and theirs.size == ours.size and (theirs.mean, ours.mean) == ("pixel", "channel"):
+        raise ValueError(
+            f"train.init_from={source} was trained with the mean image subtracted; set transform.mean=pixel."
+        )
+
+
+def _with_mean(constants: Constants, found: pretrained.Pretrained, transform: Transform) -> Constants:
+    if found.constants is None:
+        return constants
+    pixel, channel = found.constants.pixel_mean, found.constants.channel_mean
+    shape = (transform.size, transform.size, 3)
+    by_pixel = found.transform is not None and found.transform.mean == "pixel"
+    if not by_pixel or pixel.shape != shape:
+        pixel = np.broadcast_to(channel, shape).copy()
+    return dataclasses.replace(constants, pixel_mean=pixel, channel_mean=channel)
+
+
+def _shapes(weights: list[np.ndarray]) -> list[tuple[int, ...]]:
+    return [weight.shape for weight in weights]
+
+
+def _refuse(source: str, reason: str) -> None:
+    raise ValueError(
+        f"train.init_from={source} does not fit the network of the configuration: {reason}; set model.depth, "
+        "model.residual and model.shortcut to those of the weights."
+    )

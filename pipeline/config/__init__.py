@@ -1,0 +1,1 @@
+"""Settings, what is valid, and where things lie."""

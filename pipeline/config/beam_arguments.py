@@ -1,0 +1,229 @@
+"""Beam options of a run: in this process, or on Flink, Spark or Dataflow. No Beam import here."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+from pipeline.config.settings import Beam, ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.config.settings import Config
+
+RUNNERS = ("direct", "flink", "spark", "dataflow")
+# Flink releases that Beam 2.77 has a job server for.
+FLINK_VERSIONS = ("1.19", "1.20", "2.0", "2.1", "2.2")
+_ENVIRONMENTS = "loopback, external:HOST:PORT, process:COMMAND or docker:IMAGE"
+# A stage that follows at once takes over the Python workers of the one before, which have TensorFlow loaded.
+_WORKER_MILLIS = 20_000
+# Without a word about where workers get our code from, TFX packs itself into a source distribution, a
+# second for every Beam component. Where no container is started, any name will do.
+_LOCAL_CODE = "--sdk_container_image=local"
+
+
+def arguments(beam: Beam) -> list[str]:
+    """Pipeline arguments for every Beam job of a checked configuration."""
+    made = {"direct": _direct, "flink": _flink, "spark": _spark, "dataflow": _dataflow}[beam.runner](beam)
+    return [*made, *beam.args]
+
+
+def _direct(beam: Beam) -> list[str]:
+    # FnApiRunner runs in this process and downloads nothing.
+    args = ["--runner=FnApiRunner", _LOCAL_CODE]
+    if beam.workers > 1:
+        args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={beam.workers}"]
+    return args
+
+
+def _flink(beam: Beam) -> list[str]:
+    args = ["--runner=FlinkRunner", f"--flink_master={beam.master}", f"--flink_version={beam.flink_version}"]
+    args += _job_server(beam, "--flink_job_server_jar")
+    args += [f"--parallelism={beam.workers}", f"--number_of_execution_retries={beam.retries}"]
+    args += [f"--execution_retry_delay={round(beam.retry_seconds * 1000)}"]
+    return args + _environment(beam)
+
+
+def _spark(beam: Beam) -> list[str]:
+    args = ["--runner=SparkRunner", f"--spark_master_url={beam.master}"]
+    return args + _job_server(beam, "--spark_job_server_jar") + _environment(beam)
+
+
+def _dataflow(beam: Beam) -> list[str]:
+    return [
+        "--runner=DataflowRunner",
+        f"--project={beam.project}",
+        f"--region={beam.region}",
+        f"--temp_location={beam.temp_location}",
+        f"--max_num_workers={beam.workers}",
+        f"--sdk_container_image={beam.image}",
+        "--experiments=use_runner_v2",
+    ]
+
+
+def _job_server(beam: Beam, jar_option: str) -> list[str]:
+    if not beam.job_server:
+        return []
+    return [
+        f"--job_endpoint={beam.job_server}"
+        if is_address(beam.job_server)
+        else f"{jar_option}={beam.job_server}"
+    ]
+
+
+def _environment(beam: Beam) -> list[str]:
+    kind, _, value = beam.environment.partition(":")
+    args = [f"--environment_type={kind.upper()}", f"--environment_cache_millis={_WORKER_MILLIS}"]
+    if kind == "process":
+        value = json.dumps({"command": value})
+    if value:
+        # Not --environment_options: Beam 2.77 reads an external worker pool from the config alone.
+        args.append(f"--environment_config={value}")
+    return [*args, f"--sdk_container_image={value}" if kind == "docker" else _LOCAL_CODE]
+
+
+def check(config: Config) -> None:
+    """Finds wrong combinations before TFX and Beam are imported.
+
+    Raises:
+      ConfigError: the first setting that is wrong, and how to mend it.
+    """
+    beam = config.beam
+    if beam.runner not in RUNNERS:
+        raise ConfigError(f"beam.runner={beam.runner}: must be one of {', '.join(RUNNERS)}.")
+    if beam.workers < 1:
+        raise ConfigError(f"beam.workers={beam.workers}: must be 1 or more.")
+    if any(arg.split("=")[0] == "--runner" for arg in beam.args):
+        raise ConfigError("beam.args: name the runner with --set beam.runner=RUNNER, not with --runner.")
+    if beam.runner == "direct":
+        _check_unused(beam, "master", "job_server", "project", "region", "temp_location", "image")
+    elif beam.runner == "dataflow":
+        _check_dataflow(beam)
+        _check_shared(config, "Dataflow's workers")
+    else:
+        _check_cluster(beam)
+        if not _is_local(beam.master) and not beam.shared_paths:
+            _check_shared(config, f"the workers of {beam.master}")
+
+
+def _check_unused(beam: Beam, *names: str) -> None:
+    for name in names:
+        if getattr(beam, name):
+            raise ConfigError(
+                f"beam.{name}={getattr(beam, name)}: beam.runner={beam.runner} does not use it; "
+                "name another runner with --set beam.runner=RUNNER, or leave it out."
+            )
+
+
+def _check_cluster(beam: Beam) -> None:
+    _check_unused(beam, "project", "region", "temp_location", "image")
+    example = {"flink": "localhost:8081", "spark": "spark://HOST:7077 or local[4]"}[beam.runner]
+    if not beam.master:
+        raise ConfigError(f"beam.master is empty: {beam.runner} needs its address, such as {example}.")
+    if beam.runner == "spark" and not re.fullmatch(r"local(\[.+\])?|spark://.+|yarn|k8s://.+", beam.master):
+        raise ConfigError(f"beam.master={beam.master}: must be a Spark master, such as {example}.")
+    if beam.runner == "flink" and not (beam.master in ("[local]", "[auto]") or is_address(beam.master)):
+        raise ConfigError(
+            f"beam.master={beam.master}: must be Flink's HOST:PORT, such as {example}, or [local]."
+        )
+    if beam.runner == "spark" and beam.workers > 1:
+        raise ConfigError(
+            f"beam.workers={beam.workers}: Spark takes what its master offers; leave beam.workers out and "
+            f"say --set beam.master=local[{beam.workers}] for so many workers on this machine."
+        )
+    if beam.runner == "flink" and beam.flink_version not in FLINK_VERSIONS:
+        raise ConfigError(
+            f"beam.flink_version={beam.flink_version}: Beam has a job server for "
+            f"{', '.join(FLINK_VERSIONS)}; name the one of the cluster."
+        )
+    if beam.retries < 0 or not 0 <= beam.retry_seconds < math.inf:
+        raise ConfigError("beam.retries and beam.retry_seconds must be 0 or more.")
+    _check_job_server(beam)
+    _check_environment(beam)
+
+
+def _check_job_server(beam: Beam) -> None:
+    if is_address(beam.job_server):
+        return
+    if beam.job_server and "://" not in beam.job_server and not os.path.isfile(beam.job_server):
+        raise ConfigError(
+            f"beam.job_server={beam.job_server}: there is no such jar; name Beam's job server for "
+            f"{beam.runner}, HOST:PORT of one that runs, or leave it out and Beam downloads it."
+        )
+    # Beam looks in this order, and nowhere else.
+    home = os.environ.get("JAVA_HOME")
+    if not shutil.which(os.path.join(home, "bin", "java") if home else "java"):
+        where = f"in JAVA_HOME={home}" if home else "on the PATH"
+        raise ConfigError(
+            f"beam.runner={beam.runner}: java is not {where}, and Beam's job server needs it; install "
+            "Java 17, or name a job server that runs with --set beam.job_server=HOST:PORT."
+        )
+
+
+def _check_environment(beam: Beam) -> None:
+    kind, _, value = beam.environment.partition(":")
+    right = {
+        "loopback": not value,
+        "docker": bool(value),
+        "process": bool(value),
+        "external": is_address(value),
+    }
+    if not right.get(kind):
+        raise ConfigError(f"beam.environment={beam.environment}: must be {_ENVIRONMENTS}.")
+    if (
+        kind == "process"
+        and os.path.isabs(value)
+        and _is_local(beam.master)
+        and not os.access(value, os.X_OK)
+    ):
+        raise ConfigError(
+            f"beam.environment={beam.environment}: {value} is not a program that can be executed."
+        )
+    if kind == "loopback" and not _is_local(beam.master):
+        raise ConfigError(
+            f"beam.environment=loopback: the workers of {beam.master} cannot reach this process; must be "
+            "external:HOST:PORT, process:COMMAND or docker:IMAGE."
+        )
+
+
+def _check_dataflow(beam: Beam) -> None:
+    _check_unused(beam, "master", "job_server")
+    for name, example in (
+        ("project", "my-project"),
+        ("region", "europe-west4"),
+        ("temp_location", "gs://BUCKET/tmp"),
+        ("image", "REGION-docker.pkg.dev/PROJECT/REPOSITORY/resnet-tfx"),
+    ):
+        if not getattr(beam, name):
+            raise ConfigError(f"beam.{name} is empty: Dataflow needs it, such as {example}.")
+    if not beam.temp_location.startswith("gs://"):
+        raise ConfigError(f"beam.temp_location={beam.temp_location}: must be gs://BUCKET/FOLDER.")
+
+
+def _check_shared(config: Config, who: str) -> None:
+    """Every path that a Beam job reads or writes must be one that other machines see."""
+    # An empty one is TFDS's own folder.
+    source = config.data.source or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if config.data.kind == "digits":
+        source = config.root
+    mend = "name a bucket (gs://BUCKET/FOLDER)"
+    if config.beam.runner != "dataflow":
+        mend += ", or say --set beam.shared_paths=true if every machine has this folder"
+    for name, path in (("artifacts", config.artifacts or config.root), ("data.source", source)):
+        if "://" not in path:
+            raise ConfigError(f"{name}={path}: a folder of this machine, which {who} cannot read; {mend}.")
+
+
+def is_address(text: str) -> bool:
+    """Whether this is HOST:PORT, with or without http(s)."""
+    return bool(re.fullmatch(r"(https?://)?[\w.\-]+:\d+/?", text))
+
+
+def _is_local(master: str) -> bool:
+    if re.fullmatch(r"local(\[.+\])?|\[local\]|\[auto\]", master):
+        return True
+    host = re.sub(r"^(https?|spark)://", "", master).rsplit(":", 1)[0]
+    return host in ("localhost", "127.0.0.1")

@@ -1,0 +1,94 @@
+"""What can be known about `serve` before anything runs. Standard library only: Airflow checks it too."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+
+from pipeline.config.settings import ConfigError, Serve
+
+_NAME = re.compile(r"(?!\.{1,2}$)[^/:\x00-\x1f]+")
+_IMAGE = re.compile(r"[\w./:-]+:(?!latest\b)[\w][\w.-]*(@sha256:[0-9a-f]{64})?")
+
+
+def check(serve: Serve, artifacts: str = "") -> None:
+    """Finds settings that no server could start with.
+
+    Args:
+      artifacts: of the configuration, beside which models lie without `serve.directory`.
+
+    Raises:
+      ConfigError: the first one, and how to mend it.
+    """
+    if not _NAME.fullmatch(serve.model_name):
+        raise ConfigError(
+            f"serve.model_name={serve.model_name}: must be a name without / and :, and not . or .."
+        )
+    if serve.host != "localhost":
+        try:
+            ipaddress.ip_address(serve.host)
+        except ValueError:
+            raise ConfigError(
+                f"serve.host={serve.host}: must be an address of this machine, such as 127.0.0.1 or 0.0.0.0."
+            ) from None
+    for name in ("rest_port", "grpc_port"):
+        if not 0 < getattr(serve, name) < 65_536:
+            raise ConfigError(f"serve.{name}={getattr(serve, name)}: must be from 1 to 65535.")
+    if serve.rest_port == serve.grpc_port:
+        raise ConfigError(f"serve.grpc_port={serve.grpc_port}: serve.rest_port is the same; name another.")
+    if serve.validator not in ("embedded", "none") and not _IMAGE.fullmatch(serve.validator):
+        raise ConfigError(
+            f"serve.validator={serve.validator}: must be embedded, none, or an image with its version, such "
+            "as tensorflow/serving:2.20.0."
+        )
+    for name, lowest in (
+        ("validator_images", 1), ("max_memory_mb", 0), ("num_versions", 1), ("max_batch_size", 0),
+        ("batch_timeout_micros", 0), ("min_replicas", 1), ("cpu", 1), ("gpus", 0),
+    ):  # fmt: skip
+        if getattr(serve, name) < lowest:
+            raise ConfigError(f"serve.{name}={getattr(serve, name)}: must be {lowest} or more.")
+    if serve.max_replicas < serve.min_replicas:
+        least = f"{serve.min_replicas} (serve.min_replicas)"
+        raise ConfigError(f"serve.max_replicas={serve.max_replicas}: must be {least} or more.")
+    if not re.fullmatch(r"[1-9]\d*[MG]i", serve.memory):
+        raise ConfigError(f"serve.memory={serve.memory}: must be a number with Mi or Gi, such as 4Gi.")
+    if not _IMAGE.fullmatch(serve.image):
+        raise ConfigError(
+            f"serve.image={serve.image}: must name a version, as tensorflow/serving:2.20.0 does; not latest."
+        )
+    _check_canary(serve, serve.directory or artifacts)
+
+
+def _check_canary(serve: Serve, place: str) -> None:
+    for name in ("max_latency_ms", "canary_hours"):
+        if not 0 <= getattr(serve, name) < math.inf:
+            raise ConfigError(f"serve.{name}={getattr(serve, name)}: must be 0 or more.")
+    if labels(serve) and serve.canary_hours:
+        raise ConfigError(
+            f"serve.labels={','.join(serve.labels)}: with serve.canary_hours the pushes set the labels; "
+            "leave one of the two out."
+        )
+    if serve.canary_hours and "://" in place:
+        raise ConfigError(
+            f"serve.canary_hours={serve.canary_hours:g}: the servers' file of models cannot lie in {place}; "
+            "mount the bucket and name its folder with --set serve.directory=FOLDER."
+        )
+
+
+def labels(serve: Serve) -> dict[str, int]:
+    """Version by label.
+
+    Raises:
+      ConfigError: an entry is not NAME=VERSION, or names a label twice.
+    """
+    found: dict[str, int] = {}
+    for entry in serve.labels:
+        name, _, version = entry.partition("=")
+        if not _NAME.fullmatch(name) or not re.fullmatch(r"\d{1,18}", version) or name in found:
+            raise ConfigError(
+                f"serve.labels={','.join(serve.labels)}: must be a list of LABEL=VERSION with a label once "
+                "each, such as stable=1764000000,canary=1764086400."
+            )
+        found[name] = int(version)
+    return found

@@ -1,0 +1,210 @@
+"""Running the nodes of the graph one by one, with TFX's portable launcher."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from apache_beam.io import filesystems
+from ml_metadata.proto import metadata_store_pb2
+from tfx import types
+from tfx.dsl.compiler import compiler, constants
+from tfx.orchestration.local import local_dag_runner, runner_utils
+from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.orchestration.portable.mlmd import execution_lib
+from tfx.proto.orchestration import executable_spec_pb2
+
+from components import files, pushed
+from models.weights import pretrained
+from pipeline.config.paths import Paths
+from pipeline.config.settings import Config, ConfigError
+from pipeline.local import beam_operator, figures, leftovers
+from pipeline.local import metadata as store
+from pipeline.local.terminal_view import View
+from pipeline.pipeline import create_pipeline
+
+# For Beam jobs in this process; what goes to a cluster, TFX labels.
+_OPERATORS = {executable_spec_pb2.BeamExecutableSpec: beam_operator.Operator}
+
+# Output artifacts of a component by name.
+Outputs = dict[str, list[types.Artifact]]
+
+
+def prepare(config: Config) -> None:
+    """Sets this process up for the nodes of a run.
+
+    Raises:
+      ConfigError: a place that TensorFlow or Beam cannot reach with what is installed, or cannot be written.
+    """
+    paths = Paths(config)
+    _check_reach("artifacts", paths.artifacts, filesystems.FileSystems.get_filesystem)
+    for name, path in (("artifacts", paths.artifacts), ("serve.directory", paths.serving)):
+        _check_reach(name, path, tf.io.gfile.exists)
+    _check_writable("serve.directory", paths.serving)
+    if config.train.cpu_devices > 0:
+        # Before any component starts TensorFlow: later it cannot be changed.
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * config.train.cpu_devices
+        )
+
+
+def _check_writable(name: str, path: str) -> None:
+    """The Pusher is the last node, and would be the first to find out."""
+    if "://" in path:
+        return
+    there = os.path.abspath(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{name}={path} must be a folder that can be written: {there} is none.")
+
+
+def _check_reach(name: str, path: str, look: Callable[[str], Any]) -> None:
+    if "://" not in path:
+        return
+    try:
+        look(path)
+    except (ValueError, tf.errors.OpError) as error:
+        raise ConfigError(
+            f"{name}={path} cannot be reached from this machine: {files.reason(error)}."
+        ) from error
+
+
+def compiled(config: Config, run_id: str) -> Any:
+    """The graph of one run as TFX's intermediate representation.
+
+    Args:
+      config: checked.
+      run_id: names the run in ML Metadata; "" takes the time.
+    """
+    return named(compiler.Compiler().compile(create_pipeline(config)), run_id)
+
+
+def named(ir: Any, run_id: str) -> Any:
+    """The graph with the name of its run in ML Metadata; "" takes the time."""
+    runtime_parameter_utils.substitute_runtime_parameter(
+        ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id or datetime.datetime.now().isoformat()}
+    )
+    return ir
+
+
+def node_ids(ir: Any) -> list[str]:
+    """Nodes of the graph in an order that can be executed."""
+    return [item.pipeline_node.node_info.id for item in ir.nodes]
+
+
+class _Launcher(launcher.Launcher):
+    """Upstream's, which lets a node add to what is in its folders."""
+
+    def _run_executor(self, execution_info: Any) -> Any:
+        # Of a try that was killed, or of a metadata store that is lost: the number of the execution is in use
+        # again.
+        for artifact in itertools.chain.from_iterable(execution_info.output_dict.values()):
+            if not artifact.is_external:
+                files.remove_tree(artifact.uri)
+        return super()._run_executor(execution_info)
+
+
+class Nodes:
+    """Runs the nodes of one compiled graph and shows each.
+
+    Args:
+      ir: of `compiled`.
+      config: that it was compiled from.
+      view: where to show it.
+
+    Attributes:
+      outputs: of the nodes that have run, by node id.
+      current: id of the node that runs.
+    """
+
+    def __init__(self, ir: Any, config: Config, view: View) -> None:
+        self._ir, self._config, self._view = ir, config, view
+        store.check(config)
+        leftovers.close(config)
+        self._connection = store.connection(config)
+        self._deployment = runner_utils.extract_local_deployment_config(ir)
+        self._nodes = {item.pipeline_node.node_info.id: item.pipeline_node for item in ir.nodes}
+        self.outputs: dict[str, Outputs] = {}
+        self.current = ""
+
+    def run_all(self) -> None:
+        """Every node in order; raises what a node raises."""
+        for name in self._nodes:
+            self.run(name)
+
+    def run(self, name: str) -> str:
+        """One node, from the cache where nothing has changed; returns "done", "cached" or "skipped"."""
+        self.current = name
+        with self._view.component(name, talks=name in ("Trainer", "Tuner")) as outcome:
+            info = self._launcher(name).launch()
+            cached, outputs = (
+                _result(self._connection, info.execution_id) if info and info.execution_id else (False, {})
+            )
+            if not outputs:
+                outcome.state, outcome.figure = "skipped", "its inputs are missing"
+                return outcome.state
+            self.outputs[name] = outputs
+            outcome.state = "cached" if cached else "done"
+            outcome.figure = figures.of(name, self.outputs)
+            return outcome.state
+
+    def _launcher(self, name: str) -> launcher.Launcher:
+        node = self._nodes[name]
+        # The cache does not look whether what it pushed is still there, and whole.
+        gone = name == "Pusher" and _nothing_whole(Paths(self._config).serving)
+        if gone or name in self._config.no_cache:
+            node.execution_options.caching_options.enable_cache = False
+        return _Launcher(
+            pipeline_node=node,
+            mlmd_connection=store.Store(self._connection),
+            pipeline_info=self._ir.pipeline_info,
+            pipeline_runtime_spec=self._ir.runtime_spec,
+            executor_spec=runner_utils.extract_executor_spec(self._deployment, name),
+            custom_driver_spec=runner_utils.extract_custom_driver_spec(self._deployment, name),
+            custom_executor_operators=_OPERATORS if self._config.beam.runner == "direct" else None,
+        )
+
+
+class Runner(local_dag_runner.LocalDagRunner):
+    """Upstream's runner with our view of the nodes; `tfx pipeline create` finds pipelines by its `run`.
+
+    Args:
+      config: that the pipeline was made from.
+      view: where to show the nodes.
+
+    Attributes:
+      nodes: of the run; None before it, and where the run is only registered.
+    """
+
+    def __init__(self, config: Config, view: View) -> None:
+        super().__init__()
+        self._config, self._view = config, view
+        self.nodes: Nodes | None = None
+
+    def run_with_ir(self, pipeline: Any, run_options: Any = None, **kwargs: Any) -> None:
+        """See the base class; partial runs are left to it."""
+        if run_options:
+            super().run_with_ir(pipeline, run_options)
+            return
+        self.nodes = Nodes(named(pipeline, ""), self._config, self._view)
+        self.nodes.run_all()
+
+
+def _nothing_whole(folder: str) -> bool:
+    """Whether the newest of the pushed versions is damaged, or there is none."""
+    versions = pretrained.versions(folder)
+    return not versions or bool(pushed.damage(versions[0]))
+
+
+def _result(connection: metadata_store_pb2.ConnectionConfig, execution_id: int) -> tuple[bool, Outputs]:
+    """Whether an execution came from the cache, and its outputs as MLMD has them."""
+    with store.Store(connection) as handle:
+        [execution] = handle.store.get_executions_by_id([execution_id])
+        cached = execution.last_known_state == execution.CACHED
+        return cached, execution_lib.get_output_artifacts(handle, execution_id)

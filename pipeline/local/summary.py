@@ -1,0 +1,122 @@
+"""The closing summary of a run."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from components.evaluator import evaluation
+from components.example_gen.ingest_summary import read_summary
+from components.serving_validator import component as serving_validator
+from pipeline import serving_files
+from pipeline.config.paths import Paths
+from pipeline.config.settings import Config, Serve
+from pipeline.local import figures
+from pipeline.local.dag import Outputs
+from pipeline.local.terminal_view import View
+from serving import deploy
+
+
+def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs]) -> None:
+    """Verdict and why, errors a protocol, where the model went, what to type next."""
+    folder = figures.uri(nodes["Evaluator"], "evaluation")
+    new, old = evaluation.errors(folder), evaluation.errors(folder, "baseline")
+    table = Table(
+        title=f"{evaluation.example_count(folder):,} evaluation images", title_justify="left", box=None
+    )
+    table.add_column("protocol")
+    for title in ("top-1 error", "top-5 error", *(["blessed before: top-1"] if old else [])):
+        table.add_column(title, justify="right")
+    for name in config.evaluate.protocols:
+        row = [_percent(new[name].top1), _percent(new[name].top5)]
+        table.add_row(name, *row, *([_percent(old[name].top1)] if old else []))
+    view.line()
+    view.console.print(table)
+    _hardest(view, config, nodes, folder)
+    view.line()
+    _verdict(view, config, folder)
+    if "ServingValidator" in nodes and evaluation.verdict(folder)[0]:
+        _serving_verdict(view, figures.uri(nodes["ServingValidator"], "blessing"))
+    version = figures.pushed_version(nodes["Pusher"])
+    if version:
+        made = _write_files(view, config, paths)
+        view.line(f"Model    {escape(short(version))}")
+        view.line(f"Serve    {escape(serve_command(made, short(paths.deployment)))}")
+        view.line(f"Predict  {escape(predict_command(config.serve))}")
+        view.line(f"Deploy   {escape(short(paths.deployment))} (TensorFlow Serving, Compose, Kubernetes)")
+
+
+def _write_files(view: View, config: Config, paths: Paths) -> deploy.Deployment:
+    """Writes what a production server needs, as `python -m pipeline.serving_files` does."""
+    stored, folder = short(f"{view.log.removesuffix('.log')}.config.json"), short(paths.deployment)
+    return serving_files.produce(config, folder, ["--config", stored, "--out", folder])
+
+
+def serve_command(made: deploy.Deployment, folder: str) -> str:
+    """The command line that serves the pushed versions, with the production files in `folder`."""
+    file = short(made.model_config) if made.model_config else ""
+    made = dataclasses.replace(made, directory=short(made.directory), model_config=file)
+    return shlex.join(deploy.embedded_command(made, os.path.join(folder, "tensorflow_serving")))
+
+
+def predict_command(serve: Serve) -> str:
+    """The command line that asks the server of `serve_command`."""
+    defaults = Serve()
+    flags = [f"--model_name={serve.model_name}"] if serve.model_name != defaults.model_name else []
+    if (serve.host, serve.rest_port) != (defaults.host, defaults.rest_port):
+        # Where everything is listened to, this machine's own address is one to ask.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(serve.host, serve.host)
+        flags.append(f"--url=http://{f'[{host}]' if ':' in host else host}:{serve.rest_port}")
+    return shlex.join(["python", "-m", "serving.client", "IMAGE.jpg", *flags])
+
+
+def short(path: str) -> str:
+    """A local path as seen from here."""
+    return path if "://" in path else os.path.relpath(path)
+
+
+def _hardest(view: View, config: Config, nodes: Mapping[str, Outputs], folder: str) -> None:
+    """The three classes with the highest top-1 error, less those without any."""
+    errors = evaluation.per_class(folder, config.evaluate.protocol)
+    names = read_summary(figures.uri(nodes["ExampleGen"], "examples"))["labels"]
+    wrong = [label for label, error in errors.items() if error > 0]
+    worst = sorted(wrong, key=lambda label: errors[label], reverse=True)[:3]
+    if worst:
+        short = first_synonyms(names)
+        text = ", ".join(f"{short[label]} {errors[label]:.1%}" for label in worst)
+        view.line(f" hardest classes ({config.evaluate.protocol}, top-1 error): {escape(text)}")
+
+
+def first_synonyms(names: Sequence[str]) -> list[str]:
+    """ImageNet's names are lists of synonyms: the first is enough where no other class has it too."""
+    first = [name.split(",")[0] for name in names]
+    times = collections.Counter(first)
+    return [name if times[short] > 1 else short for name, short in zip(names, first, strict=True)]
+
+
+def _verdict(view: View, config: Config, folder: str) -> None:
+    blessed, reasons = evaluation.verdict(folder)
+    bounds = f"{config.evaluate.protocol} top-1 error at most {config.evaluate.max_top1_error:.2%}"
+    if evaluation.errors(folder, "baseline"):
+        bounds += f", and at most {config.evaluate.max_top1_increase * 100:.2f} points over the blessed model"
+    if blessed:
+        view.line(f"[green]Blessed[/]: {bounds}.")
+    else:
+        view.line("[yellow]Not blessed[/], nothing pushed: " + escape("; ".join(reasons)) + ".")
+
+
+def _serving_verdict(view: View, blessing: str) -> None:
+    reasons = serving_validator.read(blessing).reasons
+    if reasons:
+        view.line(f"[yellow]Not served[/], nothing pushed: {escape('; '.join(reasons))}.")
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2%}"

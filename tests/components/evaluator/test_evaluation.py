@@ -1,0 +1,242 @@
+"""Errors and verdicts of a real TFMA run on scores that are known, against counting by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
+
+from components.evaluator import evaluation, loading
+
+CLASSES, EXAMPLES = 12, 57
+LABELS = np.random.default_rng(0).integers(0, CLASSES, EXAMPLES)
+
+
+def scores(seed, right):
+    """[EXAMPLES, CLASSES]; a part `right` of the labels has the highest score."""
+    rng = np.random.default_rng(seed)
+    values = rng.random([EXAMPLES, CLASSES]).astype(np.float32)
+    values[np.arange(EXAMPLES), LABELS] += rng.random(EXAMPLES) < right
+    return values
+
+
+def counted(values, k):
+    """Error by sorting; where scores are equal, the label comes last."""
+    wrong = 0
+    for row, label in zip(values, LABELS, strict=True):
+        order = sorted(range(CLASSES), key=lambda c: (-row[c], c == label))
+        wrong += not np.isfinite(row).all() or label not in order[:k]
+    return wrong / EXAMPLES
+
+
+def analysed(folder, candidate, baseline=None, **bounds):
+    """Folder of the evaluation of a model that answers with given scores, {protocol: values}."""
+    bounds = {"max_top1_error": 0.5, "max_top5_error": 0.5, "max_top1_increase": 0.0, **bounds}
+    config = evaluation.eval_config(list(candidate), next(iter(candidate)), CLASSES, **bounds)
+    config.model_specs[0].name = tfma.CANDIDATE_KEY
+    if baseline:
+        config.model_specs.add().CopyFrom(config.model_specs[0])
+        config.model_specs[1].name, config.model_specs[1].is_baseline = tfma.BASELINE_KEY, True
+    folder.mkdir(exist_ok=True)
+    write(str(folder / "data"))
+    models = []
+    for name, values in ((tfma.CANDIDATE_KEY, candidate), (tfma.BASELINE_KEY, baseline)):
+        if values:
+            path = saved(str(folder / name), values)
+            models.append(
+                loading.custom_eval_shared_model(
+                    path, model_name=name, eval_config=config, rubber_stamp=not baseline
+                )
+            )
+    tfma.run_model_analysis(
+        models if baseline else models[0],
+        config,
+        data_location=str(folder / "data"),
+        output_path=str(folder / "out"),
+    )
+    return str(folder / "out")
+
+
+def write(path):
+    """The examples: a row of the scores and its label each."""
+    with tf.io.TFRecordWriter(path) as writer:
+        for row, label in enumerate(LABELS):
+            number = {"row": [row], evaluation.LABEL: [label]}
+            feature = {
+                name: tf.train.Feature(int64_list=tf.train.Int64List(value=value))
+                for name, value in number.items()
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+
+def saved(path, values):
+    module = tf.Module()
+    row = {"row": tf.io.FixedLenFeature([], tf.int64)}
+    module.evaluate = tf.function(
+        lambda examples: {
+            name: tf.gather(tf.constant(table), tf.io.parse_example(examples, row)["row"])
+            for name, table in values.items()
+        },
+        input_signature=[tf.TensorSpec([None], tf.string, "examples")],
+    )
+    tf.saved_model.save(module, path, {"evaluate": module.evaluate})
+    return path
+
+
+def described(classes=12, **bounds):
+    """Metrics of a configuration: {name: its thresholds over all examples}."""
+    bounds = {"max_top1_error": 0.25, "max_top5_error": 0.125, "max_top1_increase": 1.0, **bounds}
+    config = evaluation.eval_config(("center", "ten_crop"), "ten_crop", classes, **bounds)
+    return {
+        json.loads(metric.config)["name"]: [one.threshold for one in metric.per_slice_thresholds]
+        for spec in config.metrics_specs
+        for metric in spec.metrics
+        if metric.config
+    }
+
+
+@pytest.mark.parametrize("classes", [2, 5, 6, 1000])
+def test_the_best_five_are_measured_where_there_are_more(classes):
+    names = {"center_top1", "ten_crop_top1"} | ({"center_top5", "ten_crop_top5"} if classes > 5 else set())
+    assert set(described(classes)) == names
+
+
+def test_bounds_are_those_of_the_protocol_that_decides():
+    found = described(max_top1_increase=0.0625)
+    assert found["center_top1"] == found["center_top5"] == []
+    [top1], [top5] = found["ten_crop_top1"], found["ten_crop_top5"]
+    assert top1.value_threshold.lower_bound.value == 0.75
+    assert top5.value_threshold.lower_bound.value == 0.875
+    # As many more errors as are allowed are allowed, whatever floating point makes of the difference.
+    allowed = top1.change_threshold.absolute.value
+    assert -0.0625 - 1e-8 < allowed < -0.0625
+    assert top1.change_threshold.direction == config_pb2.MetricDirection.HIGHER_IS_BETTER
+    assert not top5.HasField("change_threshold")
+    [without] = described(max_top1_increase=1.0)["ten_crop_top1"]
+    assert not without.HasField("change_threshold")
+
+
+def test_a_model_that_is_as_good_as_the_baseline_is_blessed(tmp_path):
+    values = scores(1, 0.6)
+    folder = analysed(tmp_path, {"center": values}, {"center": values.copy()}, max_top1_increase=0.0)
+    assert evaluation.verdict(folder) == (True, [])
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    values = {"center": scores(1, 0.6), "ten_crop": scores(2, 0.8)}
+    return values, analysed(tmp_path_factory.mktemp("two"), values)
+
+
+def test_errors_are_those_counted_by_hand(two):
+    values, folder = two
+    found = evaluation.errors(folder)
+    assert sorted(found) == ["center", "ten_crop"]
+    for name, errors in found.items():
+        assert errors.top1 == pytest.approx(counted(values[name], 1))
+        assert errors.top5 == pytest.approx(counted(values[name], 5))
+    assert evaluation.example_count(folder) == EXAMPLES
+
+
+def test_errors_of_each_class_add_up(two):
+    values, folder = two
+    for name in values:
+        by_class = evaluation.per_class(folder, name)
+        numbers = np.bincount(LABELS, minlength=CLASSES)
+        assert sorted(by_class) == sorted(set(LABELS))
+        total = sum(error * numbers[label] for label, error in by_class.items())
+        assert total / EXAMPLES == pytest.approx(counted(values[name], 1))
+
+
+def test_a_single_protocol_with_ties_and_scores_that_are_no_numbers(tmp_path):
+    values = scores(3, 1.0)
+    values[:10] = 0.25  # says nothing: all wrong
+    values[10:15, 3] = np.nan
+    values[15:20, 3] = np.inf
+    folder = analysed(tmp_path, {"center": values})
+    found = evaluation.errors(folder)["center"]
+    assert found.top1 == pytest.approx(20 / EXAMPLES) == pytest.approx(counted(values, 1))
+    assert found.top5 == pytest.approx(20 / EXAMPLES) == pytest.approx(counted(values, 5))
+    assert evaluation.verdict(folder) == (True, [])
+
+
+def test_a_single_protocol_against_a_baseline(tmp_path):
+    new, old = scores(1, 0.6), scores(2, 0.8)
+    folder = analysed(tmp_path, {"center": new}, {"center": old})
+    assert evaluation.errors(folder)["center"].top1 == pytest.approx(counted(new, 1))
+    assert evaluation.errors(folder, "baseline")["center"].top1 == pytest.approx(counted(old, 1))
+    assert not evaluation.verdict(folder)[0]
+
+
+def test_a_model_that_is_never_right_passes_where_nothing_is_asked(tmp_path):
+    nothing = {"max_top1_error": 1.0, "max_top5_error": 1.0, "max_top1_increase": 1.0}
+    folder = analysed(tmp_path, {"center": np.zeros_like(scores(1, 0.6))}, **nothing)
+    assert evaluation.verdict(folder) == (True, [])
+    assert evaluation.errors(folder)["center"].top5 == 1
+
+
+def test_a_bound_that_is_missed_is_said_so(tmp_path):
+    folder = analysed(tmp_path, {"center": scores(1, 0.6)}, max_top1_error=0.1, max_top5_error=0.9)
+    blessed, [reason] = evaluation.verdict(folder)
+    assert not blessed
+    error = counted(scores(1, 0.6), 1)
+    assert reason == f"center top-1 error is {error:.2%}, the bound is 10.00% (evaluate.max_top1_error)"
+
+
+def test_a_model_that_is_worse_than_the_baseline_is_said_so(tmp_path):
+    new, old = scores(1, 0.6), scores(2, 0.8)
+    both = {"center": new, "ten_crop": new}, {"center": old, "ten_crop": old}
+    folder = analysed(tmp_path, *both)
+    blessed, [reason] = evaluation.verdict(folder)
+    assert not blessed
+    assert reason.startswith(
+        f"center top-1 error is {counted(new, 1):.2%}, the blessed model has {counted(old, 1):.2%}"
+    )
+    assert evaluation.errors(folder, "baseline")["ten_crop"].top1 == pytest.approx(counted(old, 1))
+    assert evaluation.errors(folder)["ten_crop"].top1 == pytest.approx(counted(new, 1))
+
+
+def test_what_decides_is_compared_although_the_other_protocols_differ(tmp_path):
+    new, old = scores(1, 0.6), scores(2, 0.8)
+    one, both = {"center": new}, {"ten_crop": scores(3, 0.9), "center": old}
+    folders = (
+        analysed(tmp_path / "a", one, both),
+        analysed(tmp_path / "b", {**one, "ten_crop": new}, {"center": old}),
+    )
+    for folder in folders:
+        assert evaluation.errors(folder, "baseline")["center"].top1 == pytest.approx(counted(old, 1))
+        assert evaluation.errors(folder)["center"].top1 == pytest.approx(counted(new, 1))
+        blessed, [reason] = evaluation.verdict(folder)
+        assert not blessed
+        assert reason.startswith(f"center top-1 error is {counted(new, 1):.2%}, the blessed model has ")
+    assert np.isnan(evaluation.errors(folders[1], "baseline")["ten_crop"].top1)
+    assert evaluation.errors(folders[1])["ten_crop"].top1 == pytest.approx(counted(new, 1))
+
+
+def test_what_no_baseline_has_stops_no_candidate_that_is_better(tmp_path):
+    new, old = scores(2, 0.9), scores(1, 0.6)
+    folder = analysed(tmp_path, {"center": new, "ten_crop": old}, {"center": old})
+    assert evaluation.verdict(folder) == (True, [])
+
+
+@pytest.mark.parametrize(("classes", "top5"), [(5, False), (6, True)])
+def test_five_of_five_classes_say_nothing(classes, top5):
+    config = evaluation.eval_config(["center"], "center", classes, 0.5, 0.5, 0.0)
+    assert ("center_top5" in str(config)) == top5
+
+
+@pytest.mark.parametrize("increase", [0.0, 0.05, -0.05])
+def test_a_model_may_be_worse_by_exactly_what_is_allowed(tmp_path, increase):
+    """And not by one image more, as floats that count images are not exact."""
+    values = np.zeros((EXAMPLES, CLASSES), np.float32)
+    values[np.arange(EXAMPLES), LABELS] = 1
+
+    def wrong(number):
+        return {"center": np.where(np.arange(EXAMPLES)[:, None] < number, -values, values)}
+
+    more = round(increase * EXAMPLES)
+    asked = {"max_top1_increase": more / EXAMPLES, "max_top1_error": 1.0, "max_top5_error": 1.0}
+    assert evaluation.verdict(analysed(tmp_path / "a", wrong(10 + more), wrong(10), **asked))[0]
+    assert not evaluation.verdict(analysed(tmp_path / "b", wrong(11 + more), wrong(10), **asked))[0]

@@ -1,0 +1,198 @@
+"""What images announce, whatever their format, and wherever they lie in a request."""
+
+import io
+import struct
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from serving.server.rpc_errors import ServingError
+from serving.server.running.limits import MAX_SEGMENTS, Limits, announced, pixels_of
+from tests.helpers.serving_models import png
+
+SIDES = (40, 30)
+
+
+def encoded(kind, frames=1, **options):
+    images = [Image.effect_noise(SIDES, 50 + i).convert("RGB") for i in range(frames)]
+    more = {"save_all": True, "append_images": images[1:]} if frames > 1 else {}
+    stream = io.BytesIO()
+    images[0].save(stream, kind, **more, **options)
+    return stream.getvalue()
+
+
+def gif(*frames, screen=(1, 1)):
+    """A GIF of frames of these sides with no colours in them."""
+    head = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x80, 0, 0) + bytes(6)
+    bodies = [
+        b"!\xf9\x04" + bytes(5) + b"," + struct.pack("<HHHHB", 0, 0, *sides, 0) + b"\x02\x02\x44\x01\x00"
+        for sides in frames
+    ]
+    return head + b"".join(bodies) + b";"
+
+
+IMAGES = {
+    "jpeg": encoded("JPEG"),
+    "jpeg that PIL does not open": encoded("JPEG").replace(b"\xff\xd8", b"\xff\xd8\xff\xe0\0\x06JFIF", 1),
+    "png": encoded("PNG"),
+    "bmp": encoded("BMP"),
+    "gif": encoded("GIF"),
+    "webp": encoded("WEBP"),
+    "webp, lossless": encoded("WEBP", lossless=True),
+    "webp with a header": encoded("WEBP", exif=b"Exif\0\0abcd"),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_pixels_are_those_that_tensorflow_decodes(name):
+    shape = tf.io.decode_image(IMAGES[name], channels=3, expand_animations=False).shape
+    assert pixels_of(IMAGES[name]) == shape[0] * shape[1] == 40 * 30
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_all_frames_count(kind):
+    assert pixels_of(encoded(kind, frames=3)) == 3 * 40 * 30
+
+
+def test_a_frame_that_is_larger_than_its_gif_counts():
+    """TensorFlow decodes it: 600 KB took 3.6 GB."""
+    assert pixels_of(gif((1, 1), (30_000, 30_000))) == 1 + 30_000**2
+    assert pixels_of(gif((1, 1), (1, 1), screen=(300, 200))) == 2 * 300 * 200
+
+
+@pytest.mark.parametrize("value", [b"", b"abc", b"RIFFabcdWEBPVP8?", b"\xff\xd8\xff\xda", *IMAGES.values()])
+def test_what_is_cut_off_is_no_error(value):
+    for end in range(len(value)):
+        assert pixels_of(value[:end]) >= 0
+
+
+@given(st.sampled_from(list(IMAGES.values())), st.integers(0, 100), st.binary(max_size=4))
+def test_damage_is_no_error(value, at, damage):
+    assert pixels_of(value[:at] + damage + value[at + len(damage) :]) >= 0
+
+
+def test_a_few_bytes_of_webp_are_not_decoded():
+    """A WebP of one colour has 34 bytes, whatever its sides."""
+    stream = io.BytesIO()
+    Image.new("RGB", (2000, 1500)).save(stream, "WEBP", lossless=True, method=0)
+    assert len(stream.getvalue()) < 50
+    with pytest.raises(ServingError, match="row 0: an image of 3000000 pixels is larger than 1000"):
+        Limits(10**6, 1000).check({"x": np.array([stream.getvalue()], object)})
+
+
+def bmp(height=30, header=None):
+    """A BMP of 40 x 30 pixels; its header of 40 bytes may say another height, or another size of itself."""
+    value = IMAGES["bmp"]
+    return value[:14] + struct.pack("<Iii", header or 40, 40, height) + value[26:]
+
+
+def test_a_bmp_may_stand_on_its_head():
+    assert tf.io.decode_bmp(bmp(-30)).shape == (30, 40, 3)
+    assert pixels_of(bmp(-30)) == 40 * 30
+
+
+def test_a_bmp_of_os2_has_short_sides():
+    body = bytes(64 * 64 * 3)
+    value = b"BM" + struct.pack("<IIIIHHHH", 26 + len(body), 0, 26, 12, 64, 64, 1, 24) + body
+    assert Image.open(io.BytesIO(value)).size == (64, 64)
+    assert pixels_of(value) == 64 * 64
+
+
+def test_a_bmp_that_says_it_is_of_os2_is_read_as_tensorflow_does():
+    assert tf.io.decode_bmp(bmp(header=12)).shape == (30, 40, 3)
+    assert pixels_of(bmp(header=12)) == 40 * 30
+
+
+def scans(number, side=9900):
+    """A progressive JPEG with further scans of nothing."""
+    stream = io.BytesIO()
+    Image.new("L", (16, 16)).save(stream, "JPEG", progressive=True)
+    value = stream.getvalue()
+    frame = value.index(b"\xff\xc2") + 5
+    empty = b"\xff\xda\0\x08\x01\x01\x00\x01\x05\x00\x00"
+    return (
+        value[:frame] + struct.pack(">HH", side, side) + value[frame + 4 : -2] + empty * number + b"\xff\xd9"
+    )
+
+
+def test_scans_of_a_jpeg_are_counted():
+    assert announced(IMAGES["jpeg"]) == (40 * 30, 1)
+    some = announced(encoded("JPEG", progressive=True))[1]
+    assert 5 < some < 15
+    assert announced(scans(7, 16))[1] == announced(scans(0, 16))[1] + 7
+
+
+@pytest.mark.parametrize("note", [b"\xff\xda" * 900, b"\xff\xd9", b"\xff\xc0\0\x0b\x08\xff\xff\xff\xff"])
+def test_what_looks_like_markers_in_notes_is_none(note):
+    value = IMAGES["jpeg"]
+    noted = value[:2] + b"\xff\xe5" + struct.pack(">H", len(note) + 2) + note + value[2:]
+    assert tf.io.decode_jpeg(noted).shape == (30, 40, 3)
+    assert announced(noted) == (40 * 30, 1)
+
+
+@pytest.mark.parametrize(
+    "cut", [b"\xff", b"\xff\xc4", b"\xff\xc4\x01", b"\xff\xc0\0\x0b", b"\0\xff\xd3\xff\xff\xda"]
+)
+def test_a_cut_end_hides_nothing(cut):
+    pixels, number = announced(scans(4000)[:-2] + cut)
+    assert pixels == 9900 * 9900 and number > 4000
+
+
+def test_a_jpeg_of_many_scans_is_refused_wherever_it_lies():
+    limits = Limits(10**8, 10**8)
+    limits.check({"x": np.array([scans(20), example(scans(20))], object)})
+    for value in (scans(4000), example(scans(4000)), example(b"GIF8", scans(100))):
+        with pytest.raises(ServingError, match=r"row 0: a JPEG of 98010000 pixels in \d+ scans is too much"):
+            limits.check({"x": np.array([value], object)})
+
+
+def test_a_jpeg_of_very_many_segments_is_refused_at_once():
+    value = IMAGES["jpeg"][:2] + b"\xff\xfe\0\x02" * 10_000_000 + IMAGES["jpeg"][2:]
+    start = time.monotonic()
+    with pytest.raises(ServingError, match=f"in {MAX_SEGMENTS + 1} scans"):
+        Limits(10**9, 10**8).check({"x": np.array([value], object)})
+    assert time.monotonic() - start < 1
+
+
+def example(*contents):
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=contents))
+    features = tf.train.Features(feature={"image/encoded": feature})
+    return tf.train.Example(features=features).SerializeToString()
+
+
+# A field that is unknown to tf.Example, in front of it, whose first bytes are those of an image.
+DISGUISES = {
+    "bmp": b"BM" + bytes(0x4D),
+    "webp": b"RI" + b"FF\0\0\0\0WEBPVP8X" + bytes(0x49 - 14),
+    "png": b"\x89PNG\r\n\x1a\n\0\0" + b"R\x0c\0\0\0\0" + bytes((0, 0, 0, 1) * 2),
+}
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_an_example_that_begins_as_an_image_is_looked_into(name):
+    value = DISGUISES[name] + example(png((1, 2, 3), size=(40, 30)))
+    parsed = tf.io.parse_single_example(value, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+    assert parsed["image/encoded"].numpy().startswith(b"\x89PNG")
+    with pytest.raises(ServingError, match="row 0: an image of 1200 pixels"):
+        Limits(10**6, 1000).check({"inputs": np.array([value], object)})
+
+
+def test_images_in_sequences_are_looked_at():
+    one = tf.train.Feature(bytes_list=tf.train.BytesList(value=[png((1, 2, 3), size=(40, 30))]))
+    lists = tf.train.FeatureLists(feature_list={"frames": tf.train.FeatureList(feature=[one])})
+    value = tf.train.SequenceExample(feature_lists=lists).SerializeToString()
+    with pytest.raises(ServingError, match="row 0: an image of 1200 pixels"):
+        Limits(10**6, 1000).check({"inputs": np.array([value], object)})
+
+
+def test_images_in_examples_are_looked_at():
+    limits = Limits(10**6, 1000)
+    limits.check({"inputs": np.array([example(b"name", png((1, 2, 3))), b"\xff no example"], object)})
+    wide = example(png((1, 2, 3), size=(40, 30)))
+    with pytest.raises(ServingError, match="Input inputs, row 1: an image of 1200 pixels"):
+        limits.check({"inputs": np.array([example(b"x"), wide], object)})
