@@ -6,9 +6,9 @@ import threading
 
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
-from test_server_process import Server, free_port
 
 from tests.helpers.serving_models import publish
+from tests.serving.server.test_server_process import Server, free_port
 
 
 class Both:

@@ -4,13 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
-from test_server_process import Server, free_port
 
 from serving import admin
 from serving.client import Client
 from serving.server import textproto
 from serving.server.server_config import ModelSettings
 from tests.helpers.serving_models import publish
+from tests.serving.server.test_server_process import Server, free_port
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kubernetes import client as kubernetes
-from test_server_process import ROOT, Server, free_port
 
 from serving import deploy
 from serving.client import Client
@@ -23,6 +22,7 @@ from serving.server import textproto
 from serving.server.server_config import Batching
 from tests.helpers.client_servers import http_server, reply
 from tests.helpers.serving_models import png, publish
+from tests.serving.server.test_server_process import ROOT, Server, free_port
 
 FULL = Deployment(
     model_name="My Model_2",
