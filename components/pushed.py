@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
-from serving.server.versions.version_folders import CHECKSUMS_FILE, EVALUATION_FILE
+from serving.server.version_folders import CHECKSUMS_FILE, EVALUATION_FILE
 
 # Written at the push, and no part of the model.
 _ADDED = (EVALUATION_FILE, CHECKSUMS_FILE)

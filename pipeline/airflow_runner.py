@@ -32,8 +32,9 @@ from airflow.exceptions import AirflowException
 from airflow.models.baseoperator import BaseOperator
 
 import pipeline
-from pipeline.config import graph, paths, presets
-from pipeline.config.settings import Config, ConfigError, from_dict, read, to_dict
+from pipeline.config import graph, paths, presets, validity
+from pipeline.config.settings import Config, ConfigError, to_dict
+from pipeline.config.text import from_dict, read
 from pipeline.local.child_process import Child, Failed, die_with_parent
 
 PLAN = "Plan"
@@ -61,7 +62,7 @@ def dag(path: str) -> airflow.DAG:
 
 
 def _dag(config: Config) -> airflow.DAG:
-    config.check()
+    validity.check(config)
     schedule = config.schedule
     start = datetime.datetime.fromisoformat(schedule.start).replace(tzinfo=datetime.UTC)
     limit = datetime.timedelta(hours=schedule.timeout_hours) if schedule.timeout_hours else None

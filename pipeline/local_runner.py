@@ -30,10 +30,10 @@ from rich.markup import escape
 
 from components.example_gen import source
 from components.example_gen.errors import SourceError
-from pipeline.config import options
+from pipeline.config import options, space
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError, to_dict
-from pipeline.local import space, temporary
+from pipeline.local import temporary
 from pipeline.local.terminal_view import View, reason
 
 # Exit status of a run that ended well, with a model that was not good enough to be pushed.

@@ -22,10 +22,10 @@ from rich.markup import escape
 from components.example_gen import source
 from components.example_gen.errors import SourceError
 from pipeline import local_runner
-from pipeline.config import settings as configuration
+from pipeline.config import space, text, validity
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError, to_dict
-from pipeline.local import space, temporary
+from pipeline.local import temporary
 from pipeline.local.terminal_view import View, reason
 
 
@@ -45,11 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config: Config | None = None
     try:
         if args.command == "compile":
-            config = found = configuration.read(args.config)
-            found.check()
+            config = found = text.read(args.config)
+            validity.check(found)
             _in_log(found, "compile", lambda view: _compile(found, args.ir, args.run_id, view))
         else:
-            config = found = configuration.read(_config_of(args.ir))
+            config = found = text.read(_config_of(args.ir))
             _in_log(found, args.node, lambda view: _run(found, args.ir, args.node, view))
     except (ConfigError, SourceError) as error:
         print(reason(error), file=sys.stderr)
@@ -87,7 +87,8 @@ def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
     if config.data.kind != "digits":
         source.check(to_dict(config.data))
     with local_runner.uncollected():
-        from pipeline.local import dag, metadata
+        from pipeline.config import metadata
+        from pipeline.local import dag
 
     # What no node could do without is missed now, not by the first one.
     dag.prepare(config)

@@ -28,10 +28,9 @@ from components.example_gen import component, source
 from components.pusher import component as pusher
 from components.serving_validator import component as serving_validator
 from models.weights import pretrained
-from pipeline.config import beam_arguments
+from pipeline.config import beam_arguments, metadata
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError, digest, to_dict
-from pipeline.local import metadata
 
 # Longest start of the server that tries a candidate, its warm-up included.
 _SERVER_SECONDS = 300.0
@@ -59,7 +58,7 @@ def create_pipeline(config: Config) -> Pipeline:
         pipeline_root=paths.artifacts,
         components=_components(config, paths, data, parts),
         enable_cache=config.cache,
-        # Whoever runs a node puts the password in (pipeline.local.metadata).
+        # Whoever runs a node puts the password in (pipeline.config.metadata).
         metadata_connection_config=metadata.connection(config, secret=False),
         beam_pipeline_args=beam_arguments.arguments(config.beam),
     )

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pipeline.config import options, serve_check
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError
-from serving import deploy
-from serving.deploy import Deployment
+from serving.deploy import tensorflow_serving, texts
+from serving.deploy.tensorflow_serving import Deployment
 from serving.server.server_config import Batching
 
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(f"{args.out}: tensorflow_serving/ and kubernetes/ for {made.directory}.")
     folder = os.path.join(args.out, "tensorflow_serving")
-    print(f"Embedded server: {shlex.join(deploy.embedded_command(made, folder))}")
+    print(f"Embedded server: {shlex.join(tensorflow_serving.embedded_command(made, folder))}")
     return 0
 
 
@@ -52,7 +52,7 @@ def produce(config: Config, folder: str, arguments: Sequence[str]) -> Deployment
       OSError: a file cannot be written.
     """
     made = deployment(config)
-    write(folder, deploy.files(made, shlex.join(["python", "-m", "pipeline.serving_files", *arguments])))
+    write(folder, texts.files(made, shlex.join(["python", "-m", "pipeline.serving_files", *arguments])))
     return made
 
 

@@ -26,7 +26,7 @@ from models.weights import pretrained
 from serving import admin, rollout
 from serving.server import textproto
 from serving.server.server_config import ModelSettings
-from serving.server.versions.version_folders import EVALUATION_FILE
+from serving.server.version_folders import EVALUATION_FILE
 
 _EVALUATION = "evaluation"
 

@@ -102,12 +102,12 @@ def load(path: str, model: Model) -> Pretrained:
     if path.endswith(".keras"):
         return _described(_network(path), None, None)
 
-    from models import import_weights
+    from models.weights import conversion
 
-    found = import_weights.load(path, model)
+    found = conversion.load(path, model)
     view = None
     if found.pixel_mean is not None:
-        view = import_weights.crops(found, size=found.pixel_mean.shape[0])
+        view = conversion.crops(found, size=found.pixel_mean.shape[0])
     return Pretrained(found.model, found.constants, view, found.settings, _digest(found.model))
 
 

@@ -7,12 +7,8 @@ import math
 import os
 import re
 import shutil
-from typing import TYPE_CHECKING
 
-from pipeline.config.settings import Beam, ConfigError
-
-if TYPE_CHECKING:
-    from pipeline.config.settings import Config
+from pipeline.config.settings import Beam, Config, ConfigError
 
 RUNNERS = ("direct", "flink", "spark", "dataflow")
 # Flink releases that Beam 2.77 has a job server for.

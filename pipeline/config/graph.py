@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pipeline.config.settings import Config
+from pipeline.config.settings import Config
 
 
 def nodes(config: Config) -> dict[str, tuple[str, ...]]:

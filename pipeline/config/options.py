@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from pipeline.config import presets
-from pipeline.config.settings import Config, assign, read
+from pipeline.config import presets, validity
+from pipeline.config.settings import Config
+from pipeline.config.text import assign, read
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -43,5 +44,5 @@ def resolve(args: argparse.Namespace) -> Config:
     config = assign(config, args.set)
     if args.no_cache:
         config = dataclasses.replace(config, no_cache=(*config.no_cache, *args.no_cache))
-    config.check()
+    validity.check(config)
     return config

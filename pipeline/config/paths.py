@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from pipeline.config import beam_arguments
-from pipeline.config.settings import Config, from_dict, to_dict
+from pipeline.config.settings import Config, to_dict
+from pipeline.config.text import from_dict
 
 
 class Paths:

@@ -20,10 +20,10 @@ from tfx.proto.orchestration import executable_spec_pb2
 
 from components import files, pushed
 from models.weights import pretrained
+from pipeline.config import metadata as store
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError
 from pipeline.local import beam_operator, figures, leftovers
-from pipeline.local import metadata as store
 from pipeline.local.terminal_view import View
 from pipeline.pipeline import create_pipeline
 

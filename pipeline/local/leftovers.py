@@ -12,9 +12,9 @@ import ml_metadata
 from ml_metadata.proto import metadata_store_pb2
 
 from components import files
+from pipeline.config import metadata
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config
-from pipeline.local import metadata
 
 _OPEN = (metadata_store_pb2.Execution.NEW, metadata_store_pb2.Execution.RUNNING)
 

@@ -21,7 +21,7 @@ from pipeline.config.settings import Config, Serve
 from pipeline.local import figures
 from pipeline.local.dag import Outputs
 from pipeline.local.terminal_view import View
-from serving import deploy
+from serving.deploy import tensorflow_serving
 
 
 def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs]) -> None:
@@ -53,17 +53,17 @@ def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs])
         view.line(f"Deploy   {escape(short(paths.deployment))} (TensorFlow Serving, Compose, Kubernetes)")
 
 
-def _write_files(view: View, config: Config, paths: Paths) -> deploy.Deployment:
+def _write_files(view: View, config: Config, paths: Paths) -> tensorflow_serving.Deployment:
     """Writes what a production server needs, as `python -m pipeline.serving_files` does."""
     stored, folder = short(f"{view.log.removesuffix('.log')}.config.json"), short(paths.deployment)
     return serving_files.produce(config, folder, ["--config", stored, "--out", folder])
 
 
-def serve_command(made: deploy.Deployment, folder: str) -> str:
+def serve_command(made: tensorflow_serving.Deployment, folder: str) -> str:
     """The command line that serves the pushed versions, with the production files in `folder`."""
     file = short(made.model_config) if made.model_config else ""
     made = dataclasses.replace(made, directory=short(made.directory), model_config=file)
-    return shlex.join(deploy.embedded_command(made, os.path.join(folder, "tensorflow_serving")))
+    return shlex.join(tensorflow_serving.embedded_command(made, os.path.join(folder, "tensorflow_serving")))
 
 
 def predict_command(serve: Serve) -> str:

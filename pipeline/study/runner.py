@@ -15,9 +15,10 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pipeline.config import presets
+from pipeline.config import presets, validity
 from pipeline.config.paths import Paths
-from pipeline.config.settings import Config, ConfigError, assign, digest, to_dict
+from pipeline.config.settings import Config, ConfigError, digest, to_dict
+from pipeline.config.text import assign
 from pipeline.study import member
 from pipeline.study.definitions import Member, Result, Study
 
@@ -109,7 +110,7 @@ def jobs(study: Study, settings: Sequence[str], seeds: Iterable[int], labels: Se
             folder = os.path.join(Paths(config).home, "members", name)
             places = [f"serve.directory={folder}/model", f"train.checkpoint_dir={folder}/checkpoints"]
             config = assign(config, places)
-            config.check()
+            validity.check(config)
             if config.model.ensemble or config.train.init_from:
                 raise ConfigError(
                     "A study trains its nets from scratch: set model.ensemble= and train.init_from=."

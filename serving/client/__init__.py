@@ -4,7 +4,7 @@
 
 The standard library is all it needs: this folder may be copied to any machine with Python 3.10 or
 newer, and run there as `python -m client`. A progress bar is drawn where rich is installed; --grpc
-needs this project's environment (`serving.grpc_client`).
+needs this project's environment (`serving.client.grpc_client`).
 """
 
 from .api import ClientError, ImageError, Label

@@ -86,7 +86,7 @@ def _client(options: argparse.Namespace) -> ModelClient:
         return Client(options.url, options.model_name, options.timeout, options.retries)
     try:
         with _quiet_stderr():
-            from serving.grpc_client import GrpcClient
+            from .grpc_client import GrpcClient
     except ImportError as error:
         raise ClientError(
             f"--grpc needs this project's environment ({error}); without it use --url."

@@ -141,7 +141,7 @@ def test_an_export_that_only_python_runs_is_not_blessed(tmp_path):
 
 def test_the_server_ends_with_a_run_that_is_killed(candidate):
     code = (
-        "import sys, time; from components.serving_validator import server\n"
+        "import sys, time; from components.serving_validator import model_server as server\n"
         "with server.running(sys.argv[1], 'embedded', 60) as found: "
         "print(found.pid, flush=True); time.sleep(600)"
     )

@@ -12,8 +12,9 @@ import tensorflow as tf
 from apache_beam.io.localfilesystem import LocalFileSystem
 
 from pipeline import local_runner
+from pipeline.config import validity
 from pipeline.config.presets import get
-from pipeline.config.settings import assign
+from pipeline.config.text import assign
 from tests.helpers import data
 
 pytestmark = pytest.mark.e2e
@@ -41,7 +42,7 @@ def test_only_small_files_stay_in_the_root(tmp_path, capfd, monkeypatch):
             "transform.shorter_side=40", "evaluate.max_top1_error=1", "evaluate.max_top5_error=1",
         ],
     )  # fmt: skip
-    config.check()
+    validity.check(config)
     status, _ = local_runner.run(config)
     output = capfd.readouterr().out
     assert status == 0, output

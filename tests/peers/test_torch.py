@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import pytest
 
-from models import import_weights
 from models.settings import Model
+from models.weights import conversion
 
 HERE = pathlib.Path(__file__).parent
 NETWORKS = {
@@ -38,7 +38,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_of_pytorch_have_their_logits(checkpoints, name):
-    found = import_weights.load(str(checkpoints / f"{name}.pth"))
+    found = conversion.load(str(checkpoints / f"{name}.pth"))
     with np.load(checkpoints / f"{name}.npz") as values:
         images, theirs = values["images"], values["logits"]
     ours = keras.ops.convert_to_numpy(found.model(images - found.channel_mean, training=False))

@@ -9,12 +9,13 @@ import pytest
 import yaml
 
 from pipeline import serving_files
-from pipeline.config import presets
+from pipeline.config import presets, validity
 from pipeline.config import settings as config_module
-from pipeline.config.settings import ConfigError, assign
+from pipeline.config.settings import ConfigError
+from pipeline.config.text import assign
 from pipeline.local import summary
-from serving import deploy
-from serving.deploy import Deployment
+from serving.deploy import tensorflow_serving, texts
+from serving.deploy.tensorflow_serving import Deployment
 
 ROOT = Path(__file__).parents[2]
 CHECKED_IN = ["--set", "serve.directory=/models/resnet", "--out", "serving"]
@@ -31,8 +32,8 @@ def files(*settings):
 
 def written(*settings):
     config = changed("directory=/models/resnet", *settings)
-    config.check()
-    return deploy.files(serving_files.deployment(config), "a command")
+    validity.check(config)
+    return texts.files(serving_files.deployment(config), "a command")
 
 
 def test_the_files_in_the_repository_are_those_of_the_command(tmp_path, monkeypatch, capsys):
@@ -142,7 +143,7 @@ def test_batching_labels_and_metrics_reach_files_and_flags():
 )
 def test_what_no_server_takes_is_refused_in_one_sentence(setting, words):
     with pytest.raises(ConfigError) as caught:
-        changed(setting).check()
+        validity.check(changed(setting))
     assert words in str(caught.value)
     assert str(caught.value).startswith(f"serve.{setting.partition('=')[0]}=")
     assert "\n" not in str(caught.value)
@@ -153,7 +154,7 @@ def test_what_no_server_takes_is_refused_in_one_sentence(setting, words):
     ["host=::1", "host=localhost", "image=registry:5000/a/b:2.21", "memory=512Mi", "labels=a=0,b=1764000000"],
 )
 def test_what_a_server_takes_is_let_through(setting):
-    changed(setting).check()
+    validity.check(changed(setting))
 
 
 def test_every_field_has_an_effect():
@@ -215,7 +216,9 @@ def test_the_summarys_commands_follow_the_settings(monkeypatch, tmp_path):
 
 
 def test_with_a_canary_the_servers_follow_the_file_that_pushes_change():
-    command = deploy.embedded_command(serving_files.deployment(changed("canary_hours=24")), "deployment")
+    command = tensorflow_serving.embedded_command(
+        serving_files.deployment(changed("canary_hours=24")), "deployment"
+    )
     [flag] = [flag for flag in command if flag.startswith("--model_config_file=")]
     assert flag.endswith("runs/resnet-digits/serving/models.config")
     assert not [flag for flag in command if flag.startswith("--model_base_path")]
@@ -225,5 +228,5 @@ def test_with_a_canary_the_servers_follow_the_file_that_pushes_change():
 def test_a_canary_needs_a_folder_for_the_servers_file(place):
     config = assign(presets.get("digits"), ["serve.canary_hours=24", place])
     with pytest.raises(config_module.ConfigError, match=r"gs://b/.*mount the bucket"):
-        config.check()
-    assign(config, ["serve.directory=/mnt/models"]).check()
+        validity.check(config)
+    validity.check(assign(config, ["serve.directory=/mnt/models"]))

@@ -14,10 +14,10 @@ import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kubernetes import client as kubernetes
 
-from serving import deploy
 from serving.client import Client
-from serving.deploy import Deployment
-from serving.grpc_client import GrpcClient
+from serving.client.grpc_client import GrpcClient
+from serving.deploy import tensorflow_serving, texts
+from serving.deploy.tensorflow_serving import Deployment
 from serving.server import textproto
 from serving.server.server_config import Batching
 from tests.helpers.client_servers import http_server, reply
@@ -46,7 +46,7 @@ ALL = [Deployment(), FULL, BUCKET]
 
 def written(deployment, folder):
     """The files of TensorFlow Serving in a folder, as the command writes them."""
-    for path, text in deploy.files(deployment, "a command").items():
+    for path, text in texts.files(deployment, "a command").items():
         assert text.startswith("# Written by: a command\n")
         full = folder / path
         full.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def written(deployment, folder):
 
 
 def documents(deployment, path):
-    return list(yaml.safe_load_all(deploy.files(deployment, "a command")[path]))
+    return list(yaml.safe_load_all(texts.files(deployment, "a command")[path]))
 
 
 def objects(deployment):
@@ -76,20 +76,20 @@ def flags(arguments):
 @pytest.mark.parametrize("deployment", ALL)
 def test_text_protos_are_read_back(deployment, tmp_path):
     folder = written(deployment, tmp_path)
-    [model] = textproto.read_models(folder / deploy.MODELS)
+    [model] = textproto.read_models(folder / tensorflow_serving.MODELS)
     assert (model.name, dict(model.labels)) == (deployment.model_name, dict(deployment.labels))
     assert model.versions == tuple(sorted(deployment.labels.values()))
     if not deployment.labels:
         assert model.num_versions == deployment.num_versions
-    assert f'base_path: "{deployment.directory}"' in (folder / deploy.MODELS).read_text()
-    batching = textproto.read_batching(folder / deploy.BATCHING)
+    assert f'base_path: "{deployment.directory}"' in (folder / tensorflow_serving.MODELS).read_text()
+    batching = textproto.read_batching(folder / tensorflow_serving.BATCHING)
     assert batching == (deployment.batching or Batching(8, 1000, num_batch_threads=deployment.cpu))
     batching.validate()
-    assert textproto.read_metrics_path(folder / deploy.MONITORING) == deployment.metrics_path
+    assert textproto.read_metrics_path(folder / tensorflow_serving.MONITORING) == deployment.metrics_path
 
 
 def test_the_suggestion_for_a_gpu_is_read_back_too(tmp_path):
-    text = deploy.batching_parameters(Deployment())
+    text = tensorflow_serving.batching_parameters(Deployment())
     gpu = text.split("# kernels are chosen")[1].split("\n", 1)[1]
     (tmp_path / "gpu.txt").write_text(re.sub("^# ", "", gpu, flags=re.MULTILINE))
     batching = textproto.read_batching(tmp_path / "gpu.txt")
@@ -146,7 +146,7 @@ def test_kubernetes_objects_fit_together(deployment):
     for flag in container["args"]:
         name, _, value = flag.partition("=")
         if name.endswith("_file"):
-            assert value.removeprefix(f"{deploy.CONFIG}/") in found["ConfigMap"]["data"]
+            assert value.removeprefix(f"{tensorflow_serving.CONFIG}/") in found["ConfigMap"]["data"]
 
 
 @pytest.mark.parametrize("deployment", ALL)
@@ -222,7 +222,7 @@ def test_the_compose_file_has_the_same_ports_flags_and_limits(deployment):
     assert all(volume["read_only"] for volume in found["volumes"])
     places = [(volume["source"], volume["target"]) for volume in found["volumes"]]
     kept = [] if deployment.remote else [(deployment.directory, deployment.directory)]
-    assert places == [(".", deploy.CONFIG), *kept]
+    assert places == [(".", tensorflow_serving.CONFIG), *kept]
     assert found["user"] == "1000:1000" and found["read_only"] is True
     limits = container["resources"]["limits"]
     resources = found["deploy"]["resources"]
@@ -292,13 +292,13 @@ def test_readiness_looks_inside_the_status(status, answer, ready):
 
     with http_server(respond) as url:
         deployment = Deployment(model_name="it's 5% off", rest_port=int(url.rpartition(":")[2]))
-        done = subprocess.run(deploy.ready_command(deployment), timeout=30)
+        done = subprocess.run(tensorflow_serving.ready_command(deployment), timeout=30)
     assert (done.returncode == 0) is ready
     assert seen == ["/v1/models/it%27s%205%25%20off"]
 
 
 def test_nobody_is_not_ready():
-    command = deploy.ready_command(Deployment(rest_port=free_port()))
+    command = tensorflow_serving.ready_command(Deployment(rest_port=free_port()))
     assert subprocess.run(command, capture_output=True, timeout=30).returncode != 0
 
 
@@ -314,7 +314,10 @@ def test_the_embedded_server_runs_with_a_containers_flags_and_files(exports, tmp
         batching=Batching(8, 1000, num_batch_threads=2),
     )
     folder = written(deployment, tmp_path)
-    given = [flag.replace(deploy.CONFIG, str(folder)) for flag in deploy.container_flags(deployment)]
+    given = [
+        flag.replace(tensorflow_serving.CONFIG, str(folder))
+        for flag in tensorflow_serving.container_flags(deployment)
+    ]
     # TensorFlow Serving's alone: here the process has one pool of threads for all models.
     given = [flag for flag in given if not flag.startswith("--tensorflow_")]
     server = Server(None, *given)
@@ -328,7 +331,7 @@ def test_the_embedded_server_runs_with_a_containers_flags_and_files(exports, tmp
                 assert client.top_k([red], label=label)[0][0] == ("red", 1.0)
         with urllib.request.urlopen(url + deployment.metrics_path) as answer:
             assert b':tensorflow:serving:request_count{model_name="resnet",status="OK"}' in answer.read()
-        assert subprocess.run(deploy.ready_command(deployment), timeout=30).returncode == 0
+        assert subprocess.run(tensorflow_serving.ready_command(deployment), timeout=30).returncode == 0
         with grpc.insecure_channel(address) as channel:
             health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
         assert health.status == health_pb2.HealthCheckResponse.SERVING
@@ -348,7 +351,7 @@ def test_the_embedded_command_serves_what_it_says(exports, tmp_path, labels):
         labels=labels,
         batching=Batching(4, num_batch_threads=1),
     )
-    line = shlex.join(deploy.embedded_command(deployment, str(written(deployment, tmp_path))))
+    line = shlex.join(tensorflow_serving.embedded_command(deployment, str(written(deployment, tmp_path))))
     assert line.startswith("python -m serving.server --")
     command = [sys.executable, *shlex.split(line)[1:]]
     process = subprocess.Popen(
@@ -369,7 +372,7 @@ def test_the_embedded_command_serves_what_it_says(exports, tmp_path, labels):
 
 
 def test_the_default_command_is_short():
-    assert deploy.embedded_command(Deployment(metrics_path=""), "F") == [
+    assert tensorflow_serving.embedded_command(Deployment(metrics_path=""), "F") == [
         "python", "-m", "serving.server", "--model_name=resnet", "--model_base_path=/models/resnet",
         "--num_versions=2", "--rest_api_port=8501",
     ]  # fmt: skip

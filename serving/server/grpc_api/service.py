@@ -25,12 +25,12 @@ from tensorflow_serving.apis import (
 from serving.server import connections, textproto
 from serving.server.grpc_api import tensors
 from serving.server.prometheus import Metrics
-from serving.server.rest_api import responses
 from serving.server.rpc_errors import Code, ServingError, invalid
 from serving.server.running import inference
 from serving.server.running.servable import DEFAULT_SIGNATURE, Loaded
 from serving.server.running.warmup import serialized_examples
 from serving.server.server_config import ServerSettings, SettingsError
+from serving.server.versions import status
 from serving.server.versions.manager import Manager
 from serving.server.workers import Workers
 
@@ -249,7 +249,7 @@ class _Services:
     def _status(self, request: get_model_status_pb2.GetModelStatusRequest) -> Message:
         spec = request.model_spec
         version = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
-        return responses.status(self._manager.status(spec.name, version))
+        return status.response(self._manager.status(spec.name, version))
 
     def _reload(self, request: model_management_pb2.ReloadConfigRequest) -> Message:
         try:

@@ -22,8 +22,8 @@ from typing import Any
 from starlette.responses import Response
 
 from serving.server.rpc_errors import ServingError
+from serving.server.version_folders import EVALUATION_FILE, PIXELS_FILE
 from serving.server.versions.manager import Manager, State
-from serving.server.versions.version_folders import EVALUATION_FILE, PIXELS_FILE
 
 # A larger file is none of ours.
 _MAX_EVALUATION_BYTES = 2**16

@@ -11,13 +11,13 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
-from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.server.rest_api import codec
 from serving.server.rpc_errors import invalid
 from serving.server.running.inference import Classes
 from serving.server.running.servable import Tensors
+from serving.server.versions import status
 from serving.server.versions.versions import Version
 
 
@@ -66,22 +66,9 @@ def metadata_body(name: str, version: int, signatures: Mapping[str, SignatureDef
     return _dump({"model_spec": _fields(spec), "metadata": {"signature_def": _fields(listed)}})
 
 
-def status(versions: Iterable[Version]) -> GetModelStatusResponse:
-    """State and last error of each version."""
-    response = GetModelStatusResponse()
-    for version in versions:
-        entry = response.model_version_status.add(version=version.number, state=version.state.value)
-        if version.error:
-            entry.status.error_code = version.error.code
-            entry.status.error_message = version.error.message
-        else:
-            entry.status.SetInParent()
-    return response
-
-
 def status_body(versions: Iterable[Version]) -> bytes:
     """`{"model_version_status": [...]}`."""
-    return _dump(_fields(status(versions)))
+    return _dump(_fields(status.response(versions)))
 
 
 def error_body(message: str) -> bytes:

@@ -22,10 +22,10 @@ import tensorflow.compat.v1 as tf1
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from serving.server import version_folders
 from serving.server.rpc_errors import Code, ServingError, invalid
 from serving.server.running import examples
 from serving.server.running.limits import Limits
-from serving.server.versions import version_folders
 
 DEFAULT_SIGNATURE = "serving_default"
 

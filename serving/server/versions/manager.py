@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tensorflow.core.protobuf import config_pb2
 
-from serving.server import textproto
+from serving.server import textproto, version_folders
 from serving.server.prometheus import Metrics
 from serving.server.rpc_errors import Code, ServingError, invalid
 from serving.server.running.batching import BatchingServable
@@ -25,7 +25,6 @@ from serving.server.server_config import (
     SettingsError,
     validate_models,
 )
-from serving.server.versions import version_folders
 from serving.server.versions.versions import Loader, State, Version, Versions, not_served
 
 __all__ = ["Manager", "State", "Version", "load_servable"]

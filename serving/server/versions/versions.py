@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from serving.server import version_folders
 from serving.server.rpc_errors import Code, ServingError
 from serving.server.running.servable import Loaded
 from serving.server.server_config import ModelSettings, ServerSettings
-from serving.server.versions import version_folders
 
 _log = logging.getLogger(__name__)
 

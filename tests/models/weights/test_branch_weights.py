@@ -8,7 +8,7 @@ from PIL import Image
 
 from models import import_weights
 from models.settings import Model, Train, Transform
-from models.weights import finetune, foreign_files, pretrained, published
+from models.weights import conversion, finetune, foreign_files, pretrained, published
 from tests.helpers import branch_reference, torch_reference
 
 MEAN = np.float32([103.939, 116.779, 123.68])  # BGR
@@ -49,7 +49,7 @@ def test_keras_before_2019_has_its_logits(tmp_path, options):
     layers = branch_reference.layers(50, biases="all")
     scaled = options.get("scaled", False)
     branch_reference.write_keras(tmp_path / "net.h5", layers, **options)
-    found = import_weights.load(str(tmp_path / "net.h5"))
+    found = conversion.load(str(tmp_path / "net.h5"))
     assert found.settings == Model("imagenet", 50, shortcut="B", variant="v1") and found.head
     np.testing.assert_allclose(found.channel_mean, MEAN[::-1])
     epsilon = 1.1e-5 if scaled else 1e-3
@@ -61,7 +61,7 @@ def test_keras_before_2019_has_its_logits(tmp_path, options):
 def test_keras_before_2019_without_its_last_layer(tmp_path):
     layers = {name: values for name, values in LAYERS.items() if name != "fc1000"}
     branch_reference.write_keras(tmp_path / "notop.h5", layers, 1)
-    found = import_weights.load(str(tmp_path / "notop.h5"))
+    found = conversion.load(str(tmp_path / "notop.h5"))
     assert not found.head and found.model.output_shape == (None, 1)
 
 
@@ -70,7 +70,7 @@ def test_keras_before_2019_without_its_last_layer(tmp_path):
 )
 def test_a_network_of_caffe_has_its_logits(tmp_path, options):
     branch_reference.write_caffe(tmp_path / "net.caffemodel", LAYERS, **options)
-    found = import_weights.load(str(tmp_path / "net.caffemodel"))
+    found = conversion.load(str(tmp_path / "net.caffemodel"))
     assert found.settings == Model("imagenet", 50, shortcut="B", variant="v1", pool="caffe") and found.head
     assert found.pixel_mean is None
     np.testing.assert_allclose(found.channel_mean, [123.154, 115.904, 103.063])
@@ -114,7 +114,7 @@ def test_a_training_keeps_the_mean_image_of_caffe(caffe):
     path, _, mean = caffe
     found = pretrained.load(path, Model("imagenet", 50, pool="caffe"))
     assert (found.transform.mean, found.transform.size) == ("pixel", 224)
-    constants = import_weights.constants(np.float32([1, 2, 3]), list("abcde"), 224)
+    constants = conversion.constants(np.float32([1, 2, 3]), list("abcde"), 224)
     settings = (Train(init_from=path, epochs=0), found.settings, Transform(mean="pixel"), constants)
     start, kept = finetune.load(*settings)
     assert start.head
@@ -130,9 +130,9 @@ def test_the_mean_file_can_be_named_and_has_to_be_one(caffe, tmp_path, capsys):
     path, labels, _ = caffe
     other = tmp_path / "other.binaryproto"
     other.write_bytes(branch_reference.blob(np.full([1, 3, 256, 256], 7, np.float32)))
-    found = import_weights.load(path, mean_file=str(other))
+    found = conversion.load(path, mean_file=str(other))
     assert found.pixel_mean.shape == (256, 256, 3) and (found.channel_mean == 7).all()
-    assert import_weights.crops(found).mean == "channel"  # another size than that of the crops
+    assert conversion.crops(found).mean == "channel"  # another size than that of the crops
     bad = {
         "flat": (branch_reference.blob(np.ones([1, 1, 8, 8], np.float32)), r"of shape \[1, 1, 8, 8\]"),
         "far": (branch_reference.blob(np.full([3, 8, 8], 300, np.float32)), "no colour of 0..255"),
@@ -148,7 +148,7 @@ def test_the_mean_file_can_be_named_and_has_to_be_one(caffe, tmp_path, capsys):
     assert "name the right one with --mean_file" in said and said.count("\n") == 1
     np.savez(tmp_path / "net.npz", **torch_reference.state((1, 1, 1), shortcut="A"))
     with pytest.raises(ValueError, match=r"net\.npz is no network of Caffe; leave it out\.$"):
-        import_weights.load(str(tmp_path / "net.npz"), mean_file=str(other))
+        conversion.load(str(tmp_path / "net.npz"), mean_file=str(other))
     with pytest.raises(ValueError, match=r"none\.binaryproto does not exist"):
         foreign_files.read_mean(str(tmp_path / "none.binaryproto"))
 
@@ -169,11 +169,11 @@ def test_what_does_not_fit_is_named(tmp_path):
     layers["res3a_branch2b"] = [layers["res3a_branch2b"][0][:, :64]]
     branch_reference.write_caffe(tmp_path / "net.caffemodel", layers)
     with pytest.raises(ValueError, match=r"res3a_branch2b/kernel has shape \[128, 64, 3, 3\], and"):
-        import_weights.load(str(tmp_path / "net.caffemodel"))
+        conversion.load(str(tmp_path / "net.caffemodel"))
     del layers["scale3a_branch2b"], layers["res3a_branch2b"]
     branch_reference.write_caffe(tmp_path / "net.caffemodel", layers)
     with pytest.raises(ValueError, match=r"lacks the tensor res3a_branch2b/kernel"):
-        import_weights.load(str(tmp_path / "net.caffemodel"))
+        conversion.load(str(tmp_path / "net.caffemodel"))
     contents = (tmp_path / "net.caffemodel").read_bytes()
     (tmp_path / "net.caffemodel").write_bytes(contents[: len(contents) // 2])
     with pytest.raises(ValueError, match=r"net\.caffemodel is no whole protobuf of Caffe; get it again\.$"):

@@ -17,7 +17,7 @@ from PIL import Image
 from models import import_weights
 from models.pixels import augmentation
 from models.settings import Model, Train, Transform
-from models.weights import finetune, pretrained, published
+from models.weights import conversion, finetune, pretrained, published
 from tests.helpers import torch_reference, torch_writer
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -51,10 +51,10 @@ def test_the_published_cifar_networks_have_the_logits_of_their_tensors(tmp_path,
     named = collections.OrderedDict((f"module.{name}", value) for name, value in state.items())
     whole = {"best_prec1": 91.78000183105469, "state_dict": named}
     path = saved(tmp_path, whole, "resnet20.th", version="0.3", location="cuda:0", python=python)
-    found = import_weights.load(path)
+    found = conversion.load(path)
     assert found.settings == Model("cifar", 20, shortcut="A") and found.head
     np.savez(tmp_path / "net.npz", **state)
-    same = import_weights.load(str(tmp_path / "net.npz"))
+    same = conversion.load(str(tmp_path / "net.npz"))
     pairs = zip(found.model.get_weights(), same.model.get_weights(), strict=True)
     assert all((a == b).all() for a, b in pairs)
     wanted = torch_reference.logits(state, images(32))
@@ -70,7 +70,7 @@ def test_the_published_cifar_networks_have_the_logits_of_their_tensors(tmp_path,
 )
 def test_cifar_networks_of_pytorch_have_their_logits(tmp_path, blocks, shortcut, names):
     state = torch_reference.state((blocks,) * 3, shortcut=shortcut, **names)
-    found = import_weights.load(saved(tmp_path, state), mean=MEAN, std=STD)
+    found = conversion.load(saved(tmp_path, state), mean=MEAN, std=STD)
     assert found.settings == Model("cifar", 6 * blocks + 2, shortcut=shortcut) and found.head
     wanted = torch_reference.logits(state, images(12), MEAN, STD)
     np.testing.assert_allclose(ours(found, images(12)), wanted, atol=1e-4 * np.abs(wanted).max())
@@ -79,7 +79,7 @@ def test_cifar_networks_of_pytorch_have_their_logits(tmp_path, blocks, shortcut,
 @pytest.mark.parametrize(("depth", "blocks"), [(18, (2, 2, 2, 2)), (50, (3, 4, 6, 3))])
 def test_imagenet_networks_of_torchvision_have_their_logits(tmp_path, depth, blocks):
     state = torch_reference.state(blocks, depth == 50)
-    found = import_weights.load(saved(tmp_path, state))
+    found = conversion.load(saved(tmp_path, state))
     assert found.settings == Model("imagenet", depth, variant="v1.5" if depth == 50 else "v1")
     np.testing.assert_allclose(found.channel_mean, [123.675, 116.28, 103.53], rtol=1e-6)
     pixels = images(33, 1)
@@ -119,17 +119,17 @@ def applications(tmp_path_factory):
 @pytest.mark.parametrize("name", ["new.weights.h5", "legacy.h5"])
 def test_keras_applications_have_their_logits(applications, name):
     folder, pixels, theirs = applications
-    found = import_weights.load(str(folder / name))
+    found = conversion.load(str(folder / name))
     assert found.settings == Model("imagenet", 50, shortcut="B", variant="v1") and found.head
     np.testing.assert_allclose(ours(found, pixels), theirs, atol=1e-4 * np.abs(theirs).max())
 
 
 def test_weights_without_a_head_have_one_that_no_data_fit(applications, tmp_path, capsys):
     path = str(applications[0] / "notop.h5")
-    found = import_weights.load(path)
+    found = conversion.load(path)
     assert not found.head and found.model.output_shape == (None, 1)
     assert not ours(found, images(32)).any()
-    whole = import_weights.load(str(applications[0] / "legacy.h5"))
+    whole = conversion.load(str(applications[0] / "legacy.h5"))
     pairs = zip(found.model.get_weights()[:-2], whole.model.get_weights()[:-2], strict=True)
     assert all((a == b).all() for a, b in pairs)
     assert import_weights.main([path, str(tmp_path / "out")]) == 1
@@ -171,13 +171,13 @@ def test_a_number_of_a_block_is_no_number_of_blocks(tmp_path):
     """A network of 6e9 layers would be built of one name."""
     state = {f"layer{stage}.999999999.conv1.weight": np.zeros([1, 1, 3, 3]) for stage in (1, 2, 3)}
     with pytest.raises(ValueError, match=r"layer1\.999999999\.conv1\.weight .* is no part of cifar_resnet14"):
-        import_weights.load(saved(tmp_path, {**SMALL, **state}))
+        conversion.load(saved(tmp_path, {**SMALL, **state}))
 
 
 def test_a_bias_alone_makes_no_outputs(tmp_path):
     state = {**SMALL, "linear.bias": np.zeros(10**6, np.float32)}
     with pytest.raises(ValueError, match=r"linear\.weight has shape \[5, 64\], and linear\.bias has 1000000"):
-        import_weights.load(saved(tmp_path, state))
+        conversion.load(saved(tmp_path, state))
 
 
 def without(name):
@@ -210,7 +210,7 @@ DEEP_STEM = {("conv1.0.weight" if k == "conv1.weight" else k): v for k, v in WID
 )
 def test_networks_that_are_not_ours_are_refused_by_name(tmp_path, state, message):
     with pytest.raises(ValueError, match=message) as error:
-        import_weights.load(saved(tmp_path, state))
+        conversion.load(saved(tmp_path, state))
     assert "net.pth" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -226,7 +226,7 @@ def test_networks_that_are_not_ours_are_refused_by_name(tmp_path, state, message
 def test_settings_that_contradict_the_file_are_refused(tmp_path, wanted, message):
     path = saved(tmp_path, SMALL)
     with pytest.raises(ValueError, match=message):
-        import_weights.load(path, wanted)
+        conversion.load(path, wanted)
     with pytest.raises(ValueError, match=message):
         pretrained.load(path, wanted)
 
@@ -243,12 +243,12 @@ def test_weights_that_would_answer_nothing_are_refused(tmp_path, name, value, me
     path = tmp_path / "net.npz"
     np.savez(path, **{**SMALL, name: np.full(np.shape(SMALL[name]), value, np.float64)})
     with pytest.raises(ValueError, match=f"net.npz: its tensor {name} has .*{message}"):
-        import_weights.load(str(path))
+        conversion.load(str(path))
 
 
 def test_a_training_starts_from_published_weights(tmp_path):
     path = saved(tmp_path, SMALL)
-    constants = import_weights.constants(np.float32([1, 2, 3]), list("abcde"), 12)
+    constants = conversion.constants(np.float32([1, 2, 3]), list("abcde"), 12)
     settings = Model("cifar", 8, shortcut="A")
     start, kept = finetune.load(Train(init_from=path, epochs=0), settings, Transform(size=12), constants)
     assert start.head and kept.labels == tuple("abcde")

@@ -9,7 +9,8 @@ import subprocess
 import pytest
 
 from pipeline.config import graph, presets
-from pipeline.config.settings import assign, to_dict
+from pipeline.config.settings import to_dict
+from pipeline.config.text import assign
 from tests.helpers.local_airflow import PYTHON, ROOT
 
 pytestmark = pytest.mark.skipif(not os.path.exists(PYTHON), reason="needs .venv-airflow: make airflow-env")

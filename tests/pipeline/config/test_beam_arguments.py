@@ -12,8 +12,9 @@ from apache_beam.options import pipeline_options as options
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.transforms import environments
 
-from pipeline.config import beam_arguments, presets
-from pipeline.config.settings import Config, ConfigError, assign
+from pipeline.config import beam_arguments, presets, validity
+from pipeline.config.settings import Config, ConfigError
+from pipeline.config.text import assign
 
 
 def config(*settings: str) -> Config:
@@ -119,7 +120,7 @@ def test_flink_versions_are_those_of_the_installed_beam():
 )  # fmt: skip
 def test_a_wrong_combination_is_answered_in_one_sentence(settings, says):
     with pytest.raises(ConfigError) as error:
-        config(*settings).check()
+        validity.check(config(*settings))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -131,22 +132,22 @@ def test_java_is_asked_for_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     with pytest.raises(ConfigError, match="java is not on the PATH"):
-        config(*FLINK, f"job_server={jar}").check()
+        validity.check(config(*FLINK, f"job_server={jar}"))
     java.write_text("#!/bin/sh\n")
     java.chmod(java.stat().st_mode | stat.S_IXUSR)
-    config(*FLINK, f"job_server={jar}").check()
+    validity.check(config(*FLINK, f"job_server={jar}"))
     # Beam takes no other than the one of JAVA_HOME.
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
     with pytest.raises(ConfigError, match=f"java is not in JAVA_HOME={tmp_path}/jdk,"):
-        config(*FLINK, f"job_server={jar}").check()
+        validity.check(config(*FLINK, f"job_server={jar}"))
     os.renames(java, tmp_path / "jdk" / "bin" / "java")
-    config(*FLINK, f"job_server={jar}").check()
+    validity.check(config(*FLINK, f"job_server={jar}"))
 
 
 def test_a_bucket_is_fine_for_workers_elsewhere():
     settings = [f"beam.{setting}" for setting in DATAFLOW]
     settings += ["artifacts=gs://bucket/run", "data.kind=ilsvrc", "data.source=gs://bucket/ILSVRC2012"]
-    assign(presets.get("imagenet"), settings).check()
+    validity.check(assign(presets.get("imagenet"), settings))
 
 
 def test_the_folder_that_tfds_takes_by_itself_is_one_of_this_machine(monkeypatch):
@@ -154,20 +155,20 @@ def test_the_folder_that_tfds_takes_by_itself_is_one_of_this_machine(monkeypatch
     made = assign(presets.get("cifar10"), settings)
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     with pytest.raises(ConfigError, match=r"data\.source=~/tensorflow_datasets: a folder of this machine"):
-        made.check()
+        validity.check(made)
     monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket/tfds")
-    made.check()
+    validity.check(made)
 
 
 @pytest.mark.parametrize("master", ["local", "local[2]", "local[*]", "spark://localhost:7077"])
 def test_a_spark_of_this_machine_may_ask_this_process(master):
-    config("runner=spark", f"master={master}", "job_server=localhost:8099").check()
+    validity.check(config("runner=spark", f"master={master}", "job_server=localhost:8099"))
 
 
 def test_checking_imports_neither_beam_nor_tensorflow():
     code = (
-        "import sys\nfrom pipeline import presets\nfrom pipeline.config.settings import assign\n"
-        f"assign(presets.get('digits'), {[f'beam.{s}' for s in FLINK]!r}).check()\n"
+        "import sys\nfrom pipeline.config import presets, validity\nfrom pipeline.config.text import assign\n"
+        f"validity.check(assign(presets.get('digits'), {[f'beam.{s}' for s in FLINK]!r}))\n"
         "sys.exit(str({'tensorflow', 'tfx', 'apache_beam'} & set(sys.modules) or ''))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from pipeline.config import presets
-from pipeline.config.settings import Config, ConfigError, assign, from_dict, read, to_dict
+from pipeline.config import presets, validity
+from pipeline.config.settings import Config, ConfigError, to_dict
+from pipeline.config.text import assign, from_dict, read
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
@@ -17,7 +18,7 @@ def test_every_preset_round_trips_and_checks(name):
     config = presets.get(name)
     assert from_dict(to_dict(config)) == config
     assert config.preset == name
-    assign(config, ["data.source=/somewhere"]).check()
+    validity.check(assign(config, ["data.source=/somewhere"]))
 
 
 def test_assign_parses_by_type():
@@ -79,7 +80,7 @@ def test_unknown_names_list_the_valid_ones():
 )  # fmt: skip
 def test_check_refuses_what_cannot_run(assignment):
     with pytest.raises(ConfigError):
-        assign(presets.get("digits"), [assignment]).check()
+        validity.check(assign(presets.get("digits"), [assignment]))
 
 
 HUGE = 10**20
@@ -95,7 +96,7 @@ COUNTS = [
 @pytest.mark.parametrize("name", COUNTS)
 def test_no_count_is_without_a_bound(name):
     with pytest.raises(ConfigError, match=str(HUGE)):
-        assign(presets.get("digits"), [f"{name}={HUGE}"]).check()
+        validity.check(assign(presets.get("digits"), [f"{name}={HUGE}"]))
 
 
 def test_a_device_without_an_end_is_no_configuration():
@@ -140,19 +141,19 @@ def test_a_path_of_other_bytes_is_refused():
 @pytest.mark.parametrize("path", ["/runs [1]", "runs/*", "gs://bucket/a?", r"a\b"])
 def test_folders_that_would_be_patterns_are_refused(name, path):
     with pytest.raises(ConfigError, match=r"^root=|take for a pattern: name another folder"):
-        assign(Config(), [f"{name}={path}"]).check()
+        validity.check(assign(Config(), [f"{name}={path}"]))
 
 
 def test_a_relative_folder_is_looked_at_from_where_the_run_starts(tmp_path, monkeypatch):
     (tmp_path / "old [1]").mkdir()
     monkeypatch.chdir(tmp_path / "old [1]")
     with pytest.raises(ConfigError, match=r"root=runs: .*old \[1\]/runs has one of the characters"):
-        Config().check()
+        validity.check(Config())
 
 
 def test_a_source_is_asked_for():
     with pytest.raises(ConfigError, match=r"data\.source is empty"):
-        presets.get("imagenet").check()
+        validity.check(presets.get("imagenet"))
 
 
 def test_configuration_does_not_import_tensorflow():

@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
-from pipeline.config import cron
-from pipeline.config.settings import Config, ConfigError, assign
+from pipeline.config import cron, validity
+from pipeline.config.settings import Config, ConfigError
+from pipeline.config.text import assign
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 AIRFLOW = os.path.join(ROOT, ".venv-airflow", "bin", "python")
@@ -46,7 +47,7 @@ for line in sys.stdin:
 )
 def test_a_wrong_expression_is_said_in_one_sentence(expression, words):
     with pytest.raises(ConfigError) as error:
-        assign(Config(), [f"schedule.cron={expression}"]).check()
+        validity.check(assign(Config(), [f"schedule.cron={expression}"]))
     assert str(error.value).startswith(f"schedule.cron={expression!r} ")
     assert words in str(error.value)
     assert "\n" not in str(error.value)

@@ -12,8 +12,9 @@ import pytest
 from components import code_digest
 from components.example_gen import source
 from pipeline import node
-from pipeline.config import graph
-from pipeline.config.settings import Config, ConfigError, assign, from_dict, read, to_dict
+from pipeline.config import graph, validity
+from pipeline.config.settings import Config, ConfigError, to_dict
+from pipeline.config.text import assign, from_dict, read
 from pipeline.pipeline import create_pipeline
 
 
@@ -163,7 +164,7 @@ def test_a_whole_number_is_a_number():
 )
 def test_settings_that_cannot_run_are_found_early(settings, sentence):
     with pytest.raises(ConfigError) as error:
-        assign(Config(), settings).check()
+        validity.check(assign(Config(), settings))
     assert sentence in str(error.value)
 
 
@@ -201,7 +202,7 @@ def test_a_node_without_its_inputs_or_without_a_run_says_so(tmp_path, capfd):
 
 
 def test_passwords_are_not_written_down(tmp_path, monkeypatch):
-    from pipeline.local import metadata
+    from pipeline.config import metadata
 
     config = assign(Config(root=str(tmp_path)), ["metadata.kind=postgresql"])
     monkeypatch.setenv(config.metadata.password_env, "open sesame")

@@ -3,7 +3,7 @@
 import dataclasses
 
 from pipeline.config import paths, presets
-from pipeline.config.settings import assign
+from pipeline.config.text import assign
 
 SETTINGS = (
     "root=runs", "artifacts=gs://bucket/a", "data.source=~/photos", "data.schema=my.pbtxt",

@@ -18,13 +18,14 @@ PACKAGES = ("components", "models", "pipeline", "serving")
 # Compiles the pipeline and imports all that it names: executors, functions of the user, metrics of TFMA.
 PROGRAM = """
 import importlib, json, os, re, sys
-from pipeline import kubeflow_node, kubeflow_spec, presets
-from pipeline.config.settings import assign
+from pipeline.config import presets
+from pipeline.kubeflow import node_launcher, pipeline_spec
+from pipeline.config.text import assign
 from serving import server
 from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
 settings = [f"root={os.getcwd()}", "kubeflow.image=i:1", "tune.enabled=true", "train.warm_start=true"]
-spec = kubeflow_spec.specification(assign(presets.get("digits"), settings))
+spec = pipeline_spec.specification(assign(presets.get("digits"), settings))
 text = json.dumps(spec).replace("\\\\", "")
 named = set(re.findall(r'"([a-z_0-9.]+\\.[A-Z]\\w+)"', text))
 named |= set(re.findall(r'"((?:components|models|pipeline)\\.[a-z_.]+)"', text))
@@ -36,7 +37,7 @@ for path in sorted(named):
         module = importlib.import_module(path.rpartition(".")[0])
         getattr(module, path.rpartition(".")[2])
     found[path] = module.__file__
-print(json.dumps([sys.path, {**found, "server": server.__file__, "node": kubeflow_node.__file__}]))
+print(json.dumps([sys.path, {**found, "server": server.__file__, "node": node_launcher.__file__}]))
 """
 
 

@@ -11,10 +11,10 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2
 
 from components.example_gen import component
-from pipeline.config import presets
+from pipeline.config import metadata, presets
 from pipeline.config.paths import Paths
-from pipeline.config.settings import assign
-from pipeline.local import dag, leftovers, metadata, temporary
+from pipeline.config.text import assign
+from pipeline.local import dag, leftovers, temporary
 from pipeline.local.terminal_view import View
 
 RUNNING, CANCELED = metadata_store_pb2.Execution.RUNNING, metadata_store_pb2.Execution.CANCELED
@@ -67,7 +67,7 @@ def test_a_server_of_metadata_is_left_alone(tmp_path):
 def test_temporary_files_of_a_killed_run_go_with_the_next(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    code = "import os, sys, tempfile; from pipeline import temporary\n"
+    code = "import os, sys, tempfile; from pipeline.local import temporary\n"
     code += "with temporary.folder(sys.argv[1]): tempfile.mkstemp(); os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", code, "/runs/a"])
     assert done.returncode == -signal.SIGKILL

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from pipeline.config import presets
+from pipeline.config import metadata, presets
 from pipeline.config.paths import Paths
-from pipeline.config.settings import ConfigError, assign
-from pipeline.local import dag, metadata
+from pipeline.config.settings import ConfigError
+from pipeline.config.text import assign
+from pipeline.local import dag
 from pipeline.local.terminal_view import View
 
 NODES = ("ExampleGen", "SchemaGen")

@@ -6,10 +6,10 @@ import sqlite3
 import pytest
 import tensorflow as tf
 
-from pipeline.config import presets
+from pipeline.config import metadata, presets, space
 from pipeline.config.paths import Paths
-from pipeline.config.settings import Config, ConfigError, Model, assign
-from pipeline.local import metadata, space
+from pipeline.config.settings import Config, ConfigError, Model
+from pipeline.config.text import assign
 
 
 def python():

@@ -9,7 +9,7 @@ import pytest
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from serving.client import Client, ClientError, cli
-from serving.grpc_client import GrpcClient
+from serving.client.grpc_client import GrpcClient
 from tests.helpers.client_servers import Both
 from tests.helpers.serving_models import png
 from tests.serving.server.test_server_process import free_port

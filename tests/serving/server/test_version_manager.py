@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from serving.server import version_folders
 from serving.server.rpc_errors import Code, ServingError
 from serving.server.running.servable import Servable
 from serving.server.server_config import ModelSettings, ServerSettings
-from serving.server.versions import version_folders
 from serving.server.versions.manager import Manager, State, load_servable
 from tests.helpers import serving_models as models
 from tests.helpers.serving_models import publish

@@ -1,8 +1,6 @@
-"""The files of a production server, and the embedded server's command line, from one `Deployment`.
+"""TensorFlow Serving's configuration, a Compose file and command lines, from one `Deployment`.
 
-`files` gives all of them: TensorFlow Serving's configuration in protobuf's text format, a Compose file
-(docker) and Kubernetes objects (`serving.deploy_kubernetes`). Nothing is read or written here;
-`python -m pipeline.serving_files` does that.
+Nothing is read or written here; `python -m pipeline.serving_files` does that.
 """
 
 from __future__ import annotations
@@ -73,25 +71,6 @@ class Deployment:
         """The model's name in the letters that Compose and Kubernetes take."""
         name = re.sub("[^a-z0-9]+", "-", self.model_name.lower())
         return re.sub("^[^a-z]+", "", name)[:50].strip("-") or "model"
-
-
-def files(deployment: Deployment, command: str) -> dict[str, str]:
-    """The texts of all files by their path.
-
-    Args:
-      command: the line that writes them, for their first line.
-    """
-    from serving import deploy_kubernetes  # it imports this module
-
-    texts = {
-        f"tensorflow_serving/{MODELS}": models_config(deployment),
-        f"tensorflow_serving/{BATCHING}": batching_parameters(deployment),
-        f"tensorflow_serving/{MONITORING}": monitoring_config(deployment),
-        "tensorflow_serving/compose.yaml": compose(deployment),
-        "kubernetes/tensorflow-serving.yaml": deploy_kubernetes.objects(deployment),
-        "kubernetes/kserve.yaml": deploy_kubernetes.inference_service(deployment),
-    }
-    return {path: f"# Written by: {command}\n{text}" for path, text in texts.items()}
 
 
 def embedded_command(deployment: Deployment, folder: str) -> list[str]:

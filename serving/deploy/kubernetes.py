@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from serving import deploy
-from serving.deploy import Deployment
+from serving.deploy import tensorflow_serving
+from serving.deploy.tensorflow_serving import Deployment
 
 _ACCELERATOR = "nvidia.com/gpu"
 # Load of the processors, in percent of what is asked for, at which another server is started.
@@ -28,7 +28,9 @@ def objects(deployment: Deployment) -> str:
         if deployment.remote
         else f"The claim {_claim(deployment)} must hold the numbered versions in its root."
     )
-    return deploy.commented(f"kubectl apply -f tensorflow-serving.yaml\n{where}") + deploy.dump(
+    return tensorflow_serving.commented(
+        f"kubectl apply -f tensorflow-serving.yaml\n{where}"
+    ) + tensorflow_serving.dump(
         _config_map(deployment),
         _workload(deployment),
         _service(deployment),
@@ -51,7 +53,7 @@ def inference_service(deployment: Deployment) -> str:
             "resources": _resources(deployment),
         },
     }
-    return deploy.commented(
+    return tensorflow_serving.commented(
         f"""
         kubectl apply -f kserve.yaml
         In the place of tensorflow-serving.yaml, where KServe is installed. Its runtime has ports and flags of
@@ -59,7 +61,7 @@ def inference_service(deployment: Deployment) -> str:
         {deployment.object_name}. A change makes a new revision; it gets canaryTrafficPercent of the requests
         until that is 100 or gone.
         """
-    ) + deploy.dump(
+    ) + tensorflow_serving.dump(
         {
             "apiVersion": "serving.kserve.io/v1beta1",
             "kind": "InferenceService",
@@ -75,9 +77,9 @@ def _config_map(deployment: Deployment) -> dict[str, Any]:
         "kind": "ConfigMap",
         "metadata": _metadata(deployment),
         "data": {
-            deploy.MODELS: deploy.models_config(deployment),
-            deploy.BATCHING: deploy.batching_parameters(deployment),
-            deploy.MONITORING: deploy.monitoring_config(deployment),
+            tensorflow_serving.MODELS: tensorflow_serving.models_config(deployment),
+            tensorflow_serving.BATCHING: tensorflow_serving.batching_parameters(deployment),
+            tensorflow_serving.MONITORING: tensorflow_serving.monitoring_config(deployment),
         },
     }
 
@@ -114,14 +116,18 @@ def _workload(deployment: Deployment) -> dict[str, Any]:
 
 
 def _container(deployment: Deployment) -> dict[str, Any]:
-    ready = {"exec": {"command": deploy.ready_command(deployment)}, "periodSeconds": 5, "timeoutSeconds": 5}
+    ready = {
+        "exec": {"command": tensorflow_serving.ready_command(deployment)},
+        "periodSeconds": 5,
+        "timeoutSeconds": 5,
+    }
     return {
         "name": "tensorflow-serving",
         "image": deployment.image,
         # A tag may be set anew: all pods have what it stands for now, and not what their node once got.
         "imagePullPolicy": "Always",
-        "command": [deploy.BINARY],
-        "args": deploy.container_flags(deployment),
+        "command": [tensorflow_serving.BINARY],
+        "args": tensorflow_serving.container_flags(deployment),
         "ports": [
             {"name": "rest", "containerPort": deployment.rest_port},
             {"name": "grpc", "containerPort": deployment.grpc_port},
@@ -153,7 +159,7 @@ def _volumes(deployment: Deployment) -> list[tuple[dict[str, Any], dict[str, Any
     """Volumes of the pod, each with its mount."""
     config = {"name": "config", "configMap": {"name": deployment.object_name}}
     found: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (config, {"name": "config", "mountPath": deploy.CONFIG, "readOnly": True}),
+        (config, {"name": "config", "mountPath": tensorflow_serving.CONFIG, "readOnly": True}),
         ({"name": "tmp", "emptyDir": {"sizeLimit": _SCRATCH}}, {"name": "tmp", "mountPath": "/tmp"}),
     ]
     if not deployment.remote:
@@ -245,7 +251,9 @@ def _labels(deployment: Deployment) -> dict[str, str]:
 
 def _annotations(deployment: Deployment) -> dict[str, str]:
     # What is only read at the start: a change makes new pods. models.config is looked at again and again.
-    fixed = deploy.batching_parameters(deployment) + deploy.monitoring_config(deployment)
+    fixed = tensorflow_serving.batching_parameters(deployment) + tensorflow_serving.monitoring_config(
+        deployment
+    )
     annotations = {"resnet-tfx/configuration": hashlib.sha256(fixed.encode()).hexdigest()[:12]}
     if deployment.metrics_path:
         annotations |= {

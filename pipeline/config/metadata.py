@@ -13,9 +13,9 @@ from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
+from pipeline.config import space
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError
-from pipeline.local import space
 
 _PORTS = {"mysql": 3306, "postgresql": 5432}
 # What PostgreSQL gets for a backslash: a character that Unicode leaves to private use.

@@ -26,8 +26,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving.client import api
-from serving.client.api import DEFAULT_MODEL, Busy, ClientError
+from . import api
+from .api import DEFAULT_MODEL, Busy, ClientError
 
 DEFAULT_ADDRESS = "127.0.0.1:8500"
 
