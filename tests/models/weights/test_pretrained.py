@@ -50,7 +50,8 @@ def test_the_newest_version_is_found_without_tensorflow(pushed, tmp_path):
     file = tmp_path / "net.pth"
     file.write_bytes(b"")
     code = (
-        "import sys; from models.weights import pretrained; print(*map(pretrained.resolve, sys.argv[1:]), sep='\\n');"
+        "import sys; from models.weights import pretrained\n"
+        "print(*map(pretrained.resolve, sys.argv[1:]), sep='\\n');"
         "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras')))"
     )
     places = [str(folder), str(folder / "9"), str(file)]
