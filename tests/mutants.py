@@ -39,10 +39,11 @@ EXAMPLE_GEN = "components/example_gen"
 GROUPS = {
     "records": Group(("models/records.py",), ("models/test_records.py",)),
     "draws": Group(("models/draws.py",), ("models/test_draws.py",)),
+    "decoding": Group(("models/decoding.py",), ("models/test_decoding.py",)),
     # In Python the inner loops of fast_views.py would take hours for a round of the tests.
-    "pixels": Group(
-        ("models/decoding.py", "models/views.py", "models/fast_views.py", "models/augmentation.py"),
-        ("models/test_decoding.py", "models/test_augmentation.py", "models/test_fast_views.py"),
+    "views": Group(
+        ("models/views.py", "models/fast_views.py", "models/augmentation.py"),
+        ("models/test_augmentation.py", "models/test_fast_views.py"),
         compiled=True,
     ),
     "headers": Group((f"{EXAMPLE_GEN}/jpeg_headers.py",), ("components/test_jpeg_headers.py",)),
@@ -59,14 +60,16 @@ GROUPS = {
         compiled=True,
     ),
     "metrics": Group(("components/metrics.py",), ("components/test_top_k.py",)),
-    "verdicts": Group(
-        ("components/evaluation.py", "components/baseline.py"),
-        ("components/test_evaluation.py", "components/test_baseline.py"),
+    "verdicts": Group(("components/evaluation.py",), ("components/test_evaluation.py",)),
+    "baseline": Group(
+        ("components/comparable.py", "components/baseline.py"),
+        ("components/test_baseline.py", "components/test_warm_start.py"),
     ),
-    "serving": Group(
-        tuple(f"serving/server/{name}.py" for name in ("codec", "limits", "versions")),
-        ("serving/test_json_codec.py", "serving/test_limits.py", "serving/test_version_manager.py"),
+    "requests": Group(
+        ("serving/server/codec.py", "serving/server/limits.py"),
+        ("serving/test_json_codec.py", "serving/test_limits.py"),
     ),
+    "versions": Group(("serving/server/versions.py",), ("serving/test_version_manager.py",)),
 }
 # What mutmut says of a mutant, by the exit code that it notes (mutmut.stats).
 SURVIVED, NO_TESTS, NOT_RUN = (0,), (5, 33), (None, 34)

@@ -119,11 +119,46 @@ def test_headers_that_promise_too_much_are_refused_before_the_decoder_sees_them(
             decoding.decode(tf.constant(encoded))
 
 
+def flat(height, width):
+    """A progressive JPEG of one colour, whose scans have few bytes."""
+    out = io.BytesIO()
+    Image.new("RGB", (width, height)).save(out, "JPEG", progressive=True)
+    return out.getvalue()
+
+
 def test_scans_without_end_are_refused():
-    encoded = data.jpeg(1, 2000, 2500, progressive=True)
+    encoded = flat(2000, 2500)
     scan = encoded.rindex(b"\xff\xda")
     last = encoded[scan:-2]
     few, many = (encoded[:-2] + last * number + encoded[-2:] for number in (3, 5_000_000_000 // 5_000_000))
     assert decoding.decode(tf.constant(few)).shape == (2000, 2500, 3)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"in all of its scans"):
         decoding.decode(tf.constant(many))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_as_many_scans_as_are_allowed_are_decoded(monkeypatch, graph):
+    encoded = flat(16, 24)
+    scans = encoded.count(decoding.SCAN)
+    for allowed in (16 * 24 * scans, 16 * 24 * scans - 1):
+        monkeypatch.setattr(decoding, "MAX_SCANNED", allowed)
+        decode = tf.function(decoding.decode) if graph else decoding.decode
+        if allowed == 16 * 24 * scans:
+            assert decode(tf.constant(encoded)).shape == (16, 24, 3)
+        else:
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"in all of its scans"):
+                decode(tf.constant(encoded))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("encoded", [data.jpeg(1, 16, 24), data.png(1)])
+def test_as_many_pixels_as_are_allowed_are_decoded(monkeypatch, graph, encoded):
+    width, height = Image.open(io.BytesIO(encoded)).size
+    for fewer in (0, 1):
+        monkeypatch.setattr(decoding, "MAX_PIXELS", width * height - fewer)
+        decode = tf.function(decoding.decode) if graph else decoding.decode
+        if not fewer:
+            assert decode(tf.constant(encoded)).shape == (height, width, 3)
+        else:
+            with pytest.raises(tf.errors.InvalidArgumentError, match="more than 100,000,000 pixels"):
+                decode(tf.constant(encoded))
