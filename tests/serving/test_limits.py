@@ -103,6 +103,11 @@ def test_a_bmp_of_os2_has_short_sides():
     assert pixels_of(value) == 64 * 64
 
 
+def test_sides_of_os2_have_no_sign():
+    head = struct.pack("<IIIIHHHH", 26, 0, 26, 12, 40_000, 20, 1, 24)
+    assert pixels_of(b"BM" + head) == 40_000 * 20
+
+
 def test_a_bmp_that_says_it_is_of_os2_is_read_as_tensorflow_does():
     assert tf.io.decode_bmp(bmp(header=12)).shape == (30, 40, 3)
     assert pixels_of(bmp(header=12)) == 40 * 30
@@ -266,3 +271,11 @@ def test_sides_of_webp_have_fourteen_bits_and_those_of_its_header_24():
     assert pixels_of(bytes(value)) == 40 * 30
     wide = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\x70\x11\x01\x02\x01\x01"
     assert pixels_of(wide) == 0x11171 * 0x10103
+
+
+@pytest.mark.parametrize("flags", [0x01, 0x70, 0x77])
+def test_a_gif_need_not_have_a_table_of_colours(flags):
+    value = gif((30, 20), (30, 20))
+    value = value[:10] + bytes([flags]) + value[11:13] + value[19:]
+    assert Image.open(io.BytesIO(value)).n_frames == 2
+    assert pixels_of(value) == 2 * 30 * 20
