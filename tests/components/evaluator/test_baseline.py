@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 import tensorflow as tf
-from tfx.types import standard_artifacts
+from tfx.orchestration.portable import data_types
+from tfx.types import channel_utils, standard_artifacts
 
 from components import pushed
 from components.evaluator import baseline, comparable
@@ -94,6 +95,41 @@ def test_a_version_without_the_protocol_that_decides_is_not_passed_over_in_silen
 def test_what_was_passed_over_is_said(models, tmp_path):
     note = "passed over version 2 (it has other classes)"
     assert look(models, tmp_path, "new", v1="old", v2="three classes") == (str(tmp_path / "1"), note)
+
+
+def test_all_that_was_passed_over_is_said_newest_first(models, tmp_path):
+    versions = {"v1": "old", "v2": "three classes", "v3": "new", "v4": "three classes"}
+    version, note = look(models, tmp_path, "new", **versions)
+    other = "it has other classes"
+    assert (version, note) == (str(tmp_path / "1"), f"passed over version 4 ({other}); version 2 ({other})")
+    shutil.rmtree(tmp_path / "1")
+    assert look(models, tmp_path, "new") == ("", note)
+
+
+def test_protocols_that_cannot_be_compared_are_said_with_what_to_set(models, tmp_path):
+    shutil.copytree(models["two protocols"], tmp_path / "3")
+    with pytest.raises(ValueError) as caught:
+        look(models, tmp_path, "new", protocol="multi_scale")
+    assert str(caught.value) == (
+        f"The candidate cannot be compared with {tmp_path / '3'}, which was exported with "
+        "evaluate.protocols=center,ten_crop: set evaluate.protocol (now multi_scale) to one that both have, "
+        "or evaluate.max_top1_increase=1 to push without comparison."
+    )
+
+
+def test_a_model_without_the_signature_is_passed_over(models, tmp_path):
+    tf.saved_model.save(tf.Module(), str(tmp_path / "5"))
+    shutil.copytree(os.path.join(models["old"], "assets"), tmp_path / "5" / "assets", dirs_exist_ok=True)
+    note = "passed over version 5 (no whole model of this project: it has no signature evaluate)"
+    assert look(models, tmp_path, "new", v1="old") == (str(tmp_path / "1"), note)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(KeyError(), "KeyError"), (ValueError("One.\nTwo."), "One"), (ValueError("v1.5 is old"), "v1.5 is old")],
+)
+def test_an_error_is_said_in_a_line(error, line):
+    assert comparable._first_line(error) == line
 
 
 def damaged(version, file, how):
@@ -195,3 +231,58 @@ def test_what_the_driver_found_is_what_is_copied(models, tmp_path):
     none = execute(tmp_path, tmp_path / "serving", tmp_path / "none", version="none")
     assert baseline.is_empty(none)
     assert not baseline.is_empty(output)
+
+
+def test_the_driver_looks_before_the_cache_and_says_what_it_found(models, tmp_path):
+    shutil.copytree(models["new"], tmp_path / "candidate" / "Format-Serving")
+    serving, driver = tmp_path / "serving", baseline.BaselineDriver(None)
+
+    def looked():
+        info = data_types.ExecutionInfo(
+            input_dict={"candidate": [model_at(tmp_path / "candidate")]},
+            exec_properties={"serving": str(serving), "protocol": "center"},
+        )
+        properties = driver.run(info).exec_properties
+        assert sorted(properties) == ["note", "version"]
+        return properties["version"].string_value, properties["note"].string_value
+
+    assert looked() == ("none", "")
+    shutil.copytree(models["three classes"], serving / "4")
+    assert looked() == ("none", "passed over version 4 (it has other classes)")
+    shutil.copytree(models["old"], serving / "3")
+    assert looked() == (str(serving / "3"), "passed over version 4 (it has other classes)")
+
+
+def test_what_was_found_is_noted_beside_the_copy(models, tmp_path):
+    shutil.copytree(models["old"], tmp_path / "serving" / "3")
+    version = str(tmp_path / "serving" / "3")
+    for name, properties, expected in (
+        ("a", {"version": version, "note": "a note"}, (version, "a note")),
+        ("b", {"version": version}, (version, "")),
+        ("c", {"version": "none", "note": "a note"}, ("", "a note")),
+    ):
+        output = execute(tmp_path, tmp_path / "serving", tmp_path / name, **properties)
+        noted = [output.get_string_custom_property(key) for key in ("version", "note")]
+        assert tuple(noted) == expected
+        assert os.path.exists(tmp_path / name / "Format-Serving" / "saved_model.pb") == bool(expected[0])
+
+
+def test_components_hand_their_settings_on():
+    model, graph = standard_artifacts.Model(), standard_artifacts.TransformGraph()
+    channels = channel_utils.as_channel([model]), channel_utils.as_channel([graph])
+    made = baseline.Baseline(channels[0], "a folder", "center")
+    assert made.spec.inputs["candidate"] is channels[0]
+    assert {name: made.exec_properties[name] for name in ("serving", "protocol")} == {
+        "serving": "a folder",
+        "protocol": "center",
+    }
+    start = baseline.WarmStart(channels[1], "a folder", {"depth": 8, "a": 1}, {"size": 16, "crop": "pad"})
+    assert start.spec.inputs["transform_graph"] is channels[1]
+    # Sorted: the cache must not see another order as another setting.
+    assert start.exec_properties == {
+        "serving": "a folder",
+        "network": '{"a": 1, "depth": 8}',
+        "transform": '{"crop": "pad", "size": 16}',
+    }
+    for component in (made, start):
+        assert component.outputs["model"].type is standard_artifacts.Model

@@ -1,6 +1,7 @@
 """What the headers of a JPEG say, bit by bit; the files are Pillow's, changed where a test needs it."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -162,6 +163,9 @@ def test_segments_that_reach_behind_the_end_or_have_no_length_make_no_jpeg():
     at = frame_of(RGB)[0]
     for length in (0, 1, len(RGB), 65_535):
         assert jpeg_headers.read(RGB[:at] + b"\xff\xe5" + length.to_bytes(2, "big") + RGB[at:]) is None
+    scan = RGB.index(b"\xff\xda") + 2
+    for length in (0, 1):  # the rest of the header would pass for a scan
+        assert jpeg_headers.read(RGB[:scan] + length.to_bytes(2, "big") + RGB[scan + 2 :]) is None
     assert jpeg_headers.read(b"\xff\xd8" + segment(0xE5, b"")) is None
 
 
@@ -182,3 +186,16 @@ def test_a_scan_goes_on_over_stuffed_bytes_and_restarts():
     for marker in (0x01, 0xCF, 0xD8, 0xE0):
         found = jpeg_headers._scan_end(np.frombuffer(b"ab\xff" + bytes([marker]) + EOI, np.uint8), 0)
         assert found == 2
+
+
+@pytest.mark.parametrize("start", [0, 4097])
+@pytest.mark.parametrize("length", [0, 4094, 4095, 4096, 4097, 8192])
+def test_a_scan_may_end_anywhere_in_the_blocks_that_are_looked_at(start, length):
+    """Zeros before it, which are no reason to look closer."""
+    scan = b"\xff\xe0" * (start // 2) + b"\0" * (start % 2) + bytes(length)
+    marker = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")
+    for end in (EOI, EOI + b"\0", b"\xff\xd0" + EOI):
+        found = jpeg_headers._scan_end(np.frombuffer(scan + end, np.uint8), start)
+        assert found == marker.search(scan + end, start).start() == len(scan) + end.index(EOI)
+    for end in (b"", b"\xff", b"\xff\xd0"):
+        assert jpeg_headers._scan_end(np.frombuffer(scan + end, np.uint8), start) == -1

@@ -162,6 +162,110 @@ def test_refused_values(value, dtype, text):
     assert text in caught.value.message
 
 
+@pytest.mark.parametrize("text", ["aG=", "aGk==", "aGk=aGk=", "=aGk", "aGkA****", "a", "_-8="])
+def test_what_is_no_base64_is_refused(text):
+    with pytest.raises(ServingError) as caught:
+        codec.decode_tensor({"b64": text}, STRING)
+    assert caught.value.message == "Unable to base64 decode"
+    assert caught.value.code == Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "text"),
+    [
+        ("x", FLOAT, 'JSON Value: "x" Type: String is not of expected type: float'),
+        (None, DOUBLE, "JSON Value: null Type: Null is not of expected type: double"),
+        (True, INT32, "JSON Value: true Type: True is not of expected type: int32"),
+        (False, INT32, "JSON Value: false Type: False is not of expected type: int32"),
+        ({}, INT32, "JSON Value: {} Type: Object is not of expected type: int32"),
+        (1.5, INT64, "JSON Value: 1.5 Type: Number is not of expected type: int64"),
+        (1, BOOL, "JSON Value: 1 Type: Number is not of expected type: bool"),
+        (1, STRING, "JSON Value: 1 Type: Number is not of expected type: string"),
+        ({}, HALF, "JSON Value: {} Type: Object is not of expected type: half"),
+        ([0.5, 1, 2, True, 3], FLOAT, "JSON Value: true Type: True is not of expected type: float"),
+        ({"b64": 1}, STRING, 'JSON Value: {\n    "b64": 1\n} not formatted correctly for base64 data'),
+        (
+            {"b64": "", "a": 1},
+            STRING,
+            'JSON Value: {\n    "b64": "",\n    "a": 1\n} not formatted correctly for base64 data',
+        ),
+        ({"a": ""}, STRING, 'JSON Value: {\n    "a": ""\n} not formatted correctly for base64 data'),
+        (10**400, FLOAT, "JSON Parse error: Number too big to be stored in double. at offset: 0"),
+        (
+            "\ud800",
+            STRING,
+            "JSON Parse error: The surrogate pair in string is invalid. at offset: 0",
+        ),
+        ([[1, 2], [3]], FLOAT, "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),
+        ([1, [2]], FLOAT, "Encountered list at unexpected level: 1 expected < 1"),
+        (
+            [[1], "é"],
+            FLOAT,
+            'JSON Value: "é" found at incorrect level: 2 in the JSON DOM. Expected at level: 2',
+        ),
+        ([[]] * 2 + [[1]], FLOAT, "Encountered list at unexpected size: 1 at level: 1 expected size: 0"),
+    ],
+)
+def test_refusals_are_said_as_upstream_says_them(value, dtype, text):
+    with pytest.raises(ServingError) as caught:
+        codec.decode_tensor(value, dtype)
+    assert (caught.value.message, caught.value.code) == (text, Code.INVALID_ARGUMENT)
+
+
+WHOLE = {
+    types.DT_INT8: np.int8,
+    UINT8: np.uint8,
+    types.DT_INT16: np.int16,
+    INT32: np.int32,
+    INT64: np.int64,
+    UINT32: np.uint32,
+    UINT64: np.uint64,
+}
+
+
+@pytest.mark.parametrize("dtype", WHOLE)
+def test_whole_numbers_have_the_range_of_their_type(dtype):
+    """Those of 8 and 16 bits have that of 32, and wrap around."""
+    kind = WHOLE[dtype]
+    limits = np.iinfo(kind if np.iinfo(kind).bits >= 32 else np.int32)
+    array = codec.decode_tensor([[int(limits.min), int(limits.max), 7]], dtype)
+    assert array.dtype == kind and array.shape == (1, 3)
+    size = 2 ** np.iinfo(kind).bits
+    assert [(int(a) - b) % size for a, b in zip(array[0], (limits.min, limits.max, 7), strict=True)] == [
+        0
+    ] * 3
+    for value in (int(limits.min) - 1, int(limits.max) + 1):
+        for values in ([value], [0, value], [value, 0]):
+            with pytest.raises(ServingError, match=f"JSON Value: {value} Type: Number"):
+                codec.decode_tensor(values, dtype)
+    assert json.loads(codec.encode_tensor(array, dtype)) == array.tolist()
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(FLOAT, np.float32), (DOUBLE, np.float64), (BOOL, np.bool_)])
+def test_other_values_have_the_type_of_their_tensor(dtype, kind):
+    for values in ([True, False], []) if dtype == BOOL else ([1, 0.5], [2], []):
+        array = codec.decode_tensor(values, dtype)
+        assert array.dtype == kind and array.tolist() == values
+
+
+def test_texts_of_strings_and_truths():
+    strings = np.array([[b"hi", "é".encode()]], object)
+    assert codec.encode_tensor(strings, STRING) == '[["hi", "é"]]'
+    assert codec.encode_tensor(strings[0, 1:].reshape(()), STRING) == '"é"'
+    assert codec.encode_rows(strings[0], STRING) == ['"hi"', '"é"']
+    assert codec.encode_tensor(strings, STRING, as_base64=True) == '[[{"b64": "aGk="}, {"b64": "w6k="}]]'
+    assert codec.encode_tensor(strings[0, :1].reshape(()), STRING, True) == '{"b64": "aGk="}'
+    truths = np.array([[True, False], [False, False]])
+    assert codec.encode_tensor(truths, BOOL) == "[[true, false], [false, false]]"
+    assert codec.encode_tensor(truths[0, 0], BOOL) == "true"
+
+
+def test_a_quote_is_cut_behind_512_characters():
+    for length in (510, 511):
+        whole = json.dumps("é" * length, ensure_ascii=False)
+        assert codec.quote("é" * length) == (whole if length == 510 else whole[:512] + "...")
+
+
 def nested(levels):
     value = 1.0
     for _ in range(levels):
@@ -174,6 +278,10 @@ def test_lists_nest_as_deep_as_an_array_can():
     for levels in (64, 500):
         with pytest.raises(ServingError, match="has more than 63 levels of lists"):
             requests.decode_predict({"instances": [nested(levels)]}, {"x": FLOAT})
+        with pytest.raises(ServingError) as caught:
+            codec.decode_tensor(nested(levels), FLOAT)
+        whole = json.dumps(nested(levels), indent=4)[:512]
+        assert caught.value.message == f"JSON Value: {whole}... has more than 63 levels of lists"
 
 
 def test_many_rows_are_read_like_few():

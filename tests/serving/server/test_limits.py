@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from serving.server.rpc_errors import ServingError
-from serving.server.running.limits import MAX_SEGMENTS, Limits, announced, pixels_of
+from serving.server.rpc_errors import Code, ServingError
+from serving.server.running.limits import MAX_PIXEL_SCANS, MAX_SEGMENTS, Limits, announced, pixels_of
 from tests.helpers.serving_models import png
 
 SIDES = (40, 30)
@@ -101,6 +101,11 @@ def test_a_bmp_of_os2_has_short_sides():
     value = b"BM" + struct.pack("<IIIIHHHH", 26 + len(body), 0, 26, 12, 64, 64, 1, 24) + body
     assert Image.open(io.BytesIO(value)).size == (64, 64)
     assert pixels_of(value) == 64 * 64
+
+
+def test_sides_of_os2_have_no_sign():
+    head = struct.pack("<IIIIHHHH", 26, 0, 26, 12, 40_000, 20, 1, 24)
+    assert pixels_of(b"BM" + head) == 40_000 * 20
 
 
 def test_a_bmp_that_says_it_is_of_os2_is_read_as_tensorflow_does():
@@ -196,3 +201,81 @@ def test_images_in_examples_are_looked_at():
     wide = example(png((1, 2, 3), size=(40, 30)))
     with pytest.raises(ServingError, match="Input inputs, row 1: an image of 1200 pixels"):
         limits.check({"inputs": np.array([example(b"x"), wide], object)})
+
+
+def test_limits_are_what_is_still_allowed():
+    value = png((1, 2, 3), size=(40, 30))
+    size = len(value)
+    Limits(size, 1200).check({"x": np.array([value, b""], object), "y": np.zeros(3)})
+    for limits, text in (
+        (Limits(size - 1, 1200), f"{size} bytes are more than {size - 1} (--max_image_bytes)"),
+        (Limits(size, 1199), "an image of 1200 pixels is larger than 1199 (--max_image_pixels)"),
+    ):
+        with pytest.raises(ServingError) as caught:
+            limits.check({"x": np.zeros(3), "y": np.array([[b""], [value]], object)})
+        assert caught.value.message == f"Input y, row 1: {text}"
+        assert caught.value.code == Code.INVALID_ARGUMENT
+
+
+def test_so_many_scans_of_so_many_pixels_are_still_allowed():
+    most = MAX_PIXEL_SCANS // 10_000**2
+    own = announced(scans(0, 10_000))[1]
+    limits = Limits(10**8, 10**8)
+    limits.check({"x": np.array([scans(most - own, 10_000)], object)})
+    with pytest.raises(ServingError) as caught:
+        limits.check({"x": np.array([scans(most - own + 1, 10_000)], object)})
+    assert caught.value.message == (
+        f"Input x, row 0: a JPEG of 100000000 pixels in {most + 1} scans is too much work: save it "
+        "with fewer scans, or as a baseline JPEG"
+    )
+
+
+def test_so_many_segments_are_still_looked_at():
+    for notes in (MAX_SEGMENTS - 1, MAX_SEGMENTS):
+        value = b"\xff\xd8" + b"\xff\xfe\0\x02" * notes + b"\xff\xd9"
+        assert announced(value) == (0, 1 if notes < MAX_SEGMENTS else MAX_SEGMENTS + 1)
+
+
+def test_the_largest_frame_of_a_jpeg_counts():
+    frame = b"\xff\xc0\0\x0b\x08\x01\x02\x03\x04\x01\x01\x11\0"
+    small = b"\xff\xc2\0\x0b\x08\0\x02\0\x03\x01\x01\x11\0"
+    for frames in (frame, frame + small, small + frame):
+        assert announced(b"\xff\xd8" + frames + b"\xff\xd9") == (0x102 * 0x304, 1)
+
+
+@pytest.mark.parametrize("colours", [2, 4, 5, 16, 200, 256])
+def test_tables_of_colours_of_a_gif_are_passed_over(colours):
+    first, *more = (Image.effect_noise(SIDES, 50 + i).convert("RGB").quantize(colours) for i in range(3))
+    stream = io.BytesIO()
+    first.save(stream, "GIF", save_all=True, append_images=more)
+    assert Image.open(stream).n_frames == 3
+    assert pixels_of(stream.getvalue()) == 3 * 40 * 30
+
+
+def test_frames_of_a_gif_count_from_where_their_sides_are_known():
+    head, frame, sides = 19, 23, 18
+    value = gif(*[(30, 20)] * 3)
+    assert len(value) == head + 3 * frame + 1
+    for end in range(13, len(value) + 1):
+        known = sum(end >= head + i * frame + sides for i in range(3))
+        assert pixels_of(value[:end]) == max(1, known * 30 * 20)
+
+
+def test_sides_of_webp_have_fourteen_bits_and_those_of_its_header_24():
+    stream = io.BytesIO()
+    Image.new("RGBA", (16_383, 300), (1, 2, 3, 100)).save(stream, "WEBP", lossless=True, method=0)
+    assert pixels_of(stream.getvalue()) == 16_383 * 300
+    value = bytearray(IMAGES["webp"])
+    value[27], value[29] = value[27] | 0x40, value[29] | 0x80  # how much larger it is to be shown
+    assert Image.open(io.BytesIO(value)).size == SIDES
+    assert pixels_of(bytes(value)) == 40 * 30
+    wide = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\x70\x11\x01\x02\x01\x01"
+    assert pixels_of(wide) == 0x11171 * 0x10103
+
+
+@pytest.mark.parametrize("flags", [0x01, 0x70, 0x77])
+def test_a_gif_need_not_have_a_table_of_colours(flags):
+    value = gif((30, 20), (30, 20))
+    value = value[:10] + bytes([flags]) + value[11:13] + value[19:]
+    assert Image.open(io.BytesIO(value)).n_frames == 2
+    assert pixels_of(value) == 2 * 30 * 20
