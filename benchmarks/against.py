@@ -3,9 +3,10 @@
     git worktree add /tmp/before COMMIT
     python -m benchmarks.against /tmp/before [--stages input ingestion ...] [--rounds 4]
 
-Both use the Python that runs this and the same files. Each is a process of its own, and they take turns; a
-stage calls what its own checkout's benchmark of it calls. Prints ratios of speed, this checkout's over the
-other's: median of the rounds, and their range. On a machine that others use, take a dozen rounds.
+Both use the Python that runs this and the same files. Each is a process of its own, and they take
+turns; a stage calls what its own checkout's benchmark of it calls. Prints ratios of speed, this
+checkout's over the other's: median of the rounds, and their range. On a machine that others use,
+take a dozen rounds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def speed(stage: str, folder: str) -> Callable[[], float]:
     """What measures the stage in the checkout on the path: images or requests a second."""
     if stage.startswith("input "):
         return _input(stage.removeprefix("input "), folder)
-    return {"ingestion": _ingestion, "serving": _serving}.get(stage, lambda f: _evaluation(stage, f))(folder)
+    return {"ingestion": _ingestion, "serving": _serving}.get(
+        stage, lambda f: _evaluation(stage, f)
+    )(folder)
 
 
 def _input(crop: str, folder: str) -> Callable[[], float]:
@@ -96,7 +99,9 @@ def _prepare(folder: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("other", help="folder of the other checkout")
     parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES)
     parser.add_argument("--rounds", type=int, default=4)
@@ -112,7 +117,8 @@ def main() -> None:
             # -P: the folder of this file must not come before the checkout that is measured.
             command = (sys.executable, "-P", __file__, "-", "--measure", stage, folder)
             workers = {
-                path: rounds.Worker(*command, environment={"PYTHONPATH": path}) for path in (here, other)
+                path: rounds.Worker(*command, environment={"PYTHONPATH": path})
+                for path in (here, other)
             }
             try:
                 found = rounds.take_turns({p: w.ask for p, w in workers.items()}, options.rounds)
@@ -122,8 +128,8 @@ def main() -> None:
             ratios = [a / b for a, b in zip(found[here], found[other], strict=True)]
             mine, theirs = (statistics.median(found[path]) for path in (here, other))
             print(
-                f"{stage}: {mine:,.4g} against {theirs:,.4g} a second, ratio {statistics.median(ratios):.3f} "
-                f"({min(ratios):.3f} to {max(ratios):.3f})",
+                f"{stage}: {mine:,.4g} against {theirs:,.4g} a second, ratio"
+                f" {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
                 flush=True,
             )
 

@@ -64,7 +64,10 @@ def _examples(one: dict[str, Any], other: dict[str, Any]) -> str:
     expected, got = _digests(one["examples"]), _digests(other["examples"])
     if expected == got:
         return "same records"
-    return f"{sum((expected - got).values())} records missing, {sum((got - expected).values())} too many"
+    return (
+        f"{sum((expected - got).values())} records missing, {sum((got - expected).values())} too"
+        " many"
+    )
 
 
 def _splits(statistics: Any) -> dict[str, Any]:
@@ -82,8 +85,14 @@ def _statistics(one: dict[str, Any], other: dict[str, Any]) -> str:
     )
     if expected.keys() != got.keys():
         return f"different figures: {sorted(expected.keys() ^ got.keys())[:3]}"
-    off = [key for key, value in expected.items() if not np.isclose(value, got[key], rtol=TOLERANCE)]
-    return f"{len(off)} of {len(expected)} figures differ: {off[:3]}" if off else f"{len(expected)} figures"
+    off = [
+        key for key, value in expected.items() if not np.isclose(value, got[key], rtol=TOLERANCE)
+    ]
+    return (
+        f"{len(off)} of {len(expected)} figures differ: {off[:3]}"
+        if off
+        else f"{len(expected)} figures"
+    )
 
 
 def _figures(dataset: Any) -> dict[tuple, float]:
@@ -94,7 +103,16 @@ def _figures(dataset: Any) -> dict[tuple, float]:
         stats = feature.num_stats if feature.HasField("num_stats") else feature.string_stats
         if feature.HasField("bytes_stats"):
             stats = feature.bytes_stats
-        for field in ("mean", "std_dev", "min", "max", "num_zeros", "unique", "avg_length", "avg_num_bytes"):
+        for field in (
+            "mean",
+            "std_dev",
+            "min",
+            "max",
+            "num_zeros",
+            "unique",
+            "avg_length",
+            "avg_num_bytes",
+        ):
             if hasattr(stats, field):
                 found[name, field] = getattr(stats, field)
         for field in ("num_non_missing", "num_missing", "tot_num_values"):
@@ -123,5 +141,7 @@ def _evaluation(one: dict[str, Any], other: dict[str, Any]) -> str:
     expected, got = one["evaluation"].uri, other["evaluation"].uri
     same = evaluation.errors(expected) == evaluation.errors(got)
     for protocol in evaluation.errors(expected):
-        same = same and evaluation.per_class(expected, protocol) == evaluation.per_class(got, protocol)
+        same = same and evaluation.per_class(expected, protocol) == evaluation.per_class(
+            got, protocol
+        )
     return "same errors, overall and a class" if same else "different errors"

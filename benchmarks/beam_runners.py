@@ -1,16 +1,18 @@
 """The four Beam jobs of the pipeline in this process, in two processes, and on a Flink cluster.
 
-    python -m benchmarks.beam_runners [--images 500 2000] [--size 224 --depth 18] [--flink]
-    python -m benchmarks.beam_runners --images 2000 --kill task-manager      (or: --kill python-worker)
+    python -m benchmarks.beam_runners [--images 500 2000] [--size 224 --depth 18] [--flink] python
+    -m benchmarks.beam_runners --images 2000 --kill task-manager (or: --kill python-worker)
 
-The images are made: 375 x 500 JPEGs of 110 kB, as ImageNet's are on average, half of them for evaluation.
-Every job is TFX's executor with the exec properties of the pipeline's own graph; all runners get the same
-inputs, and the network has random weights. A line a job: its seconds on each runner and whether the outputs
-are equal. With two sizes it adds the processor time of a record, and what is fixed, in one process. This
-process has TensorFlow loaded; the workers of the other runners have not, as in a run of the pipeline.
+The images are made: 375 x 500 JPEGs of 110 kB, as ImageNet's are on average, half of them for
+evaluation. Every job is TFX's executor with the exec properties of the pipeline's own graph; all
+runners get the same inputs, and the network has random weights. A line a job: its seconds on each
+runner and whether the outputs are equal. With two sizes it adds the processor time of a record, and
+what is fixed, in one process. This process has TensorFlow loaded; the workers of the other runners
+have not, as in a run of the pipeline.
 
---flink needs the cluster of `python -m benchmarks.flink_cluster start`. --kill ends a process of that cluster
-without warning once a quarter of the shards is written, and reports what becomes of the job.
+--flink needs the cluster of `python -m benchmarks.flink_cluster start`. --kill ends a process of
+that cluster without warning once a quarter of the shards is written, and reports what becomes of
+the job.
 """
 
 from __future__ import annotations
@@ -74,7 +76,9 @@ class Graph:
     ):
         self.folder = folder
         self.examples: list[Any] = []
-        transform = Transform(size=size, test_shorter_side=round(size * 8 / 7), shorter_side=shorter_side)
+        transform = Transform(
+            size=size, test_shorter_side=round(size * 8 / 7), shorter_side=shorter_side
+        )
         config = Config(
             name="beam",
             root=folder,
@@ -91,15 +95,21 @@ class Graph:
             model = os.path.join(self._new("inputs", "model"), "Format-Serving")
             evaluation.make_model(model, depth, size, sources.CLASSES, list(protocols))
 
-    def run(self, job: str, runner: str, settings: Beam | None = None) -> tuple[dict[str, Any], float, float]:
-        """Runs a job; returns its output artifacts by name, its seconds and this process's processor time."""
+    def run(
+        self, job: str, runner: str, settings: Beam | None = None
+    ) -> tuple[dict[str, Any], float, float]:
+        """Runs a job; returns its output artifacts by name, its seconds and this process's
+        processor time.
+        """
         node = self._nodes[job]
         outputs = {name: [channel.type()] for name, channel in node.outputs.items()}
         for name, [artifact] in outputs.items():
             artifact.uri = self._new(runner, job, name, "1")
         executor = node.executor_spec.executor_class
         args = beam_arguments.arguments(settings or RUNNERS[runner])
-        context = executor.Context(beam_pipeline_args=args, tmp_dir=self._new(runner, "tmp"), unique_id="1")
+        context = executor.Context(
+            beam_pipeline_args=args, tmp_dir=self._new(runner, "tmp"), unique_id="1"
+        )
         properties = self._properties(job)
         start, busy = time.perf_counter(), time.process_time()
         executor(context).Do(self._inputs(job), outputs, properties)
@@ -111,7 +121,10 @@ class Graph:
     def read(self, uri: str) -> None:
         """Takes the Examples of another process, in this folder of an artifact, for all jobs."""
         examples = standard_artifacts.Examples()
-        examples.uri, examples.split_names = uri, artifact_utils.encode_split_names(["train", "eval"])
+        examples.uri, examples.split_names = (
+            uri,
+            artifact_utils.encode_split_names(["train", "eval"]),
+        )
         self.examples = [examples]
 
     def staging(self, runner: str) -> str:
@@ -158,7 +171,9 @@ def compare(graph: Graph, runners: list[str], jobs: list[str]) -> dict[str, tupl
 
 
 def fit(measured: list[dict[str, tuple[int, float]]]) -> None:
-    """Prints the processor time that is fixed and that of a record: the line through the measured sizes."""
+    """Prints the processor time that is fixed and that of a record: the line through the measured
+    sizes.
+    """
     for job in measured[0]:
         slope, fixed = np.polyfit(*zip(*(size[job] for size in measured), strict=True), 1)
         print(f"{job:<14} {fixed:6.1f} s fixed, {slope * 1000:7.2f} ms a record")
@@ -175,9 +190,12 @@ def kill(graph: Graph, name: str, retries: int, cluster: flink_cluster.Cluster) 
     threading.Thread(target=_kill_after, args=target, daemon=True).start()
     start = time.perf_counter()
     try:
-        outputs, seconds, _ = graph.run("ExampleGen", "killed", dataclasses.replace(CLUSTER, retries=retries))
+        outputs, seconds, _ = graph.run(
+            "ExampleGen", "killed", dataclasses.replace(CLUSTER, retries=retries)
+        )
         print(
-            f"Flink, {name} killed: {seconds:.1f} s; {beam_outputs.compare('ExampleGen', expected, outputs)}"
+            f"Flink, {name} killed: {seconds:.1f} s;"
+            f" {beam_outputs.compare('ExampleGen', expected, outputs)}"
         )
     except RuntimeError as error:
         print(f"Flink, {name} killed: failed after {time.perf_counter() - start:.1f} s: {error}")
@@ -198,7 +216,9 @@ def _wait(condition: Callable[[], bool]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[500, 2000])
-    parser.add_argument("--size", type=int, default=224, help="side of the network's images in pixels")
+    parser.add_argument(
+        "--size", type=int, default=224, help="side of the network's images in pixels"
+    )
     parser.add_argument("--depth", type=int, default=18)
     parser.add_argument("--protocols", default="center")
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=JOBS)
@@ -206,7 +226,9 @@ def main() -> None:
     parser.add_argument("--flink", action="store_true", help="with the cluster")
     parser.add_argument("--kill", default="", choices=["", "task-manager", "python-worker"])
     parser.add_argument("--folder", default=".flink", help="folder of the cluster, for --kill")
-    parser.add_argument("--retries", type=int, default=Beam().retries, help="beam.retries of --kill")
+    parser.add_argument(
+        "--retries", type=int, default=Beam().retries, help="beam.retries of --kill"
+    )
     options = parser.parse_args()
     runners = ["2 processes"] * options.two + ["Flink"] * options.flink
     protocols, measured = options.protocols.split(","), []

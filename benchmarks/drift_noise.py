@@ -1,11 +1,13 @@
-"""How far random spans of the same images are apart: what the limits of drift and skew have to let pass.
+"""How far random spans of the same images are apart: what the limits of drift and skew have to let
+pass.
 
     python -m benchmarks.drift_noise --source ILSVRC2012 [--images 60 300 600] [--rounds 4]
 
-Classes and file names are the source's (kind ilsvrc). Heights and widths are drawn: three quarters are
-ImageNet's most frequent sizes, the rest is log-normal; `--sizes FILE` takes lines of "height width"
-instead. A tenth of every span is held out, as ExampleGen does it. One line a feature and span size: how
-many pairs were compared, the median and the largest distance, and the part above 0.3, 0.4, 0.5, 0.6.
+Classes and file names are the source's (kind ilsvrc). Heights and widths are drawn: three quarters
+are ImageNet's most frequent sizes, the rest is log-normal; `--sizes FILE` takes lines of "height
+width" instead. A tenth of every span is held out, as ExampleGen does it. One line a feature and
+span size: how many pairs were compared, the median and the largest distance, and the part above
+0.3, 0.4, 0.5, 0.6.
 """
 
 from __future__ import annotations
@@ -25,7 +27,16 @@ from components.example_gen import holdout, source
 from components.example_gen.writing import index
 from pipeline.config.settings import Data, to_dict
 
-_COMMON = ((375, 500), (500, 375), (333, 500), (500, 333), (500, 500), (334, 500), (480, 640), (768, 1024))
+_COMMON = (
+    (375, 500),
+    (500, 375),
+    (333, 500),
+    (500, 333),
+    (500, 500),
+    (334, 500),
+    (480, 640),
+    (768, 1024),
+)
 _WEIGHTS = (0.47, 0.14, 0.18, 0.06, 0.05, 0.04, 0.04, 0.02)
 _LIMITS = (0.3, 0.4, 0.5, 0.6)
 _NONE = dict.fromkeys(drift.limits(to_dict(Data())), 1.0)
@@ -38,10 +49,14 @@ def draw_sizes(count: int, rng: np.random.Generator) -> np.ndarray:
     return np.where(rng.random((count, 1)) < 0.75, common, other)
 
 
-def measure(columns: dict[str, np.ndarray], spans: np.ndarray, classes: int) -> dict[int, drift.Statistics]:
+def measure(
+    columns: dict[str, np.ndarray], spans: np.ndarray, classes: int
+) -> dict[int, drift.Statistics]:
     """TFDV's statistics of every span, as StatisticsGen makes them."""
     arrays = {**columns, drift.SPAN: spans}
-    batch = pa.record_batch({name: pa.array([[v] for v in values]) for name, values in arrays.items()})
+    batch = pa.record_batch(
+        {name: pa.array([[v] for v in values]) for name, values in arrays.items()}
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "FeatureStats.pb")
         with beam.Pipeline(argv=["--runner=FnApiRunner"]) as pipeline:
@@ -63,7 +78,9 @@ def held_out(names: np.ndarray, labels: np.ndarray, spans: np.ndarray) -> np.nda
     return held
 
 
-def distances(rows: dict[str, np.ndarray], images: int, rng: np.random.Generator) -> dict[str, list[float]]:
+def distances(
+    rows: dict[str, np.ndarray], images: int, rng: np.random.Generator
+) -> dict[str, list[float]]:
     """Distances of neighbouring spans and of their splits, for one random order of all images."""
     order = rng.permutation(len(rows["name"]))[: len(rows["name"]) // images * images]
     spans = np.arange(len(order)) // images
@@ -92,7 +109,9 @@ def main() -> None:
     parser.add_argument("--source", required=True, help="folder of the ILSVRC archives")
     parser.add_argument("--sizes", default="", help="file of heights and widths")
     parser.add_argument("--images", type=int, nargs="+", default=[60, 300, 600], help="in a span")
-    parser.add_argument("--rounds", type=int, default=4, help="random orders for spans of 60 images")
+    parser.add_argument(
+        "--rounds", type=int, default=4, help="random orders for spans of 60 images"
+    )
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     table = index.build(source.layout(to_dict(Data(kind="ilsvrc", source=options.source))), "train")

@@ -2,12 +2,14 @@
 
     python -m benchmarks.evaluation [--images 800 --size 224 --depth 18 --classes 1000 --rounds 3]
 
-Exports a network with random weights and writes photographs as an Examples artifact; for each test protocol:
+Exports a network with random weights and writes photographs as an Examples artifact; for each test
+protocol:
   bare       the model's `evaluate` signature on batches that tf.data reads, top-1 and top-5 in NumPy;
   Evaluator  this project's component: TFX's executor with our metrics, bounds, a slice for every class.
-Both read the model and the images from disk, in the same process, and must count the same errors. Protocols
-of many crops get fewer images (IMAGES_OF). What the Evaluator takes on no images is where the line through
-two numbers of images of the first protocol begins. Imports are not included; the file cache is warm.
+Both read the model and the images from disk, in the same process, and must count the same errors.
+Protocols of many crops get fewer images (IMAGES_OF). What the Evaluator takes on no images is where
+the line through two numbers of images of the first protocol begins. Imports are not included; the
+file cache is warm.
 """
 
 from __future__ import annotations
@@ -73,7 +75,8 @@ def make_model(path: str, depth: int, size: int, classes: int, names: list[str])
         class_counts=(1,) * classes,
     )
     model = architecture.resnet(depth, classes=classes)
-    # Without training the logits are in the thousands, and all probabilities but one exactly 0: ties.
+    # Without training the logits are in the thousands, and all probabilities but one exactly 0:
+    # ties.
     images = np.random.default_rng(0).normal(0, 50, (8, size, size, 3)).astype(np.float32)
     kernel = model.get_layer("logits").kernel
     kernel.assign(kernel / keras.ops.std(model(images)))
@@ -92,7 +95,9 @@ class Case:
 
     def bare(self) -> dict[str, Errors]:
         """The errors that a loop over batches counts."""
-        function = tf.saved_model.load(os.path.join(self.model, "Format-Serving")).signatures["evaluate"]
+        function = tf.saved_model.load(os.path.join(self.model, "Format-Serving")).signatures[
+            "evaluate"
+        ]
         spec = {evaluation.LABEL: tf.io.FixedLenFeature([], tf.int64)}
         wrong = {name: np.zeros(2) for name in self.names}
         files = sorted(glob.glob(os.path.join(self.examples, "Split-eval", "*")))
@@ -159,7 +164,11 @@ def cases(folder: str, options: argparse.Namespace) -> list[Case]:
         model = os.path.join(folder, name)
         print(f"exporting the model of {name}", file=sys.stderr, flush=True)
         make_model(
-            os.path.join(model, "Format-Serving"), options.depth, options.size, options.classes, [name]
+            os.path.join(model, "Format-Serving"),
+            options.depth,
+            options.size,
+            options.classes,
+            [name],
         )
         whole = max(20, round(options.images * IMAGES_OF[name]))
         for images in (whole, round(whole * _FEW)) if name == options.protocols[0] else (whole,):
@@ -170,7 +179,9 @@ def cases(folder: str, options: argparse.Namespace) -> list[Case]:
     return made
 
 
-def table(made: list[Case], measured: list[dict[str, list[float]]]) -> tuple[list[report.Row], list[str]]:
+def table(
+    made: list[Case], measured: list[dict[str, list[float]]]
+) -> tuple[list[report.Row], list[str]]:
     """Rows and facts; the second case is the first with few images."""
     rows, facts = [], []
     for number, (case, seconds) in enumerate(zip(made, measured, strict=True)):
@@ -180,13 +191,17 @@ def table(made: list[Case], measured: list[dict[str, list[float]]]) -> tuple[lis
         what = f"{case.names[0]}, {case.images:,} images"
         rows.append(report.Row(what, ours, "s", "bare batched predict", bare, _BAR, at_most=True))
         speed, limit = (case.images / statistics.median(way) for way in (ours, bare))
-        facts.append(f"{case.names[0]}: {speed:.3g} images/s through the Evaluator, {limit:.3g} bare.")
+        facts.append(
+            f"{case.names[0]}: {speed:.3g} images/s through the Evaluator, {limit:.3g} bare."
+        )
     numbers = made[0].images, made[1].images
-    ours, bare = (fixed(*numbers, measured[0][way], measured[1][way]) for way in ("Evaluator", "bare"))
+    ours, bare = (
+        fixed(*numbers, measured[0][way], measured[1][way]) for way in ("Evaluator", "bare")
+    )
     facts.append(
-        f"Without any image the Evaluator takes {ours:.1f} s and the bare loop {bare:.1f} s, loading "
-        f"the model included (the line through {numbers[1]:,} and {numbers[0]:,} images of "
-        f"{made[0].names[0]})."
+        f"Without any image the Evaluator takes {ours:.1f} s and the bare loop {bare:.1f} s,"
+        f" loading the model included (the line through {numbers[1]:,} and {numbers[0]:,} images of"
+        f" {made[0].names[0]})."
     )
     return rows, facts
 
@@ -199,8 +214,12 @@ def fixed(many: int, few: int, slow: list[float], fast: list[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=800, help="of center; others get parts (IMAGES_OF)")
-    parser.add_argument("--size", type=int, default=224, help="side of the network's images in pixels")
+    parser.add_argument(
+        "--images", type=int, default=800, help="of center; others get parts (IMAGES_OF)"
+    )
+    parser.add_argument(
+        "--size", type=int, default=224, help="side of the network's images in pixels"
+    )
     parser.add_argument("--depth", type=int, default=18)
     parser.add_argument("--classes", type=int, default=1000, help="6 or more")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
@@ -215,7 +234,10 @@ def main() -> None:
             print(f"{case.names[0]}, {case.images:,} images", file=sys.stderr, flush=True)
             measured.append(compare(case, options.rounds))
     rows, facts = table(made, measured)
-    network = f"ResNet-{options.depth} on {options.size}x{options.size} pixels, {options.classes:,} classes"
+    network = (
+        f"ResNet-{options.depth} on {options.size}x{options.size} pixels, {options.classes:,}"
+        " classes"
+    )
     report.write(
         "evaluation",
         " ".join(["python -m benchmarks.evaluation", *sys.argv[1:]]),

@@ -4,7 +4,8 @@
     python -m benchmarks.flink_cluster status | stop [--folder .flink]
 
 Every part is a process of its own, with a log in FOLDER/log. The first start downloads Flink (PyPI,
-230 MB) and Beam's Flink runner (Maven Central, 150 MB) into FOLDER. It needs Java 11 or 17, and mvn once.
+230 MB) and Beam's Flink runner (Maven Central, 150 MB) into FOLDER. It needs Java 11 or 17, and mvn
+once.
 """
 
 from __future__ import annotations
@@ -31,7 +32,15 @@ JOB_SERVER = "localhost:8099"
 _POM = Path(__file__).with_name("flink_job_server.xml")
 _START_SECONDS = 60
 # What Flink's own scripts pass to Java 17.
-_OPEN = ["java.lang", "java.net", "java.io", "java.nio", "java.util", "java.util.concurrent", "java.time"]
+_OPEN = [
+    "java.lang",
+    "java.net",
+    "java.io",
+    "java.nio",
+    "java.util",
+    "java.util.concurrent",
+    "java.time",
+]
 _OPEN += [
     "sun.nio.ch",
     "java.lang.reflect",
@@ -102,7 +111,8 @@ class Cluster:
         """Downloads what is missing and starts all parts; returns when the cluster can take a job.
 
         Raises:
-          ClusterError: Java, mvn or a download is missing, a port is taken, or a part does not start.
+          ClusterError: Java, mvn or a download is missing, a port is taken, or a part does not
+            start.
         """
         if alive := [name for name, pid in self.processes().items() if _alive(pid)]:
             raise ClusterError(f"{', '.join(alive)} of {self.folder} are running: stop them first.")
@@ -119,13 +129,26 @@ class Cluster:
         self._java("job-manager", "JM")
         for number in range(1, task_managers + 1):
             self.start_task_manager(number)
-        beam = ["--flink-master", REST, "--job-port", JOB_SERVER.split(":")[1], "--artifact-port", "8098"]
+        beam = [
+            "--flink-master",
+            REST,
+            "--job-port",
+            JOB_SERVER.split(":")[1],
+            "--artifact-port",
+            "8098",
+        ]
         staged = ["--expansion-port", "0", "--artifacts-dir", str(self.folder / "staged")]
-        self._spawn("job-server", ["java", "-Xmx512m", "-jar", str(self._job_server), *beam, *staged])
+        self._spawn(
+            "job-server", ["java", "-Xmx512m", "-jar", str(self._job_server), *beam, *staged]
+        )
         # The pool starts its workers as `python`, with this process's packages.
         path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
         environment = {**os.environ, "PATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"}
-        pool = ["-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={POOL.split(':')[1]}"]
+        pool = [
+            "-m",
+            "apache_beam.runners.worker.worker_pool_main",
+            f"--service_port={POOL.split(':')[1]}",
+        ]
         self._spawn("python-workers", [sys.executable, *pool], environment)
         self.wait(task_managers)
 
@@ -148,7 +171,9 @@ class Cluster:
             if registered >= task_managers and _listens(JOB_SERVER) and _listens(POOL):
                 return
             time.sleep(0.5)
-        raise ClusterError(f"The cluster has not started in {_START_SECONDS} s: see {self.folder}/log.")
+        raise ClusterError(
+            f"The cluster has not started in {_START_SECONDS} s: see {self.folder}/log."
+        )
 
     def processes(self) -> dict[str, int]:
         """Process ids by name; a process that was killed is still listed."""
@@ -156,7 +181,9 @@ class Cluster:
         return {file.name: int(file.read_text()) for file in files}
 
     def kill_task_manager(self) -> int:
-        """Ends a task manager that works, without a warning (SIGKILL), as a machine that fails would."""
+        """Ends a task manager that works, without a warning (SIGKILL), as a machine that fails
+        would.
+        """
         listed = (_answer("/taskmanagers") or {}).get("taskmanagers", [])
         name = next(one["id"] for one in listed if one["freeSlots"] < one["slotsNumber"])
         pid = self.processes()[name]
@@ -187,7 +214,8 @@ class Cluster:
     def _prepare(self) -> None:
         if not shutil.which("java"):
             raise ClusterError(
-                "java is not on the PATH: install Java 17 (apt-get install openjdk-17-jre-headless)."
+                "java is not on the PATH: install Java 17 (apt-get install"
+                " openjdk-17-jre-headless)."
             )
         for name in ("log", "pid"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -200,7 +228,9 @@ class Cluster:
         print(f"Downloading Flink {FLINK} (230 MB) ...", flush=True)
         temp = self.folder / "download"
         wanted = f"apache-flink-libraries=={FLINK}"
-        self._run([sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", str(temp), wanted])
+        self._run(
+            [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", str(temp), wanted]
+        )
         [archive] = temp.glob("*.tar.gz")
         with tarfile.open(archive) as tar:
             tar.extractall(temp, filter="data")
@@ -227,18 +257,36 @@ class Cluster:
         """Starts a JVM as Flink's scripts do, which have Flink compute the sizes of its memory."""
         conf = ["--configDir", str(self.folder / "conf")]
         tool = f"{self._flink}/bin/bash-java-utils.jar:{self._flink}/lib/flink-dist-{FLINK}.jar"
-        utility = ["org.apache.flink.runtime.util.bash.BashJavaUtils", f"GET_{kind}_RESOURCE_PARAMS"]
+        utility = [
+            "org.apache.flink.runtime.util.bash.BashJavaUtils",
+            f"GET_{kind}_RESOURCE_PARAMS",
+        ]
         output = subprocess.check_output(["java", "-cp", tool, *utility, *conf], text=True)
-        results = [line.partition("RESULT:")[2] for line in output.splitlines() if "EXEC_RESULT:" in line]
+        results = [
+            line.partition("RESULT:")[2] for line in output.splitlines() if "EXEC_RESULT:" in line
+        ]
         jvm, dynamic = (result.split() for result in results)
         opens = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPEN]
         classes = f"{self._flink}/lib/*" + (f":{self._job_server}" if kind == "TM" else "")
         logging = f"-Dlog4j.configurationFile={self.folder}/conf/log4j.properties"
         named = ["-D", f"taskmanager.resource-id={name}"] if kind == "TM" else []
-        command = ["java", *jvm, *opens, logging, "-cp", classes, _MAIN[kind], *conf, *dynamic, *named]
+        command = [
+            "java",
+            *jvm,
+            *opens,
+            logging,
+            "-cp",
+            classes,
+            _MAIN[kind],
+            *conf,
+            *dynamic,
+            *named,
+        ]
         self._spawn(name, command)
 
-    def _spawn(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> None:
+    def _spawn(
+        self, name: str, command: list[str], environment: dict[str, str] | None = None
+    ) -> None:
         with open(self.folder / "log" / f"{name}.log", "a") as log:
             process = subprocess.Popen(
                 command,
@@ -288,15 +336,22 @@ def describe(cluster: Cluster) -> str:
     ]
     overview = _answer("/overview")
     if not overview:
-        return "\n".join([*lines, f"No cluster answers at {REST}: python -m benchmarks.flink_cluster start"])
+        return "\n".join(
+            [*lines, f"No cluster answers at {REST}: python -m benchmarks.flink_cluster start"]
+        )
     jobs = f"{overview['jobs-running']} jobs run, {overview['jobs-finished']} finished"
     return "\n".join(
         [
             *lines,
-            f"Flink {overview['flink-version']} at http://{REST}: {overview['taskmanagers']} task managers, "
-            f"{overview['slots-total']} slots, {jobs}",
+            (
+                f"Flink {overview['flink-version']} at http://{REST}: {overview['taskmanagers']}"
+                f" task managers, {overview['slots-total']} slots, {jobs}"
+            ),
             f"Use it:  python -m pipeline.local_runner --preset=digits {' '.join(settings())}",
-            f"Stop it: python -m benchmarks.flink_cluster stop --folder {os.path.relpath(cluster.folder)}",
+            (
+                "Stop it: python -m benchmarks.flink_cluster stop --folder"
+                f" {os.path.relpath(cluster.folder)}"
+            ),
         ]
     )
 
@@ -316,9 +371,13 @@ def settings() -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=["start", "status", "stop"])
-    parser.add_argument("--folder", default=".flink", help="downloads, configuration, logs, process ids")
+    parser.add_argument(
+        "--folder", default=".flink", help="downloads, configuration, logs, process ids"
+    )
     parser.add_argument("--task-managers", type=int, default=2)
-    parser.add_argument("--no-restart", action="store_true", help="a job fails with its first lost worker")
+    parser.add_argument(
+        "--no-restart", action="store_true", help="a job fails with its first lost worker"
+    )
     options = parser.parse_args()
     cluster = Cluster(options.folder)
     try:

@@ -2,12 +2,13 @@
 
     python -m benchmarks.growth [--images 1000 4000 16000] [--rounds 3]
 
-Small pictures (64 x 64), so that the images, not their pixels, are many; half of them are for evaluation.
-TFX's executors run with the exec properties of the pipeline's own graph; training is one epoch of a small
-network on the training split. Figures are processor seconds of this process, which does the whole work, after
-all stages have run once on few images. The exponent is the slope of the logarithm of the seconds over that of
-the images: 1 is linear, and what a stage costs before its first image makes it smaller. From three sizes,
-each the same factor larger, the exponent of what grows follows as well, where it does.
+Small pictures (64 x 64), so that the images, not their pixels, are many; half of them are for
+evaluation. TFX's executors run with the exec properties of the pipeline's own graph; training is
+one epoch of a small network on the training split. Figures are processor seconds of this process,
+which does the whole work, after all stages have run once on few images. The exponent is the slope
+of the logarithm of the seconds over that of the images: 1 is linear, and what a stage costs before
+its first image makes it smaller. From three sizes, each the same factor larger, the exponent of
+what grows follows as well, where it does.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def costs(number: int, network: keras.Model) -> dict[str, float]:
         found, outputs = {}, {}
         for stage, job in _JOBS.items():
             outputs[job], _, found[stage] = graph.run(job, "direct")
-            print(f"  {number:,} images: {stage}: {found[stage]:.2f} s", file=sys.stderr, flush=True)
+            print(
+                f"  {number:,} images: {stage}: {found[stage]:.2f} s", file=sys.stderr, flush=True
+            )
         uris = outputs["ExampleGen"]["examples"].uri, outputs["Transform"]["transform_graph"].uri
         found |= training(*uris, network)
         print(f"  {number:,} images: {found}", file=sys.stderr, flush=True)
@@ -61,9 +64,13 @@ def training(examples: str, transform_graph: str, network: keras.Model) -> dict[
     """Processor seconds of an epoch of batches alone, and of training on them."""
     files = sorted(glob.glob(os.path.join(examples, "Split-train", "*")))
     total = training_input.count(files)
-    settings = Transform(size=SIZE, test_shorter_side=round(SIZE * 8 / 7), scale_min=SIZE, scale_max=2 * SIZE)
+    settings = Transform(
+        size=SIZE, test_shorter_side=round(SIZE * 8 / 7), scale_min=SIZE, scale_max=2 * SIZE
+    )
     constants = preprocessing.load_constants(transform_graph)
-    batches = training_input.train_dataset(files, settings, constants, Train(batch_size=BATCH), total=total)
+    batches = training_input.train_dataset(
+        files, settings, constants, Train(batch_size=BATCH), total=total
+    )
     steps = training_input.steps_per_epoch(total, BATCH)
     found, start = {}, time.process_time()
     for _ in batches.take(steps):
@@ -81,7 +88,8 @@ def exponent(numbers: Sequence[int], seconds: Sequence[float]) -> float:
 
 
 def further_exponent(seconds: Sequence[float], factor: float) -> float:
-    """The exponent p of fixed + c * images**p, from three sizes, each `factor` times the one before.
+    """The exponent p of fixed + c * images**p, from three sizes, each `factor` times the one
+    before.
 
     Not a number where the seconds do not grow.
     """
@@ -91,7 +99,9 @@ def further_exponent(seconds: Sequence[float], factor: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, nargs="+", default=[1000, 4000, 16000], help="two or more")
+    parser.add_argument(
+        "--images", type=int, nargs="+", default=[1000, 4000, 16000], help="two or more"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     tf.get_logger().setLevel("ERROR")

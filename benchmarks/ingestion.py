@@ -3,10 +3,11 @@
     python -m benchmarks.ingestion [--images 16000] [--rounds 3]
     python -m benchmarks.ingestion --kind ilsvrc --source FOLDER
 
-Without `--source` a tar of photographs is made. The peers read every image in the order of the index and
-write it as a TFRecord, with one thread: alone, and with the ingestion's own check of every image. The file
-cache is warm for all. Every way runs in a process of its own that has TensorFlow loaded; two workers are
-processes that import it first, which is told apart. Memory is the peak of a process of its own.
+Without `--source` a tar of photographs is made. The peers read every image in the order of the
+index and write it as a TFRecord, with one thread: alone, and with the ingestion's own check of
+every image. The file cache is warm for all. Every way runs in a process of its own that has
+TensorFlow loaded; two workers are processes that import it first, which is told apart. Memory is
+the peak of a process of its own.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def ingest(config: dict[str, Any], folder: str, workers: int) -> str:
         args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
     info = data_types.PipelineInfo("benchmark", folder)
     properties = driver.FileBasedDriver(None).resolve_exec_properties(
-        dict(component.example_gen(config).exec_properties), info, data_types.ComponentInfo("", "", info)
+        dict(component.example_gen(config).exec_properties),
+        info,
+        data_types.ComponentInfo("", "", info),
     )
     artifact = standard_artifacts.Examples()
     artifact.uri = os.path.join(folder, "ImageExampleGen", "examples", "1")
@@ -104,7 +107,9 @@ def measure(way: str, config: dict[str, Any]) -> dict[str, float]:
 def compare(config: dict[str, Any], rounds: int) -> tuple[list[report.Row], list[str]]:
     """The rows and facts about speed."""
     ways = (_COPY, _CHECKED, "1", "2")
-    workers = {way: Worker(sys.executable, "-m", "benchmarks.ingestion", "--answer") for way in ways}
+    workers = {
+        way: Worker(sys.executable, "-m", "benchmarks.ingestion", "--answer") for way in ways
+    }
     known: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
 
     def turn(way: str) -> Callable[[], float]:
@@ -120,15 +125,26 @@ def compare(config: dict[str, Any], rounds: int) -> tuple[list[report.Row], list
     for worker in workers.values():
         worker.close()
     rate = {way: [one["steady"] for one in known[way]] for way in "12"}
-    volume = {way: [image_files / count * mega for image_files in speed[way]] for way in (_COPY, "1")}
+    volume = {
+        way: [image_files / count * mega for image_files in speed[way]] for way in (_COPY, "1")
+    }
     rows = [
         report.Row("one worker, whole run", speed["1"], "images/s", _COPY, speed[_COPY], bar=0.8),
         report.Row("the same in bytes", volume["1"], "MB/s", _COPY, volume[_COPY], bar=0.8),
-        report.Row("one worker, whole run", speed["1"], "images/s", _CHECKED, speed[_CHECKED], bar=0.8),
-        report.Row("one worker, once started", rate["1"], "images/s", _COPY, speed[_COPY]),
-        report.Row("one worker, once started", rate["1"], "images/s", _CHECKED, speed[_CHECKED], bar=0.8),
         report.Row(
-            "two workers, once started", rate["2"], "images/s", "one worker, once started", rate["1"], bar=1.8
+            "one worker, whole run", speed["1"], "images/s", _CHECKED, speed[_CHECKED], bar=0.8
+        ),
+        report.Row("one worker, once started", rate["1"], "images/s", _COPY, speed[_COPY]),
+        report.Row(
+            "one worker, once started", rate["1"], "images/s", _CHECKED, speed[_CHECKED], bar=0.8
+        ),
+        report.Row(
+            "two workers, once started",
+            rate["2"],
+            "images/s",
+            "one worker, once started",
+            rate["1"],
+            bar=1.8,
         ),
         report.Row("two workers, whole run", speed["2"], "images/s", "one worker", speed["1"]),
     ]
@@ -139,9 +155,14 @@ def _pay(count: int, runs: list[dict[str, float]], one: float, two: float) -> st
     """From how many images on two processes are faster, by their start-up and the steady rates."""
     start = statistics.median(run["seconds"] for run in runs) - count / two
     if two <= one:
-        return f"Two worker processes need {start:.1f} s to start, and pay at no number of images here."
+        return (
+            f"Two worker processes need {start:.1f} s to start, and pay at no number of images"
+            " here."
+        )
     number = start / (1 / one - 1 / two)
-    return f"Two worker processes need {start:.1f} s to start, and pay from {number:,.0f} images on."
+    return (
+        f"Two worker processes need {start:.1f} s to start, and pay from {number:,.0f} images on."
+    )
 
 
 def memory(few: int, many: int) -> report.Row:
@@ -151,7 +172,9 @@ def memory(few: int, many: int) -> report.Row:
         with tempfile.TemporaryDirectory() as folder:
             root = sources.write_tar(folder, sources.many_photos(number))
             worker = Worker(sys.executable, "-m", "benchmarks.ingestion", "--answer")
-            peaks.append(worker.ask(way="1", config=to_dict(Data(kind="folder", source=root)))["peak"])
+            peaks.append(
+                worker.ask(way="1", config=to_dict(Data(kind="folder", source=root)))["peak"]
+            )
             worker.close()
     what = f"peak memory, {many:,} images"
     return report.Row(what, peaks[1:], "MB", f"{few:,} images", peaks[:1], bar=1.1, at_most=True)
@@ -176,8 +199,8 @@ def gzip_fact(config: dict[str, Any]) -> str:
     packed = gzip.compress(plain, 6)
     pack = len(plain) / 1e6 / (time.perf_counter() - start)
     return (
-        f"{described}. gzip of a shard, as TFX writes it: {len(packed) / len(plain):.1%} of the size at "
-        f"{pack:.0f} MB/s; it is off."
+        f"{described}. gzip of a shard, as TFX writes it: {len(packed) / len(plain):.1%} of the"
+        f" size at {pack:.0f} MB/s; it is off."
     )
 
 

@@ -1,9 +1,11 @@
-"""Training inputs of other projects, measured when `benchmarks.training_input` asks (run in .venv-peers).
+"""Training inputs of other projects, measured when `benchmarks.training_input` asks (run in
+.venv-peers).
 
     .venv-peers/bin/python -m benchmarks.input_peers NAME FOLDER
 
-FOLDER has the photographs twice: as tf.Examples in data-*, and as files in class folders under files/. Every
-input gives batches of 64 float32 images of 224 x 224, normalised, shuffled, mirrored at random, on all cores.
+FOLDER has the photographs twice: as tf.Examples in data-*, and as files in class folders under
+files/. Every input gives batches of 64 float32 images of 224 x 224, normalised, shuffled, mirrored
+at random, on all cores.
 """
 
 from __future__ import annotations
@@ -35,12 +37,16 @@ def garden(folder: str) -> Iterator[int]:
         shuffle_buffer_size=BUFFER,
     )
     model = configs.ImageClassificationModel(num_classes=1000, input_size=[SIZE, SIZE, 3])
-    task = tasks.ImageClassificationTask(configs.ImageClassificationTask(model=model, train_data=data))
+    task = tasks.ImageClassificationTask(
+        configs.ImageClassificationTask(model=model, train_data=data)
+    )
     return (len(labels) for _, labels in task.build_inputs(data))
 
 
 def layers(folder: str) -> Iterator[int]:
-    """Keras' layers on tf.data: the paper's crop, which they leave to tf.image (images differ in shape)."""
+    """Keras' layers on tf.data: the paper's crop, which they leave to tf.image (images differ in
+    shape).
+    """
     import keras
     import tensorflow as tf
 
@@ -57,7 +63,9 @@ def layers(folder: str) -> Iterator[int]:
         pixels = tf.image.resize(pixels, shape * shorter // tf.reduce_min(shape), antialias=True)
         return tf.image.random_crop(pixels, [SIZE, SIZE, 3])
 
-    batches = _records(tf, folder).shuffle(BUFFER).repeat().map(image, tf.data.AUTOTUNE).batch(BATCH)
+    batches = (
+        _records(tf, folder).shuffle(BUFFER).repeat().map(image, tf.data.AUTOTUNE).batch(BATCH)
+    )
     batches = batches.map(lambda images: normal(flip(images, training=True)), tf.data.AUTOTUNE)
     return (len(images) for images in batches.prefetch(tf.data.AUTOTUNE))
 
@@ -65,8 +73,8 @@ def layers(folder: str) -> Iterator[int]:
 def torchvision(folder: str, crop: str, backend: str) -> Iterator[int]:
     """torchvision's transforms v2 on a DataLoader with a process a core.
 
-    `PIL` decodes and resamples with Pillow, as the reference scripts by default; `tensor` with torchvision's
-    own decoder and uint8 kernels.
+    `PIL` decodes and resamples with Pillow, as the reference scripts by default; `tensor` with
+    torchvision's own decoder and uint8 kernels.
     """
     import torch
     from torchvision import datasets, io
@@ -101,7 +109,9 @@ def tensorflow_decode(folder: str) -> Iterator[int]:
     options.deterministic = False
     records = _records(tf, folder).repeat().with_options(options)
     pixels = records.map(
-        lambda serialized: tf.shape(tf.io.decode_jpeg(_parse(tf, serialized), channels=3))[0] * 0 + 1,
+        lambda serialized: (
+            tf.shape(tf.io.decode_jpeg(_parse(tf, serialized), channels=3))[0] * 0 + 1
+        ),
         tf.data.AUTOTUNE,
     )
     return (len(ones) for ones in pixels.batch(BATCH))
@@ -160,7 +170,9 @@ def rate(batches: Iterator[int], warm_up: float, seconds: float) -> float:
 
 
 def measure(make: Callable[[], Iterator[int]]) -> None:
-    """Answers a `rounds.Worker`; every round has an input of its own, which stands still between rounds."""
+    """Answers a `rounds.Worker`; every round has an input of its own, which stands still between
+    rounds.
+    """
 
     def once(warm_up: float, seconds: float) -> float:
         batches = make()

@@ -1,9 +1,11 @@
-"""The paper's CIFAR-10 training (section 4.2) where TensorFlow is not installed: any backend of Keras.
+"""The paper's CIFAR-10 training (section 4.2) where TensorFlow is not installed: any backend of
+Keras.
 
-    KERAS_BACKEND=jax python -m benchmarks.jax_cifar --data TREE_OR_TAR --depth 56 [--plain] --out new.csv
+    KERAS_BACKEND=jax python -m benchmarks.jax_cifar --data TREE_OR_TAR --depth 56 [--plain] --out
+    new.csv
 
-The networks are those of the pipeline. Needed: Python, Keras, its backend, NumPy, Pillow. One line of
-the CSV, and of the screen, for every 400 steps. A run that is begun again starts anew.
+The networks are those of the pipeline. Needed: Python, Keras, its backend, NumPy, Pillow. One line
+of the CSV, and of the screen, for every 400 steps. A run that is begun again starts anew.
 """
 
 from __future__ import annotations
@@ -50,10 +52,14 @@ def read(source: str, splits: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     split = next((split for split in splits if any(split == part for part, *_ in found)), None)
     if split is None:
         wanted = " or ".join(splits)
-        raise FileNotFoundError(f"{source} has no {wanted}/CLASS/IMAGE files; give --data one that has.")
+        raise FileNotFoundError(
+            f"{source} has no {wanted}/CLASS/IMAGE files; give --data one that has."
+        )
     files = sorted(rest for part, *rest in found if part == split)
     names = sorted({name for name, _, _ in files})
-    images = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for _, _, data in files])
+    images = np.stack(
+        [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for _, _, data in files]
+    )
     return images, np.array([names.index(name) for name, _, _ in files], np.int32)
 
 
@@ -70,8 +76,8 @@ def _files(source: pathlib.Path) -> Iterator[tuple[pathlib.PurePath, bytes]]:
 class Batches(keras.utils.PyDataset):
     """`CHUNK` steps an epoch of Keras, passes over the images following one another.
 
-    Each pass is a new order of all images, the few that fill no batch left out. What a step sees depends on
-    the seed and its number alone.
+    Each pass is a new order of all images, the few that fill no batch left out. What a step sees
+    depends on the seed and its number alone.
     """
 
     def __init__(self, images, labels, mean, batch: int, steps: int, seed: int):
@@ -117,13 +123,19 @@ def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 class Recipe(keras.callbacks.Callback):
     """Learning rate, and a line of history for every chunk.
 
-    The rate is 0.1, a tenth of it after a half and a hundredth after three quarters of the steps; of deep
-    networks it is 0.01 first, until the training error over a chunk is below 80 %.
+    The rate is 0.1, a tenth of it after a half and a hundredth after three quarters of the steps;
+    of deep networks it is 0.01 first, until the training error over a chunk is below 80 %.
     """
 
     def __init__(self, out: str, steps: int, chunk: int, batch: int, warm_up: bool):
         super().__init__()
-        self.out, self.steps, self.chunk, self.batch, self.warm_up = out, steps, chunk, batch, warm_up
+        self.out, self.steps, self.chunk, self.batch, self.warm_up = (
+            out,
+            steps,
+            chunk,
+            batch,
+            warm_up,
+        )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         done = epoch * self.chunk / self.steps
@@ -153,7 +165,9 @@ class Recipe(keras.callbacks.Callback):
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
 
 
-def train(data: str, model: Model, steps: int, seed: int, out: str, batch: int = 128) -> keras.Model:
+def train(
+    data: str, model: Model, steps: int, seed: int, out: str, batch: int = 128
+) -> keras.Model:
     """Trains one network by the paper's recipe; returns it.
 
     Raises:
@@ -161,7 +175,9 @@ def train(data: str, model: Model, steps: int, seed: int, out: str, batch: int =
     """
     chunk = min(CHUNK, steps)
     if steps < 1 or steps % chunk:
-        raise ValueError(f"--steps must be a multiple of {CHUNK}, or less than that. Received: {steps}.")
+        raise ValueError(
+            f"--steps must be a multiple of {CHUNK}, or less than that. Received: {steps}."
+        )
     images, labels = read(data, ("train",))
     tests, test_labels = read(data, ("test", "val"))
     mean = images.mean(0, dtype=np.float64).astype(np.float32)
@@ -187,7 +203,9 @@ def train(data: str, model: Model, steps: int, seed: int, out: str, batch: int =
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="train/ and test/ of CLASS/*.jpg, or a tar of them")
+    parser.add_argument(
+        "--data", required=True, help="train/ and test/ of CLASS/*.jpg, or a tar of them"
+    )
     parser.add_argument("--depth", type=int, default=20, help="6n+2: 20, 32, 44, 56, 110, 1202")
     parser.add_argument("--plain", action="store_true", help="without shortcuts")
     parser.add_argument("--steps", type=int, default=64_000)

@@ -21,7 +21,11 @@ class Images(kserve.Model):
 
     def predict(self, payload, headers=None, response_headers=None):
         images = [base64.b64decode(instance["b64"]) for instance in payload["instances"]]
-        return {"predictions": self._call(image_bytes=tf.constant(images))["probabilities"].numpy().tolist()}
+        return {
+            "predictions": (
+                self._call(image_bytes=tf.constant(images))["probabilities"].numpy().tolist()
+            )
+        }
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ class Counts:
     """Size and cost of a network.
 
     Attributes:
-      trainable: kernels, scale and offset of batch normalisation, kernel and bias of the dense layer.
+      trainable: kernels, scale and offset of batch normalisation, kernel and bias of the dense
+        layer.
       total: the same with the moving means and variances.
       multiply_adds: of the convolutions and the dense layer, for one image.
       convolutions: with the projections of the shortcuts, which the depth does not count.
@@ -79,7 +80,9 @@ def count(model: Model) -> Counts:
 
 
 def convolutions(model: Model) -> Iterator[Convolution]:
-    """The convolutions of a network (Table 1; section 4.2); the projection of a block comes last in it."""
+    """The convolutions of a network (Table 1; section 4.2); the projection of a block comes last in
+    it.
+    """
     imagenet = model.family == "imagenet"
     filters = _FILTERS[model.family]
     blocks = BLOCKS[model.depth] if imagenet else ((model.depth - 2) // 6,) * 3
@@ -110,7 +113,9 @@ def document() -> str:
     text = Path(__file__).with_name("network_notes.md").read_text("utf-8")
     tables = {"imagenet": _imagenet(), "cifar": _cifar()}
     for name, rows in tables.items():
-        text = text.replace(f"<!-- {name} -->\n", "".join(f"| {' | '.join(row)} |\n" for row in rows))
+        text = text.replace(
+            f"<!-- {name} -->\n", "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        )
     return text
 
 
@@ -144,7 +149,10 @@ def _cells(net: Model) -> list[str]:
     counts = count(net)
     name = f"ResNet-{net.depth} {net.shortcut}"
     numbers = (counts.convolutions, counts.trainable, counts.total, counts.multiply_adds)
-    return [f"plain-{net.depth}, {name}" if net.shortcut == "A" else name, *(f"{n:,}" for n in numbers)]
+    return [
+        f"plain-{net.depth}, {name}" if net.shortcut == "A" else name,
+        *(f"{n:,}" for n in numbers),
+    ]
 
 
 def main() -> None:

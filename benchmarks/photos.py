@@ -1,6 +1,8 @@
-"""Photographs for benchmarks: distinct JPEGs of 500 x 375 pixels and about 110 kB, as ImageNet's on average.
+"""Photographs for benchmarks: distinct JPEGs of 500 x 375 pixels and about 110 kB, as ImageNet's on
+average.
 
-Smooth colours under noise, so that the entropy decoder has as much to do as with a photograph of that size.
+Smooth colours under noise, so that the entropy decoder has as much to do as with a photograph of
+that size.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ _QUALITY = 90
 
 
 def photos(number: int, seed: int = 0) -> Iterator[bytes]:
-    """`number` JPEGs (4:2:0, quality 90), each another window of the same noise at another contrast."""
+    """`number` JPEGs (4:2:0, quality 90), each another window of the same noise at another
+    contrast.
+    """
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (48, 63, 3), np.uint8))
     smooth = np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float32)

@@ -2,11 +2,11 @@
 
     python -m benchmarks.pipeline_overhead [--rounds 2]
 
-Runs the demo's configuration (handwritten digits, every component) as a person does, each time in a process
-of its own: `cold` in a fresh root, `cached`, where nothing has changed, and the same graph with TFX's own
-LocalDagRunner, also cached. The overhead of a cold run is its wall time less what Keras' `fit` took and less
-what the exported model takes for the evaluation images, in batches and without TFX. Nodes are timed by the
-runner's own lines, all else by when a line comes.
+Runs the demo's configuration (handwritten digits, every component) as a person does, each time in a
+process of its own: `cold` in a fresh root, `cached`, where nothing has changed, and the same graph
+with TFX's own LocalDagRunner, also cached. The overhead of a cold run is its wall time less what
+Keras' `fit` took and less what the exported model takes for the evaluation images, in batches and
+without TFX. Nodes are timed by the runner's own lines, all else by when a line comes.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def run(root: str, cached: bool) -> Run:
     start = time.perf_counter()
     before = last = 0.0
     command = [*_OURS, "--set", f"root={root}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         assert process.stdout
         for line in process.stdout:
             lines.append(line)
@@ -77,7 +79,9 @@ def run(root: str, cached: bool) -> Run:
                 before = before or last - seconds
                 nodes[found[2]] = seconds
                 if found[1] != (_CACHED if cached else _DONE):
-                    raise RuntimeError(f"{line.strip()}: expected {'a cached' if cached else 'a new'} result")
+                    raise RuntimeError(
+                        f"{line.strip()}: expected {'a cached' if cached else 'a new'} result"
+                    )
     wall = time.perf_counter() - start
     if process.returncode or not nodes:
         raise RuntimeError(f"{' '.join(command)} failed:\n{''.join(lines[-10:])}")
@@ -93,7 +97,9 @@ def upstream(root: str) -> float:
     before = _outputs(root)
     start = time.perf_counter()
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run([sys.executable, "-c", _UPSTREAM, root], capture_output=True, env=quiet, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _UPSTREAM, root], capture_output=True, env=quiet, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"TFX's LocalDagRunner failed:\n{done.stderr[-2000:]}")
     seconds = time.perf_counter() - start
@@ -151,8 +157,10 @@ def table(
     ]
     outside = [one["seconds"] - fit for one, fit in zip(trained, fits, strict=True)]
     facts = [
-        f"The cold run: {_middle([cold.wall for cold in colds])} s, of which `fit` {_middle(fits)} s and the "
-        f"model for the evaluation images {_middle(evaluated)} s.",
+        (
+            f"The cold run: {_middle([cold.wall for cold in colds])} s, of which `fit`"
+            f" {_middle(fits)} s and the model for the evaluation images {_middle(evaluated)} s."
+        ),
         _parts("Cold", colds),
         f"The Trainer beside `fit` (the net and its first weights, export): {_middle(outside)} s.",
         _parts("Cached", cacheds),
@@ -164,7 +172,10 @@ def _parts(kind: str, runs: list[Run]) -> str:
     names = runs[0].nodes
     nodes = ", ".join(f"{name} {_middle([one.nodes[name] for one in runs])}" for name in names)
     before, after = (_middle([getattr(one, end) for one in runs]) for end in ("before", "after"))
-    return f"{kind}, in seconds: {before} until the first node (imports), {nodes}, {after} after the last."
+    return (
+        f"{kind}, in seconds: {before} until the first node (imports), {nodes}, {after} after the"
+        " last."
+    )
 
 
 def _middle(values: list[float]) -> str:
@@ -190,10 +201,16 @@ def main() -> None:
             return cacheds[-1].wall
 
         # Every other round begins with the cached ones: in the root of the round before.
-        ways = {"cold": cold, "cached": cached, "LocalDagRunner, cached": lambda: upstream(roots[-1])}
+        ways = {
+            "cold": cold,
+            "cached": cached,
+            "LocalDagRunner, cached": lambda: upstream(roots[-1]),
+        }
         found = rounds.take_turns(ways, options.rounds)
         rows, facts = table(colds, cacheds, found["LocalDagRunner, cached"], roots)
-    report.write("pipeline", " ".join(["python -m benchmarks.pipeline_overhead", *sys.argv[1:]]), rows, facts)
+    report.write(
+        "pipeline", " ".join(["python -m benchmarks.pipeline_overhead", *sys.argv[1:]]), rows, facts
+    )
 
 
 if __name__ == "__main__":

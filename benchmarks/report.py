@@ -26,7 +26,8 @@ class Row:
       peer: who or what it is held against, with its version; "" where there is none.
       theirs: the peer's figures, of the same rounds.
       unit: of both.
-      bar: the limit of the ratio of ours to the peer's, or of ours alone without a peer; None: no limit.
+      bar: the limit of the ratio of ours to the peer's, or of ours alone without a peer; None: no
+        limit.
       at_most: the bar is an upper limit (seconds, memory), not a lower one (images/s).
     """
 
@@ -59,7 +60,15 @@ class Row:
         bar = "" if self.bar is None else f"{'≤' if self.at_most else '≥'} {self.bar:g}"
         verdict = {None: "", True: "yes", False: "**no**"}[self.met]
         theirs = _spread(self.theirs) if self.peer else ""
-        return [self.what, f"{_spread(self.ours)} {self.unit}", self.peer, theirs, ratio, bar, verdict]
+        return [
+            self.what,
+            f"{_spread(self.ours)} {self.unit}",
+            self.peer,
+            theirs,
+            ratio,
+            bar,
+            verdict,
+        ]
 
 
 HEAD = ["what", "ours", "against", "theirs", "ours / theirs", "bar", "met"]
@@ -116,7 +125,9 @@ def _machine() -> str:
     model = "unknown processor"
     if os.path.exists("/proc/cpuinfo"):
         names = [
-            line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+            line
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
         ]
         model = names[0].split(":")[1].strip() if names else model
     cores = len(os.sched_getaffinity(0))

@@ -1,4 +1,6 @@
-"""Ways that take turns, so that all meet the same machine; each in a process of its own where asked."""
+"""Ways that take turns, so that all meet the same machine; each in a process of its own where
+asked.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,17 @@ _MARK = "measured: "
 
 
 def take_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Calls every way `rounds` times, in alternating order; returns what each gave, a figure a round."""
+    """Calls every way `rounds` times, in alternating order; returns what each gave, a figure a
+    round.
+    """
     found: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(rounds):
         for way in list(ways)[:: 1 if turn % 2 == 0 else -1]:
             found[way].append(ways[way]())
             print(
-                f"  round {turn + 1} of {rounds}: {way}: {found[way][-1]:,.4g}", file=sys.stderr, flush=True
+                f"  round {turn + 1} of {rounds}: {way}: {found[way][-1]:,.4g}",
+                file=sys.stderr,
+                flush=True,
             )
     return found
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving [--depth 50] [--clients 8 32] [--rounds 3] [--kserve PYTHON]
 
-A ResNet of 224 pixels with random weights, 1,000 classes; requests are the JPEGs of benchmarks/photos.py.
-Each is a process of its own, and they take turns:
+A ResNet of 224 pixels with random weights, 1,000 classes; requests are the JPEGs of
+benchmarks/photos.py. Each is a process of its own, and they take turns:
   bare      the SavedModel's `serving_default` on the same JPEGs in a loop, one thread or one a core;
   server    this project's, over REST; `batching` with --enable_batching. Its clients are another process,
             with keep-alive connections that ask one image at a time;
@@ -95,7 +95,9 @@ def servers(base: str, kserve: str) -> dict[str, tuple[list[str], int]]:
 
 
 def server_rows(base: str, options: argparse.Namespace) -> tuple[list[report.Row], list[str]]:
-    """One client's p50 against the bare call, and the images/s of many against the bare loop on all cores."""
+    """One client's p50 against the bare call, and the images/s of many against the bare loop on all
+    cores.
+    """
     p99: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         bare, clients = Worker(*WORKERS, "bare", f"{base}/1"), Worker(*WORKERS, "clients")
@@ -131,7 +133,9 @@ def server_rows(base: str, options: argparse.Namespace) -> tuple[list[report.Row
         bar = (MOST if single else LEAST) if way.startswith("server") else None
         unit, against = ("ms", "bare, 1 thread") if single else ("images/s", loop)
         title = f"{way}{': p50' if single else ''}"
-        rows.append(report.Row(title, found[way], unit, against, found[against], bar, at_most=single))
+        rows.append(
+            report.Row(title, found[way], unit, against, found[against], bar, at_most=single)
+        )
     tails = ", ".join(f"{name} {np.median(values):.0f} ms" for name, values in p99.items())
     return rows, [f"99th percentiles: {tails}.", f"Most memory held: {held}."]
 
@@ -145,12 +149,16 @@ def shares(model: str) -> str:
 
     servable, images = Servable(Path(model), 1), list(photos(IMAGES))
     pixels = np.random.default_rng(0).uniform(0, 255, (1, SIDE, SIDE, 3)).astype(np.float32)
-    bodies = [json.dumps({"instances": [{"b64": base64.b64encode(i).decode()}]}).encode() for i in images]
+    bodies = [
+        json.dumps({"instances": [{"b64": base64.b64encode(i).decode()}]}).encode() for i in images
+    ]
     dtype = {"image_bytes": tf.string.as_datatype_enum}
     answer = servable.run("serving_default", {"image_bytes": np.array([images[0]], object)})
     floats = {"probabilities": tf.float32.as_datatype_enum}
     calls: dict[str, Callable[[int], object]] = {
-        "whole": lambda n: servable.run("serving_default", {"image_bytes": np.array([images[n]], object)}),
+        "whole": lambda n: servable.run(
+            "serving_default", {"image_bytes": np.array([images[n]], object)}
+        ),
         "network": lambda n: servable.run("serving_tensor", {"images": pixels}),
         "read": lambda n: requests.decode_predict(requests.parse_json(bodies[n]), dtype),
         "write": lambda n: responses.predict_body(answer, floats, True),
@@ -163,9 +171,9 @@ def shares(model: str) -> str:
             times[name].append(1000 * (time.perf_counter() - start))
     took = {name: float(np.median(values[3:])) for name, values in times.items()}
     return (
-        f"Of {took['whole']:.1f} ms in the model the network has {took['network']:.1f}, decoding and "
-        f"cropping {took['whole'] - took['network']:.1f}. JSON and base64: {took['read']:.2f} ms to read, "
-        f"{took['write']:.2f} ms to write {CLASSES:,} numbers."
+        f"Of {took['whole']:.1f} ms in the model the network has {took['network']:.1f}, decoding"
+        f" and cropping {took['whole'] - took['network']:.1f}. JSON and base64: {took['read']:.2f}"
+        f" ms to read, {took['write']:.2f} ms to write {CLASSES:,} numbers."
     )
 
 
@@ -183,7 +191,9 @@ def swaps(model: str, number_of: int) -> str:
                 os.rename(f"{base}/.{number}", f"{base}/{number}")
                 shutil.rmtree(f"{base}/{number - 1}")
                 end = time.monotonic() + 120
-                while [v["version"] for v in client.status() if v["state"] != "END"] != [str(number)]:
+                while [v["version"] for v in client.status() if v["state"] != "END"] != [
+                    str(number)
+                ]:
                     if time.monotonic() > end:
                         raise RuntimeError(f"version {number} is not served: {client.status()}")
                     time.sleep(0.1)
@@ -191,8 +201,8 @@ def swaps(model: str, number_of: int) -> str:
                 held.append(memory(pid, "VmRSS"))
                 say(f"  swap {number - 1} of {number_of}: {held[-1]:,.0f} MB")
     return (
-        f"Hot swaps: {held[0]:,.0f} MB after the first and {held[-1]:,.0f} MB after the last of {number_of} "
-        f"swaps of {weights:.0f} MB of weights."
+        f"Hot swaps: {held[0]:,.0f} MB after the first and {held[-1]:,.0f} MB after the last of"
+        f" {number_of} swaps of {weights:.0f} MB of weights."
     )
 
 
@@ -213,7 +223,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of every measurement")
     parser.add_argument("--swaps", type=int, default=20)
-    parser.add_argument("--kserve", default="", metavar="PYTHON", help="that has kserve and tensorflow")
+    parser.add_argument(
+        "--kserve", default="", metavar="PYTHON", help="that has kserve and tensorflow"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as base:
         say("Exporting ...")

@@ -1,11 +1,13 @@
-"""Malformed requests at a server in a process of its own: its answers, its memory, and whether it lives.
+"""Malformed requests at a server in a process of its own: its answers, its memory, and whether it
+lives.
 
     python -m benchmarks.serving_fuzz [--requests 10000] [--seed 0]
 
-A tiny model answers images. Requests are good ones with damage: bytes flipped, cut out, doubled or put in,
-in the body, the image, the address, the head and in gRPC messages. Printed: answers a status, the server's
-memory after a tenth of the requests and at the end, and whether good requests are still answered as before.
-Exit status 1 for a 5xx, an INTERNAL or UNKNOWN, a wrong answer, or a dead server.
+A tiny model answers images. Requests are good ones with damage: bytes flipped, cut out, doubled or
+put in, in the body, the image, the address, the head and in gRPC messages. Printed: answers a
+status, the server's memory after a tenth of the requests and at the end, and whether good requests
+are still answered as before. Exit status 1 for a 5xx, an INTERNAL or UNKNOWN, a wrong answer, or a
+dead server.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ def make_model(path: str) -> None:
 def jpeg() -> bytes:
     """A photograph of noise, 64 x 48."""
     out = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(out, "JPEG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(
+        out, "JPEG"
+    )
     return out.getvalue()
 
 
@@ -76,7 +80,9 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
         elif kind == "double":
             data[start:start] = data[start : start + rng.randint(1, 50)]
         elif kind == "insert":
-            data[start:start] = rng.choice((b"\x00", b"\xff", b"[[[[", b"{", b'"', b"NaN", b"1e999", b"\r\n"))
+            data[start:start] = rng.choice(
+                (b"\x00", b"\xff", b"[[[[", b"{", b'"', b"NaN", b"1e999", b"\r\n")
+            )
         else:
             data[start:start] = str(rng.choice((2**31, 2**63, -1, 10**30))).encode()
     return bytes(data)
@@ -160,9 +166,15 @@ def main() -> int:
     for name, found in counts.items():
         print(f"{name}: " + ", ".join(f"{status} {count}" for status, count in found.most_common()))
     print(
-        f"memory after a tenth {early:.0f} MB, at the end {late:.0f} MB; good requests are answered: {alive}"
+        f"memory after a tenth {early:.0f} MB, at the end {late:.0f} MB; good requests are"
+        f" answered: {alive}"
     )
-    bad = [s for found in counts.values() for s in found if s in ("INTERNAL", "UNKNOWN") or s.startswith("5")]
+    bad = [
+        s
+        for found in counts.values()
+        for s in found
+        if s in ("INTERNAL", "UNKNOWN") or s.startswith("5")
+    ]
     return int(bool(bad) or not alive)
 
 

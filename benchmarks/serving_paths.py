@@ -20,8 +20,12 @@ PAYS = 1.5
 _CHOSEN = "exported"
 
 
-def network_rows(model: str, unfolded: str, rounds: int, seconds: float) -> tuple[list[Row], list[str]]:
-    """The exported network against the other ways, one image and eight; how far their answers are off."""
+def network_rows(
+    model: str, unfolded: str, rounds: int, seconds: float
+) -> tuple[list[Row], list[str]]:
+    """The exported network against the other ways, one image and eight; how far their answers are
+    off.
+    """
     workers = _workers(model, unfolded)
     try:
         first = {way: worker.ask(batch=1, seconds=0.1)["first"] for way, worker in workers.items()}
@@ -35,7 +39,13 @@ def network_rows(model: str, unfolded: str, rounds: int, seconds: float) -> tupl
             found = take_turns(ways, rounds)
             title = f"network, {batch} image{'s' if batch > 1 else ''}"
             for way in list(ways)[1:]:
-                bar = 1.0 if way.startswith("not folded") else PAYS if way.endswith("float32") else None
+                bar = (
+                    1.0
+                    if way.startswith("not folded")
+                    else PAYS
+                    if way.endswith("float32")
+                    else None
+                )
                 rows.append(Row(title, found[_CHOSEN], "ms", way, found[way], bar, at_most=True))
     finally:
         for worker in workers.values():
@@ -79,7 +89,9 @@ def _peer_version(package: str) -> str:
     if not PEERS.exists():
         return ""
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    return subprocess.run([PEERS, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(
+        [PEERS, "-c", code], capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def _freeze(model: str, path: str) -> None:

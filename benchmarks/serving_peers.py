@@ -2,8 +2,8 @@
 
     .venv-peers/bin/python -m benchmarks.serving_peers openvino|onnxruntime GRAPH.pb f32|bf16
 
-GRAPH.pb is a frozen GraphDef from `images` to `Identity`. Both run with their settings for one request at a
-time, and a thread on each core.
+GRAPH.pb is a frozen GraphDef from `images` to `Identity`. Both run with their settings for one
+request at a time, and a thread on each core.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def openvino(graph: str, precision: str) -> Predict:
     def predict(images: np.ndarray) -> np.ndarray:
         if len(images) not in requests:  # compiled for the shape, its best case
             network.reshape([len(images), SIDE, SIDE, 3])
-            requests[len(images)] = ov.compile_model(network, "CPU", settings).create_infer_request()
+            requests[len(images)] = ov.compile_model(
+                network, "CPU", settings
+            ).create_infer_request()
         return requests[len(images)].infer([images])[0]
 
     return predict

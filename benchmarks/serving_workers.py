@@ -81,7 +81,9 @@ def clients() -> Callable[..., Figures]:
                 writer.write(requests[number % IMAGES])
                 answered = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
                 size = next(
-                    int(x.split(":")[1]) for x in answered.splitlines() if x.startswith("content-length")
+                    int(x.split(":")[1])
+                    for x in answered.splitlines()
+                    if x.startswith("content-length")
                 )
                 await reader.readexactly(size)
                 if answered.split()[1] != "200":
@@ -120,11 +122,15 @@ def network(model: str) -> Callable[..., dict[str, Any]]:
     from serving.server.running.servable import Servable
 
     servable = Servable(Path(model), 1)
-    return in_a_loop(lambda images: servable.run("serving_tensor", {"images": images})["probabilities"])
+    return in_a_loop(
+        lambda images: servable.run("serving_tensor", {"images": images})["probabilities"]
+    )
 
 
 def folded_network(model: str, jit_compile: bool) -> Any:
-    """tf.function: `images` as of `serving_tensor` -> probabilities, from the Keras file of an export."""
+    """tf.function: `images` as of `serving_tensor` -> probabilities, from the Keras file of an
+    export.
+    """
     import keras
     import tensorflow as tf
 
@@ -134,12 +140,16 @@ def folded_network(model: str, jit_compile: bool) -> Any:
 
     extra = os.path.join(model, export.EXTRA)
     net = folding.fold(keras.models.load_model(os.path.join(extra, export.KERAS_FILE)))
-    constants, settings = augmentation.read_constants(os.path.join(extra, augmentation.CONSTANTS_FILE))
+    constants, settings = augmentation.read_constants(
+        os.path.join(extra, augmentation.CONSTANTS_FILE)
+    )
     spec = tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32, "images")
 
     @tf.function(input_signature=[spec], jit_compile=jit_compile, autograph=False)
     def predict(images: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(net(augmentation.subtract_mean(images, settings, constants), training=False))
+        return tf.nn.softmax(
+            net(augmentation.subtract_mean(images, settings, constants), training=False)
+        )
 
     return predict
 

@@ -14,7 +14,8 @@ from PIL import Image
 from benchmarks.photos import photos
 
 CLASSES = 10
-# Making a photograph takes longer than all that is measured: the same ones come again under other names.
+# Making a photograph takes longer than all that is measured: the same ones come again under other
+# names.
 _DISTINCT = 400
 
 

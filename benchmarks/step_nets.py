@@ -1,10 +1,11 @@
-"""A training in a process of its own for benchmarks.training_step: one network of ours or of a peer.
+"""A training in a process of its own for benchmarks.training_step: one network of ours or of a
+peer.
 
     python -m benchmarks.step_nets WAY DEPTH PRECISION BATCH SIZE
 
-The process warms up, then does as many steps as it is asked to on one batch in memory and gives images/s.
-Everybody has SGD with momentum 0.9 and weight decay 1e-4, as many threads as cores, and the data format,
-optimizer and loss of its own documentation.
+The process warms up, then does as many steps as it is asked to on one batch in memory and gives
+images/s. Everybody has SGD with momentum 0.9 and weight decay 1e-4, as many threads as cores, and
+the data format, optimizer and loss of its own documentation.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Job(NamedTuple):
     size: int
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """float32 [batch, size, size, 3], as after subtraction of the mean, and int32 labels [batch]."""
+        """float32 [batch, size, size, 3], as after subtraction of the mean, and int32 labels
+        [batch].
+        """
         rng = np.random.default_rng(0)
         images = rng.normal(0, 50, (self.batch, self.size, self.size, 3)).astype(np.float32)
         return images, rng.integers(0, CLASSES, self.batch).astype(np.int32)
@@ -144,8 +147,12 @@ def official(job: Job) -> Net:
     tf_keras.mixed_precision.set_global_policy(job.precision)
     specs = tf_keras.layers.InputSpec(shape=[None, job.size, job.size, 3])
     decay = tf_keras.regularizers.L2(DECAY / 2)
-    backbone = resnet.ResNet(job.depth, specs, norm_momentum=0.9, norm_epsilon=1e-5, kernel_regularizer=decay)
-    model = classification_model.ClassificationModel(backbone, CLASSES, specs, kernel_regularizer=decay)
+    backbone = resnet.ResNet(
+        job.depth, specs, norm_momentum=0.9, norm_epsilon=1e-5, kernel_regularizer=decay
+    )
+    model = classification_model.ClassificationModel(
+        backbone, CLASSES, specs, kernel_regularizer=decay
+    )
     model.compile(
         tf_keras.optimizers.SGD(RATE, momentum=MOMENTUM),
         tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -2,10 +2,10 @@
 
     python -m benchmarks.training_input [--images 2000] [--rounds 3] [--seconds 8]
 
-Every input is a process of its own that uses all cores and stands still while another one is measured. Ours
-is `models.data.input.train_dataset` on the same records; colour noise is off, since the others have none, and
-the mean colour is subtracted; theirs divide by the deviation as well. Then how far our pixels are from those
-of resizing and cropping.
+Every input is a process of its own that uses all cores and stands still while another one is
+measured. Ours is `models.data.input.train_dataset` on the same records; colour noise is off, since
+the others have none, and the mean colour is subtracted; theirs divide by the deviation as well.
+Then how far our pixels are from those of resizing and cropping.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def ours(folder: str, crop: str) -> Iterator[int]:
     from models.settings import Train, Transform
 
     files = batches.resolve([os.path.join(folder, "data-*")])
-    settings = Transform(crop=crop, colour=0.0, mean="channel", scale_min=SCALES[0], scale_max=SCALES[1])
+    settings = Transform(
+        crop=crop, colour=0.0, mean="channel", scale_min=SCALES[0], scale_max=SCALES[1]
+    )
     train = Train(batch_size=BATCH, shuffle_buffer=BUFFER)
     stream = batches.train_dataset(files, settings, _constants(), train, total=batches.count(files))
     return (len(labels) for _, labels in stream)
@@ -85,7 +87,9 @@ def _constants():
     from models.pixels.augmentation import Constants
 
     mean = np.array([123.675, 116.28, 103.53], np.float32)
-    return Constants(np.broadcast_to(mean, [SIZE, SIZE, 3]), mean, np.eye(3, dtype=np.float32), ("a",), (1,))
+    return Constants(
+        np.broadcast_to(mean, [SIZE, SIZE, 3]), mean, np.eye(3, dtype=np.float32), ("a",), (1,)
+    )
 
 
 def differences(number: int) -> dict[str, np.ndarray]:
@@ -121,29 +125,39 @@ def describe(name: str, levels: np.ndarray) -> str:
     """One sentence about a distribution of differences."""
     high = ", ".join(f"{part:g} %: {np.percentile(levels, part):.2g}" for part in (50, 99, 99.9))
     return (
-        f"Our views differ from resizing the whole image with {name} (antialiased bilinear) and cropping, in "
-        f"levels of 255: mean {levels.mean():.2g}, {high}, largest {levels.max():.2g}."
+        f"Our views differ from resizing the whole image with {name} (antialiased bilinear) and"
+        f" cropping, in levels of 255: mean {levels.mean():.2g}, {high}, largest"
+        f" {levels.max():.2g}."
     )
 
 
 def versions() -> dict[str, str]:
     """The names of the peers, with versions."""
     code = (
-        "import importlib.metadata as m, json, sys; print(json.dumps([m.version(n) for n in sys.argv[1:]]))"
+        "import importlib.metadata as m, json, sys; print(json.dumps([m.version(n) for n in"
+        " sys.argv[1:]]))"
     )
     names = ["tf-models-official", "keras", "torchvision", "simplejpeg"]
     garden, keras, vision, jpeg = json.loads(subprocess.check_output([PEERS, "-c", code, *names]))
     return {
         "garden": f"Model Garden {garden}",
         "layers": f"Keras {keras} layers on tf.data",
-        **{name: f"torchvision {vision}, {name.split('-')[2]}" for name in INPUTS if "torchvision" in name},
-        "tensorflow-decode": f"TensorFlow {importlib.metadata.version('tensorflow')}, full decode alone",
+        **{
+            name: f"torchvision {vision}, {name.split('-')[2]}"
+            for name in INPUTS
+            if "torchvision" in name
+        },
+        "tensorflow-decode": (
+            f"TensorFlow {importlib.metadata.version('tensorflow')}, full decode alone"
+        ),
         "simplejpeg-decode": f"simplejpeg {jpeg}, full decode alone",
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
@@ -160,11 +174,14 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.training_input", "--ours"]
         workers = {crop: rounds.Worker(*command, crop, folder) for crop in AGAINST}
         workers |= {
-            name: rounds.Worker(PEERS, "-m", "benchmarks.input_peers", name, folder) for name in INPUTS
+            name: rounds.Worker(PEERS, "-m", "benchmarks.input_peers", name, folder)
+            for name in INPUTS
         }
         time = {"warm_up": options.seconds / 3, "seconds": options.seconds}
         try:
-            ways = {name: lambda worker=worker: worker.ask(**time) for name, worker in workers.items()}
+            ways = {
+                name: lambda worker=worker: worker.ask(**time) for name, worker in workers.items()
+            }
             found = rounds.take_turns(ways, options.rounds)
         finally:
             for worker in workers.values():
@@ -174,9 +191,14 @@ def main() -> None:
         for crop, peers in AGAINST.items()
         for peer, bar in peers.items()
     ]
-    facts = [f"{options.images} photographs of {size / 1000:.0f} kB, batches of {BATCH}, warm file cache."]
+    facts = [
+        f"{options.images} photographs of {size / 1000:.0f} kB, batches of {BATCH}, warm file"
+        " cache."
+    ]
     facts += [describe(name, levels) for name, levels in differences(40).items()]
-    arguments = "".join(f" --{name} {value:g}" for name, value in vars(options).items() if name != "ours")
+    arguments = "".join(
+        f" --{name} {value:g}" for name, value in vars(options).items() if name != "ours"
+    )
     report.write("input", f"python -m benchmarks.training_input{arguments}", rows, facts)
 
 

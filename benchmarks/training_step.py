@@ -2,10 +2,11 @@
 
     python -m benchmarks.training_step [--batch 16] [--steps 2] [--rounds 3] [--depths 18 50]
 
-A step is forward, backward and update on a batch that is already in memory: reading images is the stage
-"Training input". Every network is a process of its own (benchmarks.step_nets); those of a group start and
-compile together, then take turns. ResNet-50 v1.5 (stride in the 3x3) is held against the peers that are
-v1.5, and v1 (the paper's, stride in the 1x1) against keras.applications, which is v1.
+A step is forward, backward and update on a batch that is already in memory: reading images is the
+stage "Training input". Every network is a process of its own (benchmarks.step_nets); those of a
+group start and compile together, then take turns. ResNet-50 v1.5 (stride in the 3x3) is held
+against the peers that are v1.5, and v1 (the paper's, stride in the 1x1) against keras.applications,
+which is v1.
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ def groups(depth: int, precision: str) -> list[tuple[str, ...]]:
 def measure(group: Sequence[str], depth: int, precision: str, options: argparse.Namespace) -> Any:
     """Images/s of each round and what the process says of its network, by way."""
     job = [str(depth), precision, str(options.batch), str(options.size)]
-    print(f"ResNet-{depth} {PRECISIONS[precision]}: {', '.join(group)} compile", file=sys.stderr, flush=True)
+    print(
+        f"ResNet-{depth} {PRECISIONS[precision]}: {', '.join(group)} compile",
+        file=sys.stderr,
+        flush=True,
+    )
     workers, said = {}, {}
     with tempfile.TemporaryDirectory() as cache:
         try:
@@ -57,7 +62,10 @@ def measure(group: Sequence[str], depth: int, precision: str, options: argparse.
 
             for way in group:  # returns when all have compiled
                 workers[way].ask(steps=1)
-            return take_turns({way: lambda way=way: ask(way) for way in group}, options.rounds), said
+            return (
+                take_turns({way: lambda way=way: ask(way) for way in group}, options.rounds),
+                said,
+            )
         finally:
             for worker in workers.values():
                 worker.close()
@@ -109,8 +117,8 @@ def work(depth: int, said: dict[str, dict[str, Any]]) -> str:
     first = next(iter(said))
     parameters, macs = f"{said[first]['parameters']:,}", f"{said[first]['macs'] / 1e9:.3f} billion"
     return (
-        f"{network(depth, first)}: {parameters} trainable parameters, {macs} multiply-adds an image forward; "
-        "the peers' have as many where their line says nothing."
+        f"{network(depth, first)}: {parameters} trainable parameters, {macs} multiply-adds an image"
+        " forward; the peers' have as many where their line says nothing."
     )
 
 

@@ -2,11 +2,12 @@
 
     python -m benchmarks.transform [--images 3000] [--rounds 3]
 
-TFX's executors run with the exec properties of the pipeline's own graph: StatisticsGen, Transform's analysis
-of every image, and the analysis with the scale stage (shorter side 256). Figures are of one core: images over
-processor seconds, of all threads. Each run is a process of its own, with a tenth of the images and with all;
-"further images" is the difference of the two, without what a job costs before its first image. The peer is
-`tf.io.decode_jpeg` in a loop of one thread. Memory is the peak of the process, as the two sizes have it.
+TFX's executors run with the exec properties of the pipeline's own graph: StatisticsGen, Transform's
+analysis of every image, and the analysis with the scale stage (shorter side 256). Figures are of
+one core: images over processor seconds, of all threads. Each run is a process of its own, with a
+tenth of the images and with all; "further images" is the difference of the two, without what a job
+costs before its first image. The peer is `tf.io.decode_jpeg` in a loop of one thread. Memory is the
+peak of the process, as the two sizes have it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def measure(folder: str, source: str, way: str, uri: str) -> dict[str, Any]:
       uri: the Examples of the ingestion.
     """
     stage = STAGES[way] if way else Stage("ExampleGen")
-    graph = beam_runners.Graph(folder, source, 224, holdout=_HOLDOUT, shorter_side=stage.shorter_side)
+    graph = beam_runners.Graph(
+        folder, source, 224, holdout=_HOLDOUT, shorter_side=stage.shorter_side
+    )
     if way:
         graph.read(uri)
     outputs, _, processor = graph.run(stage.job, "direct")
@@ -100,17 +103,27 @@ def run_all(folder: str, numbers: Sequence[int], rounds: int) -> list[report.Row
         decoded.append(decode(pictures))
         for way in list(STAGES)[:: 1 if turn % 2 == 0 else -1]:
             found[way].append([_ask(**inputs[number], way=way) for number in numbers])
-            print(f"  round {turn + 1} of {rounds}: {way}: {found[way][-1]}", file=sys.stderr, flush=True)
+            print(
+                f"  round {turn + 1} of {rounds}: {way}: {found[way][-1]}",
+                file=sys.stderr,
+                flush=True,
+            )
     rows = []
     for way, seen in found.items():
-        further = [(many - few) / (large["processor"] - small["processor"]) for small, large in seen]
+        further = [
+            (many - few) / (large["processor"] - small["processor"]) for small, large in seen
+        ]
         whole = [many / large["processor"] for _, large in seen]
-        rows.append(report.Row(f"{way}, further images", further, "images/s a core", _PEER, decoded))
+        rows.append(
+            report.Row(f"{way}, further images", further, "images/s a core", _PEER, decoded)
+        )
         rows.append(report.Row(f"{way}, {many:,} images", whole, "images/s a core", _PEER, decoded))
     for way, seen in found.items():
         peaks = [[run["peak"] for run in sizes] for sizes in zip(*seen, strict=True)]
         what = f"{way}, peak memory, {many:,} images"
-        rows.append(report.Row(what, peaks[1], "MB", f"{few:,} images", peaks[0], bar=1.1, at_most=True))
+        rows.append(
+            report.Row(what, peaks[1], "MB", f"{few:,} images", peaks[0], bar=1.1, at_most=True)
+        )
     return rows
 
 

@@ -1,4 +1,5 @@
-"""Which code a component runs, for TFX's cache: the modules it imports from this project, and no others.
+"""Which code a component runs, for TFX's cache: the modules it imports from this project, and no
+others.
 
 Comments, docstrings and layout do not count: a network is not trained again for a word.
 """
@@ -16,7 +17,8 @@ PACKAGES = ("models", "components", "pipeline", "serving")
 
 
 def digest(*modules: str) -> str:
-    """sha256 of the statements of modules and of all that they import from this project, hexadecimal.
+    """sha256 of the statements of modules and of all that they import from this project,
+    hexadecimal.
 
     Imports inside of functions count. Code of other packages does not: the locks decide about that.
 

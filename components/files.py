@@ -23,7 +23,9 @@ def is_remote(path: str) -> bool:
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """What is raised where a file cannot be read: Python's errors, and TensorFlow's if it is in use."""
+    """What is raised where a file cannot be read: Python's errors, and TensorFlow's if it is in
+    use.
+    """
     tensorflow = sys.modules.get("tensorflow")
     return (OSError, tensorflow.errors.OpError) if tensorflow else (OSError,)
 
@@ -96,7 +98,7 @@ def size(path: str) -> int:
 
 
 def state(path: str) -> str:
-    """Length and time of a file, which change with its content; of a link to nothing, of the link."""
+    """Length and time of a file, which change with its content; a dead link's own."""
     if is_remote(path):
         found = _gfile().stat(path)
         return f"{found.length} {found.mtime_nsec}"
@@ -118,7 +120,9 @@ def glob(pattern: str) -> list[str]:
 
 
 def entries(folder: str, hidden: bool = False) -> tuple[list[str], list[str], list[str]]:
-    """Sorted names of the sub-folders, the files and the rest of a folder; without hidden ones unless asked.
+    """Sorted names of the sub-folders, the files and the rest of a folder; without hidden ones
+    unless
+    asked.
 
     The rest cannot be read: links to nothing, pipes, sockets, devices.
     """
@@ -132,7 +136,9 @@ def entries(folder: str, hidden: bool = False) -> tuple[list[str], list[str], li
         return sorted(slashed), sorted(rest - slashed), []
     with os.scandir(folder) as found:
         seen = sorted((e.name, _kind(e)) for e in found if hidden or not e.name.startswith("."))
-    folders, regular, others = ([name for name, kind in seen if kind == wanted] for wanted in range(3))
+    folders, regular, others = (
+        [name for name, kind in seen if kind == wanted] for wanted in range(3)
+    )
     return folders, regular, others
 
 

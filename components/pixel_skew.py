@@ -1,8 +1,9 @@
 """Whether a server sees original files as the model was trained and evaluated on them.
 
-A file goes two ways, as it came: through ingestion to the model's signature `evaluate`, and to a server. Both
-refuse it, or both give the same probabilities; what ingestion converts, the server may refuse. Where the
-model says what its crops are, the test's crop is compared between Trainer and Evaluator, pixel by pixel.
+A file goes two ways, as it came: through ingestion to the model's signature `evaluate`, and to a
+server. Both refuse it, or both give the same probabilities; what ingestion converts, the server may
+refuse. Where the model says what its crops are, the test's crop is compared between Trainer and
+Evaluator, pixel by pixel.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ MAX_LEVELS = 0.01
 _MAX_PIXELS = 100_000_000  # ingestion's default
 _AT_A_TIME = 32
 _STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
-_CENTER, _SERVED = ("evaluate", "examples", "center"), ("serving_default", "image_bytes", "probabilities")
+_CENTER, _SERVED = (
+    ("evaluate", "examples", "center"),
+    (
+        "serving_default",
+        "image_bytes",
+        "probabilities",
+    ),
+)
 
 Ask = Callable[[bytes], "np.ndarray | str"]
 
@@ -45,7 +53,8 @@ class Compared:
       converted: whether ingestion made a PNG of it.
       probability: largest difference of a probability; NaN where not both gave some.
       labels: best class as evaluated and as served; "" likewise.
-      levels: largest difference of a pixel between Trainer and Evaluator; NaN where it is not known.
+      levels: largest difference of a pixel between Trainer and Evaluator; NaN where it is not
+        known.
     """
 
     name: str
@@ -102,12 +111,16 @@ class Model:
             with tf.io.gfile.GFile(os.path.join(path, "assets", export.LABELS_FILE)) as file:
                 self._labels = file.read().splitlines()
             # An ensemble has no crop of its own.
-            self.settings = augmentation.read_constants(extra)[1] if tf.io.gfile.exists(extra) else None
+            self.settings = (
+                augmentation.read_constants(extra)[1] if tf.io.gfile.exists(extra) else None
+            )
             # Without the protocol `center`, serving_default shows its crop.
             has_center = _CENTER[2] in self._signatures[_CENTER[0]].structured_outputs
         except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
             said = " ".join(str(error).split())[:200]
-            raise SkewError(f"{path} is no model that this project has exported ({said}).") from None
+            raise SkewError(
+                f"{path} is no model that this project has exported ({said})."
+            ) from None
         self._way = _CENTER if has_center else _SERVED
 
     def probabilities(self, encoded: bytes) -> np.ndarray:
@@ -131,7 +144,8 @@ def compare(folder: str, model: Model, ask: Ask) -> Iterator[Compared]:
     Args:
       folder: of original files.
       model: as it was evaluated.
-      ask: the bytes of a file -> the server's probabilities, float32 [classes], or why it refuses them.
+      ask: the bytes of a file -> the server's probabilities, float32 [classes], or why it refuses
+        them.
 
     Raises:
       SkewError: there is no file, or one cannot be read.
@@ -183,7 +197,9 @@ def _ingest(data: bytes) -> image_files.Image | str:
         return str(reason)
 
 
-def _asked(name: str, data: bytes, image: image_files.Image | str, model: Model, ask: Ask) -> Compared:
+def _asked(
+    name: str, data: bytes, image: image_files.Image | str, model: Model, ask: Ask
+) -> Compared:
     if isinstance(image, str):
         kinds = [kind for start, kind in _STARTS.items() if data.startswith(start)]
         found = Compared(name, kinds[0] if kinds else "other", ingestion=image)
@@ -195,7 +211,9 @@ def _asked(name: str, data: bytes, image: image_files.Image | str, model: Model,
     elif isinstance(image, image_files.Image):
         right = model.probabilities(image.encoded)
         # Where the numbers of classes differ, another model is served.
-        found.probability = float(np.abs(served - right).max()) if served.shape == right.shape else 1.0
+        found.probability = (
+            float(np.abs(served - right).max()) if served.shape == right.shape else 1.0
+        )
         found.labels = model.best(right), model.best(served)
     return found
 
@@ -212,9 +230,13 @@ def _levels(found: Sequence[image_files.Image], settings: Transform) -> list[flo
     )
     stored = _stored(found, settings)
     records = tf.data.Dataset.from_tensor_slices((tf.range(len(found), dtype=tf.int64), stored))
-    batches = augmentation.train_images(records, lambda record: (record, 0), len(found), 0, settings, nothing)
+    batches = augmentation.train_images(
+        records, lambda record: (record, 0), len(found), 0, settings, nothing
+    )
     [(trained, _)] = batches.as_numpy_iterator()
-    evaluated = [augmentation.center_pixels(tf.constant(image.encoded), settings).numpy() for image in found]
+    evaluated = [
+        augmentation.center_pixels(tf.constant(image.encoded), settings).numpy() for image in found
+    ]
     return [float(np.abs(one - other).max()) for one, other in zip(trained, evaluated, strict=True)]
 
 

@@ -47,7 +47,9 @@ def checksums(model: str) -> str:
 
 
 def difference(model: str, wanted: str) -> str:
-    """The first difference of a SavedModel's files from lines of `checksums`, in words; "" without one."""
+    """The first difference of a SavedModel's files from lines of `checksums`, in words; "" without
+    one.
+    """
     found, known = (_by_path(text) for text in (checksums(model), wanted))
     added = sorted(found.keys() - known.keys())
     return _change(found, known) or (f"{added[0]} is no part of it" if added else "")
@@ -67,7 +69,7 @@ def damage(version: str) -> str:
 
 
 def unreadable(model: str) -> str:
-    """Why TensorFlow cannot load a SavedModel, whose weights it reads and checks; "" where it can."""
+    """Why TensorFlow cannot load a SavedModel and its weights; "" where it can."""
     try:
         tf.saved_model.load(model)
         return ""
@@ -79,7 +81,8 @@ def unreadable(model: str) -> str:
 def alone(folder: str) -> Iterator[None]:
     """One push at a time, of whatever pipeline, into a folder of this machine.
 
-    What another one copies would be taken for what a killed one has left, and both may have one number.
+    What another one copies would be taken for what a killed one has left, and both may have one
+    number.
     """
     if _is_remote(folder):
         yield
@@ -93,8 +96,8 @@ def alone(folder: str) -> Iterator[None]:
 def copy(model: str, target: str, extra: Mapping[str, str] | None = None) -> None:
     """Copies a SavedModel so that `target` is whole or not there.
 
-    Object stores cannot rename a folder: there saved_model.pb, by which a version is known to be whole,
-    comes last.
+    Object stores cannot rename a folder: there saved_model.pb, by which a version is known to be
+    whole, comes last.
 
     Args:
       model: its folder.
@@ -117,14 +120,20 @@ def copy(model: str, target: str, extra: Mapping[str, str] | None = None) -> Non
 
 
 def remove_unfinished(folder: str, version: int) -> None:
-    """Removes what a killed `copy` left in the folder of versions, up to the number of the next version."""
+    """Removes what a killed `copy` left in the folder of versions, up to the number of the next
+    version.
+    """
     for path in tf.io.gfile.glob(os.path.join(folder, f"{_UNFINISHED}*")):
         tf.io.gfile.rmtree(path)
     if not _is_remote(folder) or not tf.io.gfile.isdir(folder):
         return
     for name in (name.strip("/") for name in tf.io.gfile.listdir(folder)):
         path = os.path.join(folder, name)
-        if name.isdecimal() and int(name) <= version and not tf.io.gfile.exists(f"{path}/{_MODEL_FILE}"):
+        if (
+            name.isdecimal()
+            and int(name) <= version
+            and not tf.io.gfile.exists(f"{path}/{_MODEL_FILE}")
+        ):
             tf.io.gfile.rmtree(path)
 
 
@@ -134,7 +143,9 @@ def _is_remote(path: str) -> bool:
 
 def _files(folder: str) -> list[str]:
     """Those of a model, without what a push adds."""
-    found = (os.path.join(where, name) for where, _, names in tf.io.gfile.walk(folder) for name in names)
+    found = (
+        os.path.join(where, name) for where, _, names in tf.io.gfile.walk(folder) for name in names
+    )
     return sorted(path for path in found if not path.endswith(_ADDED))
 
 

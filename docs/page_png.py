@@ -1,4 +1,5 @@
-"""Pictures of the server's page, with a Chromium on the path and a server that runs with two versions:
+"""Pictures of the server's page, with a Chromium on the path and a server that runs with two
+versions:
 
 PYTHONPATH=tests/serving python docs/page_png.py http://127.0.0.1:8501/ docs/figures/page IMAGE...
 """
@@ -17,7 +18,10 @@ DONE = f"""document.querySelectorAll('.column[data-state=done]').length === {2 *
 
 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     browser = Browser(Path(folder))
-    for name, width, height, scheme in (("desktop", 1280, 800, "light"), ("phone", 390, 844, "dark")):
+    for name, width, height, scheme in (
+        ("desktop", 1280, 800, "light"),
+        ("phone", 390, 844, "dark"),
+    ):
         browser.resize(width, height, phone=name == "phone", scale=2 if name == "phone" else 1)
         browser.prefer(prefers_color_scheme=scheme, prefers_reduced_motion="reduce")
         browser.open(url)

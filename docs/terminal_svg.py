@@ -1,4 +1,6 @@
-"""Terminal output as a picture: `FORCE_COLOR=1 make demo | python docs/terminal_svg.py docs/demo.svg`."""
+"""Terminal output as a picture: `FORCE_COLOR=1 make demo | python docs/terminal_svg.py
+docs/demo.svg`.
+"""
 
 import io
 import re

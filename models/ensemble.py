@@ -1,4 +1,4 @@
-"""Ensembles: `run_fn` exports the average of pushed models in place of a training (paper, Table 5)."""
+"""Ensembles: `run_fn` exports the average of pushed models (paper, Table 5)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ SUMMARY = "summary.json"
 def run_fn(fn_args: Any) -> None:
     """Exports an ensemble; the entry point of TFX's Trainer where "model" has an "ensemble".
 
-    Reads from `fn_args`: `transform_graph_path` and `custom_config`: "model" (fields of models.settings; its
-    "ensemble" names folders of pushed models, of which the newest version is meant, or single versions),
-    "protocols" (names of models.export.protocols) and "names" (class name -> name for people; optional). Every
-    member is tested with the crops and the means that it was trained with.
+    Reads from `fn_args`: `transform_graph_path` and `custom_config`: "model" (fields of
+    models.settings; its "ensemble" names folders of pushed models, of which the newest version is
+    meant, or single versions), "protocols" (names of models.export.protocols) and "names" (class
+    name -> name for people; optional). Every member is tested with the crops and the means that it
+    was trained with.
 
     Writes the SavedModel to `serving_model_dir` and summary.json (members, parameters, seconds) to
     `model_run_dir`.
@@ -65,17 +66,19 @@ def load(folder: str, labels: tuple[str, ...]) -> Network:
       ValueError: the folder holds no single network, or one with other classes.
     """
     if not tf.io.gfile.isdir(folder):
-        raise ValueError(f"{folder} is no pushed model; make one of it with python -m models.import_weights.")
+        raise ValueError(
+            f"{folder} is no pushed model; make one of it with python -m models.import_weights."
+        )
     found = pretrained.load(folder, Model())
     if found.constants is None or found.transform is None:
         raise ValueError(
-            f"{folder} does not say with which means and classes it was trained; model.ensemble needs "
-            "folders of models that this version has pushed."
+            f"{folder} does not say with which means and classes it was trained; model.ensemble"
+            " needs folders of models that this version has pushed."
         )
     if found.constants.labels != labels:
         raise ValueError(
-            f"{folder} has {_difference(found.constants.labels, labels)}; the members of model.ensemble must "
-            "have the classes of the data in the same order."
+            f"{folder} has {_difference(found.constants.labels, labels)}; the members of"
+            " model.ensemble must have the classes of the data in the same order."
         )
     return protocols.network(found.model, found.transform, found.constants)
 

@@ -45,10 +45,14 @@ def push(
     """
     classes = found.model.output_shape[-1]
     if not found.head:
-        raise ValueError("The weights have no last layer to serve; fine-tune them with train.init_from.")
+        raise ValueError(
+            "The weights have no last layer to serve; fine-tune them with train.init_from."
+        )
     check_transform(transform)
     if labels and len(labels) != classes:
-        raise ValueError(f"There are {len(labels)} labels for {classes} outputs; give one for each.")
+        raise ValueError(
+            f"There are {len(labels)} labels for {classes} outputs; give one for each."
+        )
     labels = labels or [f"{number:0{len(str(classes - 1))}}" for number in range(classes)]
     measured = conversion.constants(found.channel_mean, labels, transform.size)
     if transform.mean == "pixel" and found.pixel_mean is not None:
@@ -69,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = {name: value for name, value in expected.items() if value is not None}
     try:
         labels, names = _lines(parsed.labels), _lines(parsed.names)
-        found = conversion.load_like(parsed.checkpoint, wanted, parsed.mean, parsed.std, parsed.mean_file)
+        found = conversion.load_like(
+            parsed.checkpoint, wanted, parsed.mean, parsed.std, parsed.mean_file
+        )
         view = conversion.crops(found, parsed.size, parsed.test_shorter_side)
         version = push(found, parsed.out, labels, view, names)
     except (ValueError, OSError, tf.errors.OpError) as error:
@@ -77,22 +83,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     mean = ", ".join(f"{value:.3f}" for value in found.channel_mean)
     image = " of the mean image" if view.mean == "pixel" else ""
-    print(f"{version}: {found.model.name}, {found.model.output_shape[-1]} classes, mean colour {mean}{image}")
+    print(
+        f"{version}: {found.model.name}, {found.model.output_shape[-1]} classes, mean colour"
+        f" {mean}{image}"
+    )
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="import_weights", description="Makes a pushed model, ready to be served, of published weights."
+        prog="import_weights",
+        description="Makes a pushed model, ready to be served, of published weights.",
     )
     add = parser.add_argument
     add("checkpoint", help="file of weights (docs/weights.md)")
     add("out", help="folder of the model; a new version is written into it")
-    add("--labels", default="", metavar="FILE", help="class names in the order of the outputs, one a line")
-    add("--names", default="", metavar="FILE", help="the same for people, where the labels are synsets")
-    add("--mean", nargs=3, type=float, default=TORCH_MEAN, metavar="X", help="of RGB in 0..1 (PyTorch)")
-    add("--std", nargs=3, type=float, default=TORCH_STD, metavar="X", help="of RGB in 0..1 (PyTorch)")
-    add("--mean_file", default="", metavar="FILE", help="mean image (Caffe); else the one beside the weights")
+    add(
+        "--labels",
+        default="",
+        metavar="FILE",
+        help="class names in the order of the outputs, one a line",
+    )
+    add(
+        "--names",
+        default="",
+        metavar="FILE",
+        help="the same for people, where the labels are synsets",
+    )
+    add(
+        "--mean",
+        nargs=3,
+        type=float,
+        default=TORCH_MEAN,
+        metavar="X",
+        help="of RGB in 0..1 (PyTorch)",
+    )
+    add(
+        "--std",
+        nargs=3,
+        type=float,
+        default=TORCH_STD,
+        metavar="X",
+        help="of RGB in 0..1 (PyTorch)",
+    )
+    add(
+        "--mean_file",
+        default="",
+        metavar="FILE",
+        help="mean image (Caffe); else the one beside the weights",
+    )
     add("--size", type=int, default=0, help="side of the images; 224, or 32 in the CIFAR family")
     add("--test_shorter_side", type=int, default=0, help="before the crop; 256 for 224, 32 for 32")
     for field, kind in (("family", str), ("depth", int), ("shortcut", str), ("variant", str)):

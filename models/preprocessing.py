@@ -1,7 +1,7 @@
 """What Transform does: one analysis of the training split, and the scale stage.
 
-The analysis writes one file into the TransformGraph's assets: class names and counts, mean image, mean
-colour, RGB covariance, and the settings they were measured with. `load_constants` reads it.
+The analysis writes one file into the TransformGraph's assets: class names and counts, mean image,
+mean colour, RGB covariance, and the settings they were measured with. `load_constants` reads it.
 """
 
 from __future__ import annotations
@@ -23,28 +23,32 @@ from models.pixels import augmentation, decoding
 from models.pixels.augmentation import Constants
 from models.settings import Transform, check_transform
 
-# Beam would hand over up to 1,000 photographs at a time; with this it is at most 20 MiB of them. Set here
-# because every runner imports this module, in the process that builds the Beam job, before it does so.
+# Beam would hand over up to 1,000 photographs at a time; with this it is at most 20 MiB of them.
+# Set here because every runner imports this module, in the process that builds the Beam job, before
+# it does so.
 flags.FLAGS.set_default(batch_util._USE_BYTE_SIZE_BATCHING.name, True)
 
 _Batch = tuple[np.ndarray, ...]
 
 
-def preprocessing_fn(inputs: Mapping[str, Any], custom_config: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+def preprocessing_fn(
+    inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
+) -> dict[str, tf.Tensor]:
     """Transform's entry point.
 
-    Class names and counts are taken from all examples, mean and covariance from those whose file name
-    hashes below `analyze_fraction`, seen through the test crop.
+    Class names and counts are taken from all examples, mean and covariance from those whose file
+    name hashes below `analyze_fraction`, seen through the test crop.
 
     Args:
       inputs: a batch of the features of the data contract; scalars, dense, ragged or sparse.
-      custom_config: {"transform": the fields of models.settings.Transform}; other keys (a hash of the
-        code, which makes the cache notice changes) are ignored.
+      custom_config: {"transform": the fields of models.settings.Transform}; other keys (a hash of
+        the code, which makes the cache notice changes) are ignored.
 
     Returns:
-      [batch] tensors: image/encoded, image/height, image/width, image/class/label, image/class/synset and
-      image/filename. With `shorter_side`, larger images are turned upright where that is asked, shrunk and
-      stored as PNG, and height and width follow; smaller ones pass byte for byte.
+      [batch] tensors: image/encoded, image/height, image/width, image/class/label,
+      image/class/synset and image/filename. With `shorter_side`, larger images are turned upright
+      where that is asked, shrunk and stored as PNG, and height and width follow; smaller ones pass
+      byte for byte.
     """
     settings = Transform(**custom_config["transform"])
     check_transform(settings)
@@ -80,7 +84,9 @@ def _flat(column: Any) -> tf.Tensor:
 
 
 def _analyze(columns: Mapping[str, tf.Tensor], settings: Transform) -> None:
-    totals = _totals(columns["image/encoded"], _sampled(columns["image/filename"], settings), settings)
+    totals = _totals(
+        columns["image/encoded"], _sampled(columns["image/filename"], settings), settings
+    )
     # The path is a constant of the graph, which makes the file one of its assets.
     tft.experimental.ptransform_analyzer(
         inputs=[columns["image/class/label"], columns["image/class/synset"], *totals],
@@ -104,8 +110,8 @@ def _totals(encoded: tf.Tensor, rows: tf.Tensor, settings: Transform) -> tuple[t
     """Sums over the rows, one image in memory at a time.
 
     Returns:
-      Number of images int64 [1], sum of test crops float64 [1, size, size, 3], and sum over all pixels of
-      the outer product of RGB, float64 [1, 3, 3].
+      Number of images int64 [1], sum of test crops float64 [1, size, size, 3], and sum over all
+      pixels of the outer product of RGB, float64 [1, 3, 3].
     """
     size = settings.size
 
@@ -192,9 +198,10 @@ def _vocabulary(classes: Mapping[tuple[int, bytes], int]) -> tuple[list[str], li
     for number, ((label, synset), _) in enumerate(entries):
         if label != number or (number and synset <= entries[number - 1][0][1]):
             raise ValueError(
-                f"The training split has label {label} for class {_text(synset)}, where label {number} "
-                "and the next class name in sorted order were expected; labels must be the 0-based index "
-                "of the sorted class names, with one class a label and no class missing."
+                f"The training split has label {label} for class {_text(synset)}, where label"
+                f" {number} and the next class name in sorted order were expected; labels must be"
+                " the 0-based index of the sorted class names, with one class a label and no class"
+                " missing."
             )
     return [_text(synset) for (_, synset), _ in entries], [count for _, count in entries]
 

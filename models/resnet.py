@@ -1,4 +1,6 @@
-"""The networks' door: `resnet` for ImageNet, `cifar_resnet` for small images, `build` from settings."""
+"""The networks' door: `resnet` for ImageNet, `cifar_resnet` for small images, `build` from
+settings.
+"""
 
 from models.network.architecture import build, cifar_resnet, resnet
 

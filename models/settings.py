@@ -33,8 +33,8 @@ POOLS = ("symmetric", "caffe")
 PROTOCOLS = ("center", "ten_crop", "multi_scale")
 # Keras seeds NumPy with one more, which takes 32 bits.
 MAX_SEED = 2**32 - 2
-# Most of what counts something, unless a tighter bound is named: a larger one is a slip of the pen, which
-# would ask for memory that no machine has, or for a time without end.
+# Most of what counts something, unless a tighter bound is named: a larger one is a slip of the pen,
+# which would ask for memory that no machine has, or for a time without end.
 MAX_NUMBER = 10**9
 # Keras' networks of models.network.architecture; the paper's deepest has 1202 layers.
 MAX_DEPTH = 10_000
@@ -69,8 +69,8 @@ class Transform:
     test_scales: tuple[int, ...] = ()
     # Turn JPEGs upright by their EXIF; off, images are used as they are stored, as ImageNet's are.
     upright: bool = False
-    # Shrink larger photographs to this shorter side before anything else, in training, evaluation and
-    # serving alike; Transform does it once and stores them without loss. 0 is off.
+    # Shrink larger photographs to this shorter side before anything else, in training, evaluation
+    # and serving alike; Transform does it once and stores them without loss. 0 is off.
     shorter_side: int = 0
     # Part of the training split that mean and covariance are computed from,
     # chosen by a hash of the file name.
@@ -79,7 +79,9 @@ class Transform:
     @property
     def scales(self) -> tuple[int, ...]:
         """Shorter sides of the multi-scale test, in pixels."""
-        return self.test_scales or tuple(round(side * self.size / PAPER_SCALES[0]) for side in PAPER_SCALES)
+        return self.test_scales or tuple(
+            round(side * self.size / PAPER_SCALES[0]) for side in PAPER_SCALES
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,26 +126,26 @@ class Train:
     boundaries: tuple[float, ...] = (30.0, 60.0, 80.0)  # in epochs
     patience: int = 5
     warmup_epochs: float = 0.0
-    # Instead: a tenth of the rate until the training error of 50 steps is below this (paper, section
-    # 4.2, 110 layers: 0.8); 0 is off.
+    # Instead: a tenth of the rate until the training error of 50 steps is below this (paper,
+    # section 4.2, 110 layers: 0.8); 0 is off.
     warmup_error: float = 0.0
     momentum: float = 0.9
     # Coupled, as in the paper: the gradient of (w/2)*|k|^2 of every convolution
     # and dense kernel joins the momentum.
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
-    # Decay of the moving average of the weights, per step, such as 0.9999; 0 is off. The average is what
-    # is validated and exported. The statistics of batch normalisation belong to the weights; set
-    # `bn_examples` to measure those of the average.
+    # Decay of the moving average of the weights, per step, such as 0.9999; 0 is off. The average is
+    # what is validated and exported. The statistics of batch normalisation belong to the weights;
+    # set `bn_examples` to measure those of the average.
     ema: float = 0.0
-    # Training examples (in whole batches) that the mean and variance of batch normalisation are computed
-    # from once more after training, as the authors do; 0 keeps the moving averages.
+    # Training examples (in whole batches) that the mean and variance of batch normalisation are
+    # computed from once more after training, as the authors do; 0 keeps the moving averages.
     bn_examples: int = 0
     # Weights to start from: a pushed model (its folder or one version), a .keras file, or published
     # weights (.pth, .safetensors, .npz, .h5; models.import_weights). "" starts from scratch.
     init_from: str = ""
-    # Start from the newest pushed model of the same network; `init_from` (or random numbers) only while
-    # there is none. Training on the same data starts from the same model again.
+    # Start from the newest pushed model of the same network; `init_from` (or random numbers) only
+    # while there is none. Training on the same data starts from the same model again.
     warm_start: bool = False
     # Stages that stay as they are in `init_from`: 1 is conv1, 2 is conv1 and conv2_x, and so on.
     frozen_stages: int = 0
@@ -182,12 +184,13 @@ def check(transform: Transform, model: Model, train: Train, tune: Tune) -> None:
     _check_tune(tune)
     if model.family == "cifar" and train.frozen_stages > 4:
         raise ValueError(
-            f"train.frozen_stages={train.frozen_stages}: must be from 0 to 4, as a cifar network ends with "
-            "conv4_x."
+            f"train.frozen_stages={train.frozen_stages}: must be from 0 to 4, as a cifar network"
+            " ends with conv4_x."
         )
     if tune.enabled and not train.epochs:
         raise ValueError(
-            "train.epochs=0: nothing is trained, so there is nothing to tune; set tune.enabled=false."
+            "train.epochs=0: nothing is trained, so there is nothing to tune; set"
+            " tune.enabled=false."
         )
 
 
@@ -215,7 +218,12 @@ def check_transform(transform: Transform) -> None:
         f"must be 0 (off) or at least {smallest}, the larger of transform.test_shorter_side and, "
         "for the scale crop, transform.scale_min"
     )
-    _need(t.shorter_side == 0 or t.shorter_side >= smallest, "transform.shorter_side", t.shorter_side, rule)
+    _need(
+        t.shorter_side == 0 or t.shorter_side >= smallest,
+        "transform.shorter_side",
+        t.shorter_side,
+        rule,
+    )
 
 
 def _check_model(model: Model) -> None:
@@ -256,21 +264,27 @@ def _check_train(train: Train) -> None:
     epochs = all(0 <= boundary < math.inf for boundary in train.boundaries)
     rule = "must be epochs of 0 or more that rise, as [30,60,80] does"
     _need(rising and epochs, "train.boundaries", list(train.boundaries), rule)
-    _need(0 <= train.frozen_stages <= 5, "train.frozen_stages", train.frozen_stages, "must be from 0 to 5")
+    _need(
+        0 <= train.frozen_stages <= 5,
+        "train.frozen_stages",
+        train.frozen_stages,
+        "must be from 0 to 5",
+    )
     if train.frozen_stages and not train.init_from:
         raise ValueError(
-            f"train.frozen_stages={train.frozen_stages}: stages can be frozen only when train.init_from "
-            "names the weights that they have."
+            f"train.frozen_stages={train.frozen_stages}: stages can be frozen only when"
+            " train.init_from names the weights that they have."
         )
     if train.warmup_error and train.warmup_epochs:
         raise ValueError(
-            f"train.warmup_error={train.warmup_error} and train.warmup_epochs={train.warmup_epochs}: choose "
-            "one warm-up and set the other to 0."
+            f"train.warmup_error={train.warmup_error} and"
+            f" train.warmup_epochs={train.warmup_epochs}: choose one warm-up and set the other"
+            " to 0."
         )
     if train.epochs and train.warmup_epochs >= train.epochs:
         raise ValueError(
-            f"train.warmup_epochs={train.warmup_epochs} does not fit into train.epochs={train.epochs}: "
-            "lower it with --set train.warmup_epochs=0."
+            f"train.warmup_epochs={train.warmup_epochs} does not fit into"
+            f" train.epochs={train.epochs}: lower it with --set train.warmup_epochs=0."
         )
 
 

@@ -30,13 +30,14 @@ def run_fn(fn_args: Any) -> None:
 
     Reads from `fn_args`: `train_files` and `eval_files` (glob patterns of tf.Examples),
     `transform_graph_path`, `hyperparameters` (keras_tuner's config, or None) and `custom_config`:
-    "transform", "model", "train" (fields of models.settings), "protocols" (names of models.export.protocols),
-    "names" (class name -> name for people; optional), "checkpoint_dir" (a folder that outlives the
-    training; others may use it as well; "" for none).
+    "transform", "model", "train" (fields of models.settings), "protocols" (names of
+    models.export.protocols), "names" (class name -> name for people; optional), "checkpoint_dir" (a
+    folder that outlives the training; others may use it as well; "" for none).
 
-    Writes the SavedModel to `serving_model_dir`, and history.csv, TensorBoard curves and summary.json to
-    `model_run_dir`. A killed training goes on at its last checkpoint when it is run again with the same
-    settings and data; the checkpoints are removed at the end. models.weights.finetune says where the weights begin.
+    Writes the SavedModel to `serving_model_dir`, and history.csv, TensorBoard curves and
+    summary.json to `model_run_dir`. A killed training goes on at its last checkpoint when it is run
+    again with the same settings and data; the checkpoints are removed at the end.
+    models.weights.finetune says where the weights begin.
 
     Raises:
       ValueError: settings or data that cannot be trained on.
@@ -62,9 +63,9 @@ class Learned(NamedTuple):
 
     Attributes:
       network: float32, on one device.
-      summary: figures of `network` ("val_...") and of the last epoch, and what they were reached with.
-        "images_per_second" is of the training steps, or of the evaluation where there were none;
-        "fit_seconds" is what `fit` took, validation included.
+      summary: figures of `network` ("val_...") and of the last epoch, and what they were reached
+        with. "images_per_second" is of the training steps, or of the evaluation where there were
+        none; "fit_seconds" is what `fit` took, validation included.
       checkpoints: to be removed when the network is stored.
     """
 
@@ -90,8 +91,8 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
     _check_counts(task, totals)
     if not all(totals):
         raise ValueError(
-            f"There are {totals[0]} training and {totals[1]} evaluation examples, and both need some; "
-            "look at what ingestion reported."
+            f"There are {totals[0]} training and {totals[1]} evaluation examples, and both need"
+            " some; look at what ingestion reported."
         )
     model = compiled_model(task, where)
     run = Run(task.train, steps_per_epoch=batches.steps_per_epoch(totals[0], task.train.batch_size))
@@ -108,11 +109,17 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
         progress.say(str(task.start))
     if totals[0] < task.train.batch_size:
         progress.say(
-            f"train.batch_size={task.train.batch_size} is more than the {totals[0]:,} training images: every "
-            "step has some of them twice or more"
+            f"train.batch_size={task.train.batch_size} is more than the {totals[0]:,} training"
+            " images: every step has some of them twice or more"
         )
     guard = Guard(run, checkpoints)
-    callbacks = [Follow(run), guard, progress, Curves(run, log_dir), Checkpoint(run, checkpoints, guard)]
+    callbacks = [
+        Follow(run),
+        guard,
+        progress,
+        Curves(run, log_dir),
+        Checkpoint(run, checkpoints, guard),
+    ]
     if task.train.ema:
         callbacks.append(average.Average())
     start = time.monotonic()
@@ -123,8 +130,8 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
     network = finish.inference_copy(model, task)
     replicas = where.num_replicas_in_sync
     figures = dict(run.history[-1]) if run.history else {}
-    # The last epoch has the network's figures, unless there was none or the network changes now: it is
-    # exported in float32, with the mean of the replicas' statistics.
+    # The last epoch has the network's figures, unless there was none or the network changes now: it
+    # is exported in float32, with the mean of the replicas' statistics.
     changes = task.train.bn_examples or task.train.precision != "float32" or replicas > 1
     if changes or not run.history:
         figures |= finish.finish(network, task, replicas, totals[1], progress.say)
@@ -141,9 +148,10 @@ def _check_counts(task: Task, totals: tuple[int, int]) -> None:
     for split, found, node in zip(("train", "eval"), totals, ("Transform", "Trainer"), strict=True):
         if found != written[split]:
             raise ValueError(
-                f"{node} saw {found:,} examples of the {split} split and ingestion wrote {written[split]:,}: "
-                f"files in {os.path.dirname(os.path.dirname(task.eval_files[0]))} are cut off, missing or "
-                "not its own; --no-cache ExampleGen writes them anew."
+                f"{node} saw {found:,} examples of the {split} split and ingestion wrote"
+                f" {written[split]:,}: files in"
+                f" {os.path.dirname(os.path.dirname(task.eval_files[0]))} are cut off, missing or"
+                " not its own; --no-cache ExampleGen writes them anew."
             )
 
 
@@ -164,7 +172,8 @@ def _summary(task: Task, run: Run, figures: dict[str, float]) -> dict[str, Any]:
 
 
 def compiled_model(task: Task, where: tf.distribute.Strategy) -> keras.Model:
-    """The network with the paper's optimizer (section 3.4), ready for `fit`, on the devices of `where`.
+    """The network with the paper's optimizer (section 3.4), ready for `fit`, on the devices of
+    `where`.
 
     Raises:
       ValueError: the weights of `task.start` do not fit.
@@ -177,10 +186,13 @@ def compiled_model(task: Task, where: tf.distribute.Strategy) -> keras.Model:
             finetune.copy(task.start, model)
         finetune.freeze(model, train.frozen_stages)
         optimizer = average.SGD(
-            schedules.peak(train), momentum=train.momentum, use_ema=train.ema > 0, ema_momentum=train.ema
+            schedules.peak(train),
+            momentum=train.momentum,
+            use_ema=train.ema > 0,
+            ema_momentum=train.ema,
         )
-        # weighted_metrics are those that leave out the filling of the last validation batch.
-        # Under several replicas Keras 3.15 fails with jit_compile=True, steps_per_execution above 1 and
+        # weighted_metrics are those that leave out the filling of the last validation batch. Under
+        # several replicas Keras 3.15 fails with jit_compile=True, steps_per_execution above 1 and
         # gradient accumulation: none is used.
         model.compile(optimizer, loss(train, classes), weighted_metrics=metrics(classes))
         model.optimizer.build(model.trainable_variables)
@@ -212,7 +224,12 @@ def fit(
     """
     train = task.train
     validation = batches.eval_dataset(
-        task.eval_files, task.transform, task.constants, train.batch_size, total=totals[1], examples=examples
+        task.eval_files,
+        task.transform,
+        task.constants,
+        train.batch_size,
+        total=totals[1],
+        examples=examples,
     )
     while not run.finished:
         # `fit` knows no beginning inside an epoch: the rest of one is a `fit` of its own.

@@ -1,10 +1,11 @@
-"""Tuner: `tuner_fn` searches learning rate, weight decay and augmentation strength on a cheap proxy.
+"""Tuner: `tuner_fn` searches learning rate, weight decay and augmentation strength on a cheap
+proxy.
 
-The proxy is the task's own network on the first `tune.examples` training examples (ingestion has shuffled
-them), for `tune.epochs` epochs under a cosine schedule, judged by the top-1 error on at most as many
-evaluation examples. The first trial is the configuration as it is, which wins ties; the others are drawn
-at random with `tune.seed`: rate and decay log-uniform from a tenth to ten times what is configured, the
-strength (see `models.pixels.augmentation.strengthen`) from 0 to 1.5.
+The proxy is the task's own network on the first `tune.examples` training examples (ingestion has
+shuffled them), for `tune.epochs` epochs under a cosine schedule, judged by the top-1 error on at
+most as many evaluation examples. The first trial is the configuration as it is, which wins ties;
+the others are drawn at random with `tune.seed`: rate and decay log-uniform from a tenth to ten
+times what is configured, the strength (see `models.pixels.augmentation.strengthen`) from 0 to 1.5.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from models.data import input as batches
 from models.settings import Tune
 from models.train import compiled_model, fit
 from models.training import strategy
-from models.training.arguments import LEARNING_RATE, STRENGTH, WEIGHT_DECAY, Task, read_settings, read_task
+from models.training.arguments import (
+    LEARNING_RATE,
+    STRENGTH,
+    WEIGHT_DECAY,
+    Task,
+    read_settings,
+    read_task,
+)
 from models.training.callbacks import VALIDATION_ERROR, DivergedError, Follow, Guard, Run
 from models.training.checkpoint import Checkpoints
 from models.training.progress import Progress
@@ -55,7 +63,10 @@ def tuner_fn(fn_args: Any) -> TunerFnResult:
 def space(task: Task) -> keras_tuner.HyperParameters:
     """What is searched, and the configured values as defaults."""
     found = keras_tuner.HyperParameters()
-    for name, value in ((LEARNING_RATE, task.train.learning_rate), (WEIGHT_DECAY, task.train.weight_decay)):
+    for name, value in (
+        (LEARNING_RATE, task.train.learning_rate),
+        (WEIGHT_DECAY, task.train.weight_decay),
+    ):
         if value:
             found.Float(name, value / SPAN, value * SPAN, sampling="log", default=value)
         else:
@@ -131,7 +142,8 @@ class Search(keras_tuner.Tuner):
             return
         reasons = [trial.message.strip().splitlines()[-1] for trial in trials if trial.message]
         raise RuntimeError(
-            f"All {len(trials)} trials of the search failed; the last one: {(reasons or [failures])[-1]}"
+            f"All {len(trials)} trials of the search failed; the last one:"
+            f" {(reasons or [failures])[-1]}"
         )
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -156,7 +168,10 @@ class Search(keras_tuner.Tuner):
             totals = sum(task.constants.class_counts), batches.count(task.eval_files)
             self._totals = min(totals[0], tune.examples), min(totals[1], tune.examples)
         model = compiled_model(task, strategy.make_strategy(task.train))
-        run = Run(task.train, steps_per_epoch=batches.steps_per_epoch(self._totals[0], task.train.batch_size))
+        run = Run(
+            task.train,
+            steps_per_epoch=batches.steps_per_epoch(self._totals[0], task.train.batch_size),
+        )
         progress = Progress(run, prefix=f"trial {len(self.oracle.trials)}/{tune.trials}  ")
         guard = Guard(run, Checkpoints("", "", model))
         callbacks = [Follow(run), guard, progress]

@@ -1,15 +1,16 @@
-"""Runs the pipeline on Airflow 2: `DAG` has one task a node of the graph, on the configured schedule.
+"""Runs the pipeline on Airflow 2: `DAG` has one task a node of the graph, on the configured
+schedule.
 
-The file that RESNET_TFX_CONFIG names (as `python -m pipeline.local_runner --print-config` prints it) is the
-configuration, otherwise the preset `digits` is, in AIRFLOW_HOME. For several pipelines, a file of the DAG
-folder each:
+The file that RESNET_TFX_CONFIG names (as `python -m pipeline.local_runner --print-config` prints
+it) is the configuration, otherwise the preset `digits` is, in AIRFLOW_HOME. For several pipelines,
+a file of the DAG folder each:
 
     from pipeline.airflow_runner import dag
 
     DAG = dag("/srv/flowers.json")
 
-Neither TFX nor TensorFlow is imported here: a task is a process of the interpreter RESNET_TFX_PYTHON, by
-default the one of `.venv` beside the project, otherwise Airflow's own.
+Neither TFX nor TensorFlow is imported here: a task is a process of the interpreter
+RESNET_TFX_PYTHON, by default the one of `.venv` beside the project, otherwise Airflow's own.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ class Step(BaseOperator):
 
     def work(self, *arguments: str) -> None:
         """Runs `python -m pipeline.node ...`; raises AirflowException with its reason."""
-        # Airflow's own supervisor of this task is its parent: without it nobody hears how the task ends.
+        # Airflow's own supervisor of this task is its parent: without it nobody hears how the task
+        # ends.
         die_with_parent()
         _wait_for_lock(paths.Paths(from_dict(self.settings)).lock, _PATIENCE)
         self._child = Child([_python(), "-m", "pipeline.node", *arguments])
@@ -120,7 +122,7 @@ class Step(BaseOperator):
             raise AirflowException(str(error)) from None
 
     def folder(self, context: Mapping[str, Any]) -> str:
-        """Where the run's configuration and graph are; every task and every retry finds the same."""
+        """Where the run's configuration and graph are, for every task and retry."""
         home = paths.Paths(from_dict(self.settings)).home
         return os.path.join(home, "airflow", quote(context["run_id"], safe=""))
 
@@ -138,8 +140,8 @@ class Plan(Step):
         with open(f"{path}.tmp", "w") as file:
             json.dump(self.settings, file, indent=2)
         os.replace(f"{path}.tmp", path)
-        # Never used before: under an old name ML Metadata would answer what it did then, and a new database
-        # of Airflow gives old names again. The nodes read it in the graph.
+        # Never used before: under an old name ML Metadata would answer what it did then, and a new
+        # database of Airflow gives old names again. The nodes read it in the graph.
         name = f"{context['run_id']}.{uuid.uuid4().hex[:8]}"
         self.work("compile", "--config", path, "--ir", _ir(folder), "--run-id", name)
 
@@ -160,11 +162,15 @@ def _ir(folder: str) -> str:
 
 def _python() -> str:
     beside = os.path.join(_PROJECT, ".venv", "bin", "python")
-    return os.environ.get("RESNET_TFX_PYTHON") or (beside if os.path.exists(beside) else sys.executable)
+    return os.environ.get("RESNET_TFX_PYTHON") or (
+        beside if os.path.exists(beside) else sys.executable
+    )
 
 
 def _wait_for_lock(path: str, patience: float) -> None:
-    """Waits until no other process works on the pipeline; after `patience` seconds the step says so."""
+    """Waits until no other process works on the pipeline; after `patience` seconds the step says
+    so.
+    """
     os.makedirs(os.path.dirname(path), exist_ok=True)
     end = time.monotonic() + patience
     with open(path, "w") as file:
@@ -191,5 +197,6 @@ def __getattr__(name: str) -> airflow.DAG:
 
 
 if __name__ != "pipeline.airflow_runner":
-    # Airflow, which reads this file in its DAG folder under another name, sees what is there already.
+    # Airflow, which reads this file in its DAG folder under another name, sees what is there
+    # already.
     DAG = _default()

@@ -89,8 +89,10 @@ def run_group() -> None:
 @click.command(
     "create",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    epilog="Options after --pipeline_path that are not listed here go to the pipeline file: "
-    "--preset=NAME, --set section.field=value.",
+    epilog=(
+        "Options after --pipeline_path that are not listed here go to the pipeline file: "
+        "--preset=NAME, --set section.field=value."
+    ),
 )
 @click.option(
     "--pipeline_path",
@@ -103,12 +105,15 @@ def run_group() -> None:
 )
 @click.option("--engine", default="auto", help="Orchestrator: auto, local, beam, airflow, vertex.")
 @click.pass_context
-def create(ctx: click.Context, pipeline_path: str | None, pipeline_name: str | None, engine: str) -> None:
+def create(
+    ctx: click.Context, pipeline_path: str | None, pipeline_name: str | None, engine: str
+) -> None:
     """Create a new run of a pipeline."""
     if pipeline_path is None:
         if pipeline_name is None:
             raise click.UsageError(
-                "Give --pipeline_path=FILE to run a file, or --pipeline_name=NAME for a pipeline made before."
+                "Give --pipeline_path=FILE to run a file, or --pipeline_name=NAME for a pipeline"
+                " made before."
             )
         upstream = _upstream("run").get_command(ctx, "create")
         assert upstream is not None
@@ -122,11 +127,14 @@ def create(ctx: click.Context, pipeline_path: str | None, pipeline_name: str | N
         try:
             engine = detect_engine(pipeline_path) or "local"
         except (OSError, SyntaxError, ValueError) as error:
-            raise click.UsageError(f"--pipeline_path {pipeline_path}: is no Python file: {error}.") from error
+            raise click.UsageError(
+                f"--pipeline_path {pipeline_path}: is no Python file: {error}."
+            ) from error
     if engine not in ("local", "beam"):
         raise click.UsageError(
-            f"--pipeline_path runs files of local and beam pipelines; {pipeline_path} is one of {engine}: "
-            f"use `tfx pipeline create --engine={engine}`, then `tfx run create --pipeline_name=NAME`."
+            f"--pipeline_path runs files of local and beam pipelines; {pipeline_path} is one of"
+            f" {engine}: use `tfx pipeline create --engine={engine}`, then `tfx run create"
+            " --pipeline_name=NAME`."
         )
     # In the place of this process: Ctrl-C and kill reach the run itself.
     os.execv(sys.executable, [sys.executable, pipeline_path, *ctx.args])

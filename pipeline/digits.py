@@ -71,10 +71,14 @@ def _write_archives(folder: str, seed: int) -> None:
     images = [jpeg(scan.reshape(8, 8)) for scan in scans]
     with tarfile.open(os.path.join(folder, "ILSVRC2012_img_train.tar"), "w") as outer:
         for digit in range(10):
-            members = {f"{wnid(digit)}_{i}.JPEG": images[i] for i in sorted(train) if digits[i] == digit}
+            members = {
+                f"{wnid(digit)}_{i}.JPEG": images[i] for i in sorted(train) if digits[i] == digit
+            }
             _add(outer, f"{wnid(digit)}.tar", _tar(members))
     with open(os.path.join(folder, "ILSVRC2012_img_val.tar"), "wb") as stream:
-        stream.write(_tar({f"ILSVRC2012_val_{n:08d}.JPEG": images[i] for n, i in enumerate(val, 1)}))
+        stream.write(
+            _tar({f"ILSVRC2012_val_{n:08d}.JPEG": images[i] for n, i in enumerate(val, 1)})
+        )
     _write_devkit(folder, digits[val], seed)
 
 
@@ -86,7 +90,15 @@ def _write_devkit(folder: str, val: np.ndarray, seed: int) -> None:
     if order == sorted(order):
         order.reverse()
     ids = {digit: number for number, digit in enumerate(order, 1)}
-    fields = ["ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height"]
+    fields = [
+        "ILSVRC2012_ID",
+        "WNID",
+        "words",
+        "gloss",
+        "num_children",
+        "children",
+        "wordnet_height",
+    ]
     synsets = np.zeros((len(order), 1), dtype=[(name, object) for name in fields])
     for row, digit in zip(synsets[:, 0], order, strict=True):
         gloss = f"the handwritten digit {digit}"

@@ -1,7 +1,8 @@
 """Compiles the pipeline for Kubeflow Pipelines v2, and keeps its recurring run there up to date.
 
-python -m pipeline.kubeflow_runner [--preset NAME] [--set section.field=value ...] compile --out pipeline.yaml
-python -m pipeline.kubeflow_runner [--preset NAME] [--set section.field=value ...] deploy
+python -m pipeline.kubeflow_runner [--preset NAME] [--set section.field=value ...] compile --out
+pipeline.yaml python -m pipeline.kubeflow_runner [--preset NAME] [--set section.field=value ...]
+deploy
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ from pipeline.local.terminal_view import reason
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compiles or deploys (1: Kubeflow refused or does not answer, 2: configuration or source are wrong)."""
+    """Compiles or deploys (1: Kubeflow refused or does not answer, 2: configuration or source are
+    wrong).
+    """
     parser = argparse.ArgumentParser(
-        prog="kubeflow_runner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="kubeflow_runner",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add(parser)
     commands = parser.add_subparsers(required=True, dest="command")
@@ -52,8 +57,8 @@ def _check_out(path: str) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise ConfigError(
-            f"--out {path}: must be a file in a folder that exists and can be written; make the folder or "
-            "name another."
+            f"--out {path}: must be a file in a folder that exists and can be written; make the"
+            " folder or name another."
         )
 
 
@@ -64,12 +69,20 @@ def _deploy(config: Config) -> int:
     try:
         # First: nothing is compiled for an address that does not answer.
         client = upload.connect(config)
-        done = upload.deploy(client, config, pipeline_spec.text(pipeline_spec.specification(config)))
+        done = upload.deploy(
+            client, config, pipeline_spec.text(pipeline_spec.specification(config))
+        )
     except api.ApiException as error:
-        print(f"{config.kubeflow.host} refused: {error.status} {error.reason}: {error.body}", file=sys.stderr)
+        print(
+            f"{config.kubeflow.host} refused: {error.status} {error.reason}: {error.body}",
+            file=sys.stderr,
+        )
         return 1
     except api.OpenApiException as error:
-        print(f"{config.kubeflow.host} gave an answer that the SDK does not take: {error}", file=sys.stderr)
+        print(
+            f"{config.kubeflow.host} gave an answer that the SDK does not take: {error}",
+            file=sys.stderr,
+        )
         return 1
     except urllib3.exceptions.HTTPError as error:
         print(f"{config.kubeflow.host} (kubeflow.host) cannot be reached: {error}", file=sys.stderr)

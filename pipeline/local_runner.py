@@ -1,7 +1,7 @@
 """Runs the pipeline on this machine, node after node in one process.
 
-tfx run create --pipeline_path=pipeline/local_runner.py [--preset=NAME] [--set section.field=value ...]
-python -m pipeline.local_runner ...
+tfx run create --pipeline_path=pipeline/local_runner.py [--preset=NAME] [--set section.field=value
+...] python -m pipeline.local_runner ...
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     Raises:
       ConfigError: unknown preset, name or value.
     """
-    parser = argparse.ArgumentParser(prog="local_runner", description="Runs the pipeline on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="local_runner", description="Runs the pipeline on this machine."
+    )
     options.add(parser)
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and stop"
@@ -65,8 +67,8 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the pipeline; returns the exit status.
 
-    0: a model was pushed, or is already. 1: a component failed. 2: the configuration is wrong. 3: the model
-    is not good enough, nothing was pushed. 130: interrupted.
+    0: a model was pushed, or is already. 1: a component failed. 2: the configuration is wrong. 3:
+    the model is not good enough, nothing was pushed. 130: interrupted.
     """
     environment()
     signal.signal(signal.SIGINT, _stop)
@@ -89,14 +91,16 @@ def _stop(*_: Any) -> None:
 
 
 def _terminated(*_: Any) -> None:
-    """A scheduler's way to stop is like Ctrl-C: what the run has started and copied goes with it."""
+    """SIGTERM acts like Ctrl-C: what the run has started and copied goes with it."""
     # Beam waits for ever for a worker process that was just starting.
     signal.alarm(30)
     _stop()
 
 
 def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
-    """Runs a checked configuration; returns the exit status of `main` and the outputs of every node."""
+    """Runs a checked configuration; returns the exit status of `main` and the outputs of every
+    node.
+    """
     environment()
     paths = Paths(config)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -118,7 +122,9 @@ def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
         where = f"{error}: {paths.home} must be a folder that can be written (root=)."
         view.line(f"[red]{escape(space.sentence(error, config) or where)}[/]")
         return 2, nodes
-    view.line(f"Total {time.monotonic() - start:.0f} s. Full log: {escape(os.path.relpath(view.log))}")
+    view.line(
+        f"Total {time.monotonic() - start:.0f} s. Full log: {escape(os.path.relpath(view.log))}"
+    )
     return status, nodes
 
 
@@ -184,8 +190,10 @@ def locked(path: str) -> Iterator[None]:
 def uncollected() -> Iterator[None]:
     """For imports: nothing in the block is looked at by the garbage collector, now or later.
 
-    What is imported stays. TFX makes half a million objects, through which the collector would go again and
-    again: a fifth of the time of the imports, and half a second for each full collection of the run.
+    What is imported stays. TFX makes half a million objects, through which the collector would go
+    again and
+    again: a fifth of the time of the imports, and half a second for each full collection of the
+      run.
     """
     enabled, again = gc.isenabled(), gc.get_freeze_count() > 0
     gc.disable()

@@ -3,8 +3,8 @@
 python -m pipeline.node compile --config CONFIG.json --ir FILE --run-id ID
 python -m pipeline.node run --ir FILE --node NAME
 
-The exit status is that of `pipeline.local_runner`, but 0 where a model is not good enough to be pushed: no
-scheduler must try that again. The last line of standard error is the reason for it.
+The exit status is that of `pipeline.local_runner`, but 0 where a model is not good enough to be
+pushed: no scheduler must try that again. The last line of standard error is the reason for it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ from pipeline.local.terminal_view import View, reason
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compiles a run or runs one node of it (1: the node failed, 2: configuration or source are wrong)."""
+    """Compiles a run or runs one node of it (1: the node failed, 2: configuration or source are
+    wrong).
+    """
     parser = argparse.ArgumentParser(prog="node", description=__doc__, formatter_class=_Plain)
     commands = parser.add_subparsers(required=True, dest="command")
     compiling = commands.add_parser("compile", help="write the graph of one run")
     compiling.add_argument("--config", required=True, metavar="FILE", help="of --print-config")
-    compiling.add_argument("--run-id", required=True, metavar="ID", help="names the run in ML Metadata")
+    compiling.add_argument(
+        "--run-id", required=True, metavar="ID", help="names the run in ML Metadata"
+    )
     running = commands.add_parser("run", help="run one node of a graph")
     running.add_argument("--node", required=True, metavar="NAME", help="such as Trainer")
     for command in (compiling, running):

@@ -50,8 +50,9 @@ def create_pipeline(config: Config) -> Pipeline:
     classes = source.classes_of(parts)
     if config.data.classes not in (0, len(classes)):
         raise source.SourceError(
-            f"{data['source']} has {len(classes)} classes and data.classes says {config.data.classes}: "
-            "mend the source, or say --set data.classes=0 to take what is there."
+            f"{data['source']} has {len(classes)} classes and data.classes says"
+            f" {config.data.classes}: mend the source, or say --set data.classes=0 to take what is"
+            " there."
         )
     return Pipeline(
         pipeline_name=config.name,
@@ -93,9 +94,11 @@ def _components(
     # Nothing is learnt from data that the validator has not let pass.
     transform.add_upstream_node(validation[-1])
     inputs = {
-        "examples": transform.outputs["transformed_examples"]
-        if materialize
-        else examples.outputs["examples"],
+        "examples": (
+            transform.outputs["transformed_examples"]
+            if materialize
+            else examples.outputs["examples"]
+        ),
         "transform_graph": transform.outputs["transform_graph"],
         "train_args": trainer_pb2.TrainArgs(splits=["train"]),
         "eval_args": trainer_pb2.EvalArgs(splits=["eval"]),
@@ -152,7 +155,9 @@ def _components(
         model=model,
         # Where nothing is asked of the comparison, the old model is not evaluated again.
         baseline_model=compared.outputs["model"] if asked else None,
-        eval_config=evaluation.eval_config(classes=len(classes), **dataclasses.asdict(config.evaluate)),
+        eval_config=evaluation.eval_config(
+            classes=len(classes), **dataclasses.asdict(config.evaluate)
+        ),
     )
     serve = config.serve
     validator = None
@@ -177,9 +182,11 @@ def _components(
         infra_blessing=validator.outputs["blessing"] if validator else None,
         directory=paths.serving,
         protocol=config.evaluate.protocol,
-        canary=pusher.Canary(serve.canary_hours, paths.model_config, serve.model_name)
-        if serve.canary_hours
-        else None,
+        canary=(
+            pusher.Canary(serve.canary_hours, paths.model_config, serve.model_name)
+            if serve.canary_hours
+            else None
+        ),
     )
     return [
         examples,
@@ -217,7 +224,11 @@ def _starting_points(config: Config) -> dict[str, Any]:
     start = train["init_from"]
     file = os.stat(start) if start and os.path.isfile(start) else None
     # Files are replaced under the same name.
-    return {"model": model, "train": train, "start": [file.st_size, file.st_mtime_ns] if file else []}
+    return {
+        "model": model,
+        "train": train,
+        "start": [file.st_size, file.st_mtime_ns] if file else [],
+    }
 
 
 def _validation(
@@ -298,8 +309,10 @@ def _schema_file(paths: Paths, text: str) -> str:
                 file.write(text)
             tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
     except tf.errors.OpError as error:
-        # Of a bucket without rights, of one that is not there, of a file system that TensorFlow has not.
+        # Of a bucket without rights, of one that is not there, of a file system that TensorFlow has
+        # not.
         raise ConfigError(
-            f"artifacts={paths.artifacts}: {paths.schemas} cannot be written: {files.reason(error)}."
+            f"artifacts={paths.artifacts}: {paths.schemas} cannot be written:"
+            f" {files.reason(error)}."
         ) from error
     return path

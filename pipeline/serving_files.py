@@ -1,6 +1,8 @@
-"""Writes what a production server needs: files for TensorFlow Serving, Compose, Kubernetes and KServe.
+"""Writes what a production server needs: files for TensorFlow Serving, Compose, Kubernetes and
+KServe.
 
-python -m pipeline.serving_files [--preset NAME] [--set section.field=value ...] [--config FILE] --out FOLDER
+python -m pipeline.serving_files [--preset NAME] [--set section.field=value ...] [--config FILE]
+--out FOLDER
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ from serving.server.server_config import Batching
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the files; returns the exit status (1: they cannot be written, 2: wrong configuration)."""
+    """Writes the files; returns the exit status (1: they cannot be written, 2: wrong
+    configuration).
+    """
     parser = argparse.ArgumentParser(
-        prog="serving_files", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="serving_files",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add(parser)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="made where it is missing")
@@ -52,7 +58,10 @@ def produce(config: Config, folder: str, arguments: Sequence[str]) -> Deployment
       OSError: a file cannot be written.
     """
     made = deployment(config)
-    write(folder, texts.files(made, shlex.join(["python", "-m", "pipeline.serving_files", *arguments])))
+    write(
+        folder,
+        texts.files(made, shlex.join(["python", "-m", "pipeline.serving_files", *arguments])),
+    )
     return made
 
 

@@ -1,7 +1,8 @@
-"""`python -m pipeline.skew --data FOLDER --model SERVED`: does a server see what the model was evaluated on?
+"""`python -m pipeline.skew --data FOLDER --model SERVED`: does a server see what the model was
+evaluated on?
 
-Exit status: 0 when nothing differs, 1 when something does, 2 when nothing can be compared. docs/pixels.md
-says what is compared.
+Exit status: 0 when nothing differs, 1 when something does, 2 when nothing can be compared.
+docs/pixels.md says what is compared.
 """
 
 from __future__ import annotations
@@ -20,18 +21,32 @@ if TYPE_CHECKING:
 
 _DATA = "folder of original files, as people have them"
 _MODEL = "folder of a pushed model, or of its versions, of which the newest is taken"
-_SERVER = "address of a server of this model, such as http://127.0.0.1:8501; without, one is started"
+_SERVER = (
+    "address of a server of this model, such as http://127.0.0.1:8501; without, one is started"
+)
 _NAME = "name of the model on that server"
-_TOLERANCE = "largest difference of a probability that is rounding (another machine rounds otherwise)"
+_TOLERANCE = (
+    "largest difference of a probability that is rounding (another machine rounds otherwise)"
+)
 _SECONDS = 120.0
 # Files that are named.
 _WORST = 10
-_HEAD = ("format", "files", "ingestion refuses", "server refuses", "probability", "labels", "levels")
+_HEAD = (
+    "format",
+    "files",
+    "ingestion refuses",
+    "server refuses",
+    "probability",
+    "labels",
+    "levels",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compares and prints; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.skew", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.skew", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--data", required=True, metavar="FOLDER", help=_DATA)
     parser.add_argument("--model", required=True, metavar="SERVED", help=_MODEL)
     parser.add_argument("--server", metavar="URL", help=_SERVER)
@@ -66,7 +81,8 @@ def report(found: Sequence[Compared], tolerance: float) -> str:
         padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([kind.ljust(widths[0]), *padded]))
     lines.append(
-        "(probability, levels of pixels: the largest difference; labels: files whose best class differs)"
+        "(probability, levels of pixels: the largest difference; labels: files whose best class"
+        " differs)"
     )
     different = sorted(
         (one for one in found if one.skew(tolerance)), key=lambda one: one.badness, reverse=True
@@ -111,7 +127,9 @@ def _version(model: str) -> str:
     model = os.path.abspath(model)
     if is_whole(model):
         return model
-    versions = [name for name in os.listdir(model) if name.isdecimal()] if os.path.isdir(model) else []
+    versions = (
+        [name for name in os.listdir(model) if name.isdecimal()] if os.path.isdir(model) else []
+    )
     whole = [int(name) for name in versions if is_whole(os.path.join(model, name))]
     if not whole:
         raise SkewError(f"{model} holds no SavedModel; name the folder of a pushed model.")

@@ -1,9 +1,10 @@
-"""Moves serving to another version, safely: `python -m serving.admin rollback`, pin, unpin, label, promote.
+"""Moves serving to another version, safely: `python -m serving.admin rollback`, pin, unpin, label,
+promote.
 
-The file of --model_config_file is what serves; it is changed at one stroke. A server that is named with
---server takes the change at once, over TensorFlow Serving's own gRPC call: the wanted version is loaded and
-warmed up before the other one goes. If it cannot be served, file and server are what they were. Without
---server, servers follow the file by --model_config_file_poll_wait_seconds.
+The file of --model_config_file is what serves; it is changed at one stroke. A server that is named
+with --server takes the change at once, over TensorFlow Serving's own gRPC call: the wanted version
+is loaded and warmed up before the other one goes. If it cannot be served, file and server are what
+they were. Without --server, servers follow the file by --model_config_file_poll_wait_seconds.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ def _run(options: argparse.Namespace) -> Iterator[str]:
     _apply(options, before, after)
     yield f"{model.name}: {_short(model, versions)} -> {_short(changed, versions)}"
     if not options.server:
-        yield f"Servers of {options.model_config_file} follow it; --server HOST:PORT tells one at once."
+        yield (
+            f"Servers of {options.model_config_file} follow it; --server HOST:PORT tells one at"
+            " once."
+        )
 
 
 def _apply(options: argparse.Namespace, before: _Models, after: _Models) -> None:
@@ -81,7 +85,9 @@ def _apply(options: argparse.Namespace, before: _Models, after: _Models) -> None
         with contextlib.suppress(grpc.RpcError):
             reload(options.server, before)
         said = error.details() or error.code().name
-        raise RolloutError(f"{options.server} refuses the change, nothing has changed: {said}") from error
+        raise RolloutError(
+            f"{options.server} refuses the change, nothing has changed: {said}"
+        ) from error
 
 
 def reload(server: str, models: _Models) -> None:
@@ -90,7 +96,10 @@ def reload(server: str, models: _Models) -> None:
     Raises:
       grpc.RpcError: it refuses, or does not answer.
     """
-    from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc  # costs a second
+    from tensorflow_serving.apis import (
+        model_management_pb2,
+        model_service_pb2_grpc,
+    )  # costs a second
 
     request = model_management_pb2.ReloadConfigRequest(config=textproto.config(models))
     with grpc.insecure_channel(server) as channel:
@@ -116,8 +125,8 @@ def _read(options: argparse.Namespace) -> _Models:
         return textproto.read_models(options.model_config_file)
     if not options.model_base_path:
         raise SettingsError(
-            f"{options.model_config_file} does not exist: name the server's --model_config_file, or "
-            "--model_base_path FOLDER to begin one."
+            f"{options.model_config_file} does not exist: name the server's --model_config_file, or"
+            " --model_base_path FOLDER to begin one."
         )
     return (ModelSettings(options.model_name or "resnet", options.model_base_path.absolute()),)
 
@@ -139,7 +148,9 @@ def _described(model: ModelSettings, versions: Sequence[int]) -> Iterator[str]:
     for number in versions:
         labels = ", ".join(name for name, version in model.labels.items() if version == number)
         served = number in _served(model, versions)
-        yield f"  {number}  {_pushed(number)}  {'serves' if served else '      '}  {labels}".rstrip()
+        yield (
+            f"  {number}  {_pushed(number)}  {'serves' if served else '      '}  {labels}".rstrip()
+        )
 
 
 def _short(model: ModelSettings, versions: Sequence[int]) -> str:
@@ -187,16 +198,29 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model_config_file", type=Path, default=Path("models.config"), help="that the servers serve")
-    add("--model_base_path", type=Path, help="folder of versions, to begin a file that does not exist")
+    add(
+        "--model_config_file",
+        type=Path,
+        default=Path("models.config"),
+        help="that the servers serve",
+    )
+    add(
+        "--model_base_path",
+        type=Path,
+        help="folder of versions, to begin a file that does not exist",
+    )
     add("--model_name", default="", help="which model; not needed where there is one")
-    add("--server", default="", metavar="HOST:PORT", help="gRPC address of a server to tell at once")
+    add(
+        "--server", default="", metavar="HOST:PORT", help="gRPC address of a server to tell at once"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("status", help="versions, labels, what serves")
     commands.add_parser("rollback", help="end the trial of a canary, else serve the version before")
     commands.add_parser("pin", help="serve exactly this version").add_argument("version", type=int)
     commands.add_parser("unpin", help="follow the newest version again")
-    label = commands.add_parser("label", help="give a version a label, and serve it beside the others")
+    label = commands.add_parser(
+        "label", help="give a version a label, and serve it beside the others"
+    )
     label.add_argument("label")
     label.add_argument("version", type=int)
     promote = commands.add_parser("promote", help="make the canary stable when its time is over")

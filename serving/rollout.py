@@ -1,7 +1,8 @@
-"""Which versions of a model serve, and which one is called stable or canary; changes are pure functions.
+"""Which versions of a model serve, and which one is called stable or canary; changes are pure
+functions.
 
-Clients that ask for /labels/stable are never answered by a canary. Requests without a label or version get
-the newest version that serves, as in TensorFlow Serving: a canary while there is one.
+Clients that ask for /labels/stable are never answered by a canary. Requests without a label or
+version get the newest version that serves, as in TensorFlow Serving: a canary while there is one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class RolloutError(ValueError):
 
 
 def stable(model: ModelSettings, versions: Collection[int]) -> int:
-    """The version that serves: the one labelled stable, else the newest of those that are asked for.
+    """The version that serves: the one labelled stable, else the newest of those that are asked
+    for.
 
     Args:
       versions: numbers that are there.
@@ -38,7 +40,9 @@ def stable(model: ModelSettings, versions: Collection[int]) -> int:
 def pinned(model: ModelSettings, version: int, versions: Collection[int]) -> ModelSettings:
     """Exactly this version, as stable; newer ones do not take over."""
     _must_exist(model, version, versions)
-    return dataclasses.replace(model, versions=(version,), all_versions=False, labels={STABLE: version})
+    return dataclasses.replace(
+        model, versions=(version,), all_versions=False, labels={STABLE: version}
+    )
 
 
 def following(model: ModelSettings) -> ModelSettings:
@@ -61,7 +65,9 @@ def rolled_back(model: ModelSettings, versions: Collection[int]) -> ModelSetting
     return pinned(model, max(earlier), versions)
 
 
-def labelled(model: ModelSettings, label: str, version: int, versions: Collection[int]) -> ModelSettings:
+def labelled(
+    model: ModelSettings, label: str, version: int, versions: Collection[int]
+) -> ModelSettings:
     """With a label on a version, which serves beside the others."""
     _must_exist(model, version, versions)
     labels = {**model.labels, label: version}
@@ -74,8 +80,8 @@ def labelled(model: ModelSettings, label: str, version: int, versions: Collectio
 def on_trial(model: ModelSettings, version: int, seconds: float, now: float) -> ModelSettings:
     """With a version that was just pushed as canary beside the stable one.
 
-    A canary that is there already becomes stable when its time is over, and goes when it is not. The first
-    version of all is stable.
+    A canary that is there already becomes stable when its time is over, and goes when it is not.
+    The first version of all is stable.
 
     Args:
       version: that was pushed.
@@ -106,8 +112,8 @@ def promoted(model: ModelSettings, seconds: float, now: float) -> ModelSettings:
     left = remaining(version, seconds, now)
     if left > 0:
         raise RolloutError(
-            f"Canary {version} of {model.name} is on trial for another {left / 3600:.1f} hours; wait, or say "
-            "--after-hours=0."
+            f"Canary {version} of {model.name} is on trial for another {left / 3600:.1f} hours;"
+            " wait, or say --after-hours=0."
         )
     return dataclasses.replace(model, versions=(version,), labels={STABLE: version})
 
@@ -120,4 +126,6 @@ def remaining(version: int, seconds: float, now: float) -> float:
 def _must_exist(model: ModelSettings, version: int, versions: Collection[int]) -> None:
     if version not in versions:
         listed = ", ".join(map(str, sorted(versions, reverse=True)[:5])) or "none"
-        raise RolloutError(f"{model.name} has no version {version}; {model.base_path} has {listed}.")
+        raise RolloutError(
+            f"{model.name} has no version {version}; {model.base_path} has {listed}."
+        )

@@ -1,4 +1,6 @@
-"""One file, one set of pixels: every file of the corpus through every door, and what docs/pixels.md says."""
+"""One file, one set of pixels: every file of the corpus through every door, and what docs/pixels.md
+says.
+"""
 
 import contextlib
 import re
@@ -14,8 +16,8 @@ from tests.helpers import corpus, doors
 from tests.helpers.doors import Refused
 
 PAGE = Path(__file__).parents[1] / "docs" / "pixels.md"
-# Levels. The same graph answers at all doors of the model, of which the probabilities tell the pixels; the
-# Trainer's input is another program.
+# Levels. The same graph answers at all doors of the model, of which the probabilities tell the
+# pixels; the Trainer's input is another program.
 SAME, TRAINED = 1e-3, 0.01
 MODEL, SERVER = ("serving_default", "classify", "evaluate"), ("REST", "gRPC")
 
@@ -23,8 +25,8 @@ MODEL, SERVER = ("serving_default", "classify", "evaluate"), ("REST", "gRPC")
 class Answer(NamedTuple):
     """What became of a file.
 
-    `seen`: door -> pixels or a refusal; `record` is the signature `evaluate`, given the record of ingestion.
-    `sent`: of client and page, why they do not send it, or "".
+    `seen`: door -> pixels or a refusal; `record` is the signature `evaluate`, given the record of
+    ingestion. `sent`: of client and page, why they do not send it, or "".
     """
 
     file: corpus.File
@@ -43,7 +45,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answers(folder, tmp_path_factory):
-    """Kind -> answers, of a model for images as they are stored and of one for people's photographs."""
+    """Kind -> answers, of a model for images as they are stored and of one for people's
+    photographs.
+    """
     page = doors.page(folder, tmp_path_factory.mktemp("page"))
     found = {kind: [] for kind in corpus.kinds()}
     for settings in (doors.STORED, doors.OWN):
@@ -75,7 +79,9 @@ def _ask(asking, file):
 @pytest.fixture(scope="module")
 def rules():
     """Kind -> what the page says: of ingestion, of model and server, of client and page."""
-    rows = re.findall(r"^\| ([^|]+?) \| ([^|]+?) \| ([^|]+?) \| ([^|]+?) \|", PAGE.read_text(), re.M)
+    rows = re.findall(
+        r"^\| ([^|]+?) \| ([^|]+?) \| ([^|]+?) \| ([^|]+?) \|", PAGE.read_text(), re.M
+    )
     return {kind: cells for kind, *cells in rows if kind in corpus.kinds()}
 
 
@@ -89,7 +95,10 @@ def test_every_door_does_what_the_page_says(kind, answers, rules):
     for file, ingested, seen, sent in answers[kind]:
         assert _became(file, ingested) in ingestion, file.name
         for door in seen.keys() & {*MODEL, *SERVER}:
-            assert ("refused" if isinstance(seen[door], Refused) else "taken") in model, (file.name, door)
+            assert ("refused" if isinstance(seen[door], Refused) else "taken") in model, (
+                file.name,
+                door,
+            )
         for door, problem in sent.items():
             assert ("refused" if problem else "sent") in senders, (file.name, door, problem)
 

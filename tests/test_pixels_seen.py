@@ -1,4 +1,6 @@
-"""What is seen of a file, against PIL, formulas and the picture that it was made of (docs/pixels.md)."""
+"""What is seen of a file, against PIL, formulas and the picture that it was made of
+(docs/pixels.md).
+"""
 
 import dataclasses
 import io
@@ -114,7 +116,9 @@ def test_converted_photographs_are_upright(format):
     lying = seen(writer(format, quality=90)(PICTURE))
     turned = seen(writer(format, quality=90, exif=foreign._TURNED)(PICTURE), doors.STORED)
     # The decoder of HEIC turns the picture before it upsamples its colours.
-    assert np.abs(turned.astype(int) - np.rot90(lying, -1)).mean() < (2 if format == "HEIF" else 1e-9)
+    assert np.abs(turned.astype(int) - np.rot90(lying, -1)).mean() < (
+        2 if format == "HEIF" else 1e-9
+    )
 
 
 def test_twelve_bits_in_sixteen_are_nearly_black_and_counted():

@@ -33,8 +33,10 @@ _LIMITS, _ACCEPTED, _ALLOW_MISSING = "limits", "accepted", "allow_missing"
 # What can be done about a class without examples in a split.
 _MEND = {
     "train": "put images of it there that can be used, or take the class out",
-    "eval": "put images of it there (a part that is held out needs two of a class), or go on without them "
-    "with --set data.allow_missing_classes=true",
+    "eval": (
+        "put images of it there (a part that is held out needs two of a class), or go on without"
+        " them with --set data.allow_missing_classes=true"
+    ),
 }
 _CURATED = os.path.join(os.path.dirname(__file__), "image_schema.pbtxt")
 
@@ -105,7 +107,9 @@ class ImageExampleValidatorExecutor(example_validator.Executor):
           DataError: the anomalies, one sentence each; or how a span differs.
         """
         output = super().Do(input_dict, output_dict, exec_properties)
-        statistics = artifact_utils.get_single_instance(input_dict[standard_component_specs.STATISTICS_KEY])
+        statistics = artifact_utils.get_single_instance(
+            input_dict[standard_component_specs.STATISTICS_KEY]
+        )
         schema = io_utils.SchemaReader().read(
             io_utils.get_only_uri_in_dir(
                 artifact_utils.get_single_uri(input_dict[standard_component_specs.SCHEMA_KEY])
@@ -118,10 +122,14 @@ class ImageExampleValidatorExecutor(example_validator.Executor):
             stats = splits[split] = tfdv.load_stats_binary(
                 os.path.join(artifact_utils.get_split_uri([statistics], split), "FeatureStats.pb")
             )
-            uri = artifact_utils.get_split_uri(output_dict[standard_component_specs.ANOMALIES_KEY], split)
+            uri = artifact_utils.get_split_uri(
+                output_dict[standard_component_specs.ANOMALIES_KEY], split
+            )
             anomalies = anomalies_pb2.Anomalies()
             anomalies.ParseFromString(
-                tf.io.gfile.GFile(os.path.join(uri, example_validator.DEFAULT_FILE_NAME), "rb").read()
+                tf.io.gfile.GFile(
+                    os.path.join(uri, example_validator.DEFAULT_FILE_NAME), "rb"
+                ).read()
             )
             allowed = split == "eval" and bool(exec_properties.get(_ALLOW_MISSING))
             told = describe(anomalies, stats, schema, _MEND.get(split, ""), allowed)
@@ -129,7 +137,9 @@ class ImageExampleValidatorExecutor(example_validator.Executor):
         if found:
             raise DataError("The data does not fit the schema: " + "; ".join(found) + ".")
         if exec_properties.get(_LIMITS):
-            folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.ANOMALIES_KEY])
+            folder = artifact_utils.get_single_uri(
+                output_dict[standard_component_specs.ANOMALIES_KEY]
+            )
             limits = json.loads(exec_properties[_LIMITS])
             check_spans(splits["train"], splits["eval"], limits, exec_properties[_ACCEPTED], folder)
         return output
@@ -144,8 +154,9 @@ def check_spans(
 ) -> None:
     """Lets the spans pass, and keeps their statistics, up to the first that differs too much.
 
-    A span that has passed is looked at again only when its images have changed; all others are compared with
-    the one before them, whatever runs they have been in: a refused one, one that came late.
+    A span that has passed is looked at again only when its images have changed; all others are
+    compared with the one before them, whatever runs they have been in: a refused one, one that came
+    late.
 
     Args:
       train, evaluation: sliced statistics of the two splits.
@@ -154,10 +165,14 @@ def check_spans(
       report: folder for what was measured.
 
     Raises:
-      DataError: a span lacks a split, differs from the one before it, or its splits differ, by more than a
-        limit.
+      DataError: a span lacks a split, differs from the one before it, or its splits differ, by more
+        than a limit.
     """
-    trained, evaluated, passed = drift.by_span(train), drift.by_span(evaluation), drift.accepted(accepted)
+    trained, evaluated, passed = (
+        drift.by_span(train),
+        drift.by_span(evaluation),
+        drift.accepted(accepted),
+    )
     found: list[str] = []
     for number in sorted({*trained, *evaluated}):
         if number not in trained or number not in evaluated:
@@ -169,9 +184,13 @@ def check_spans(
         drifts: dict[str, drift.Distance] = {}
         exceeded: list[str] = []
         if previous is None:
-            logging.warning("No span before span %d is known: there is nothing to compare it with.", number)
+            logging.warning(
+                "No span before span %d is known: there is nothing to compare it with.", number
+            )
         else:
-            before = trained[previous] if previous in trained else drift.read(accepted, previous).train
+            before = (
+                trained[previous] if previous in trained else drift.read(accepted, previous).train
+            )
             drifts, exceeded = drift.drift(span.train, before, limits)
         skews, skewed = drift.skew(*span, limits)
         # The newest span is the last one.
@@ -186,7 +205,8 @@ def check_spans(
         raise DataError(
             "The data has changed: "
             + "; ".join(found)
-            + ": look at the new images and their quarantine, or raise the limit if the change is meant."
+            + ": look at the new images and their quarantine, or raise the limit if the change is"
+            " meant."
         )
 
 
@@ -216,7 +236,9 @@ def describe(
     return [text.rstrip(". ") for text in found]
 
 
-def _vanished(dataset: statistics_pb2.DatasetFeatureStatistics, schema: schema_pb2.Schema) -> list[str]:
+def _vanished(
+    dataset: statistics_pb2.DatasetFeatureStatistics, schema: schema_pb2.Schema
+) -> list[str]:
     domain = tfdv.get_domain(schema, _SYNSET) if _has_domain(schema) else None
     if domain is None:
         return []
@@ -238,7 +260,8 @@ def _name(feature: statistics_pb2.FeatureNameStatistics) -> str:
 
 
 class ImageExampleValidatorSpec(component_spec.ComponentSpec):
-    """TFX's, with the limits of drift (JSON), the folder of the spans that have passed, and a licence.
+    """TFX's, with the limits of drift (JSON), the folder of the spans that have passed, and a
+    licence.
 
     The licence: classes may be missing in the eval split (1). `code` is for the cache.
     """

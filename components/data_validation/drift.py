@@ -1,8 +1,8 @@
 """Drift and skew: how a span differs from the one before it, and its train from its eval split.
 
-TFDV measures: of labels and formats the largest difference of a value's share (L-infinity), of heights
-and widths the Jensen-Shannon divergence of their quantiles. Equal-width histograms, TFDV's default, see
-noise in small spans and let one huge image hide a change.
+TFDV measures: of labels and formats the largest difference of a value's share (L-infinity), of
+heights and widths the Jensen-Shannon divergence of their quantiles. Equal-width histograms, TFDV's
+default, see noise in small spans and let one huge image hide a change.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Span(NamedTuple):
 
 
 class Distance(NamedTuple):
-    """How far a feature is apart, 0..1; `most` is the value that differs most, "" where TFDV names none."""
+    """How far a feature is apart, 0..1; `most` is the value that differs most, "" where TFDV names
+    none.
+    """
 
     value: float
     most: str
@@ -59,7 +61,9 @@ def limits(data: Mapping[str, Any]) -> dict[str, float]:
 
 def slicing() -> slicing_spec_pb2.SlicingConfig:
     """Makes TFDV measure every span by itself as well."""
-    return slicing_spec_pb2.SlicingConfig(slicing_specs=[slicing_spec_pb2.SlicingSpec(feature_keys=[SPAN])])
+    return slicing_spec_pb2.SlicingConfig(
+        slicing_specs=[slicing_spec_pb2.SlicingSpec(feature_keys=[SPAN])]
+    )
 
 
 def overall(statistics: Statistics) -> statistics_pb2.DatasetFeatureStatistics:
@@ -89,7 +93,8 @@ def drift(
       limit: of `limits`.
 
     Returns:
-      The distance of every feature, and what is above its limit, such as "image/width by 0.5 (...)".
+      The distance of every feature, and what is above its limit, such as "image/width by 0.5
+      (...)".
     """
     return _compare(_DRIFT, limit, "drift_comparator", statistics=new, previous_statistics=old)
 
@@ -98,11 +103,16 @@ def skew(
     train: Statistics, evaluation: Statistics, limit: Mapping[str, float]
 ) -> tuple[dict[str, Distance], list[str]]:
     """Compares the splits of a span; as `drift`."""
-    return _compare(_SKEW, limit, "skew_comparator", statistics=train, serving_statistics=evaluation)
+    return _compare(
+        _SKEW, limit, "skew_comparator", statistics=train, serving_statistics=evaluation
+    )
 
 
 def _compare(
-    settings: Mapping[str, str], limit: Mapping[str, float], comparator: str, **statistics: Statistics
+    settings: Mapping[str, str],
+    limit: Mapping[str, float],
+    comparator: str,
+    **statistics: Statistics,
 ) -> tuple[dict[str, Distance], list[str]]:
     schema = schema_pb2.Schema()
     for name, setting in settings.items():
@@ -113,7 +123,9 @@ def _compare(
     for info in anomalies.drift_skew_info:
         name = "/".join(info.path.step)
         measured = (list(info.drift_measurements) + list(info.skew_measurements))[0]
-        match = re.search(r"maximum difference is: (.*?)\.?$", anomalies.anomaly_info[name].description)
+        match = re.search(
+            r"maximum difference is: (.*?)\.?$", anomalies.anomaly_info[name].description
+        )
         distances[name] = Distance(measured.value, match[1] if match else "")
         if measured.value > measured.threshold:
             exceeded.append(_sentence(name, distances[name], settings[name], limit[settings[name]]))
@@ -122,9 +134,13 @@ def _compare(
 
 def _comparator(name: str, comparator: str, threshold: float) -> str:
     if name in _NUMBERS:
-        measure = f"jensen_shannon_divergence {{ threshold: {threshold} source {{ type: QUANTILES }} }}"
+        measure = (
+            f"jensen_shannon_divergence {{ threshold: {threshold} source {{ type: QUANTILES }} }}"
+        )
         return f'name: "{name}" type: INT {comparator} {{ {measure} }}'
-    return f'name: "{name}" type: BYTES {comparator} {{ infinity_norm {{ threshold: {threshold} }} }}'
+    return (
+        f'name: "{name}" type: BYTES {comparator} {{ infinity_norm {{ threshold: {threshold} }} }}'
+    )
 
 
 def _sentence(name: str, distance: Distance, setting: str, limit: float) -> str:
@@ -139,7 +155,9 @@ def same(one: Span, other: Span) -> bool:
 
 
 def _content(statistics: Statistics) -> list[Any]:
-    """What TFDV counts exactly: its quantiles, and the last digits of a mean, differ from run to run."""
+    """What TFDV counts exactly: its quantiles, and the last digits of a mean, differ from run to
+    run.
+    """
     [dataset] = statistics.datasets
     found: list[Any] = [dataset.num_examples]
     features = {"/".join(f.path.step): f for f in dataset.features}
@@ -200,7 +218,7 @@ def write_report(
 
 
 def describe(folder: str) -> str:
-    """One line on the spans in an anomalies artifact, for a progress view; "" for a source without."""
+    """One line on the spans of an anomalies artifact; "" for a source without spans."""
     path = os.path.join(folder, _REPORT)
     if not tf.io.gfile.exists(path):
         return ""

@@ -1,7 +1,8 @@
-"""The pushed models as a run's input: what a candidate is compared with, what a training starts from.
+"""The pushed models as a run's input: what a candidate is compared with, what a training starts
+from.
 
-Both look into the folder of pushed models, the only record of what serves that every runner has; neither
-needs ML Metadata. A model artifact without a model in it says that there is none.
+Both look into the folder of pushed models, the only record of what serves that every runner has;
+neither needs ML Metadata. A model artifact without a model in it says that there is none.
 """
 
 from __future__ import annotations
@@ -37,11 +38,15 @@ def _store(found: comparable.Found, artifact: types.Artifact) -> None:
 
 def is_empty(artifact: types.Artifact) -> bool:
     """Whether there is no model in a model artifact."""
-    return not tf.io.gfile.exists(os.path.join(path_utils.serving_model_dir(artifact.uri), "saved_model.pb"))
+    return not tf.io.gfile.exists(
+        os.path.join(path_utils.serving_model_dir(artifact.uri), "saved_model.pb")
+    )
 
 
 class BaselineSpec(component_spec.ComponentSpec):
-    """`version` and `note` are what the driver has found; where no driver runs, the executor looks itself."""
+    """`version` and `note` are what the driver has found; where no driver runs, the executor looks
+    itself.
+    """
 
     PARAMETERS = {
         "serving": component_spec.ExecutionParameter(type=str),
@@ -54,7 +59,7 @@ class BaselineSpec(component_spec.ComponentSpec):
 
 
 class BaselineDriver(base_driver.BaseDriver, ir_base_driver.BaseDriver):
-    """Looks before the cache does: the same candidate against the same version is a cached result."""
+    """Looks before the cache does: the same candidate and version give a cached result."""
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
         """See the base class."""
@@ -116,7 +121,9 @@ class WarmStartSpec(component_spec.ComponentSpec):
         "network": component_spec.ExecutionParameter(type=str),
         "transform": component_spec.ExecutionParameter(type=str),
     }
-    INPUTS = {"transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph)}
+    INPUTS = {
+        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph)
+    }
     OUTPUTS = {"model": component_spec.ChannelParameter(type=standard_artifacts.Model)}
 
 
@@ -136,8 +143,9 @@ class WarmStartExecutor(base_executor.BaseExecutor):
 class WarmStart(base_component.BaseComponent):
     """The pushed model that a training starts from.
 
-    What Transform measured is an input that is not read: the same data give the same start from the cache, so
-    that a training which is repeated is the same training, and new data look for the newest model.
+    What Transform measured is an input that is not read: the same data give the same start from the
+    cache, so that a training which is repeated is the same training, and new data look for the
+    newest model.
 
     Args:
       transform_graph: channel.

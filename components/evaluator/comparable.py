@@ -20,7 +20,8 @@ class Found(NamedTuple):
 
     Attributes:
       path: its folder, "" for none.
-      note: which newer versions were passed over and why, or why nothing was looked for; "" for neither.
+      note: which newer versions were passed over and why, or why nothing was looked for; "" for
+        neither.
     """
 
     path: str
@@ -30,9 +31,10 @@ class Found(NamedTuple):
 def newest_comparable(folder: str, candidate: str, protocol: str) -> Found:
     """The newest whole version of the candidate's classes, which the Evaluator can compare it with.
 
-    Not the candidate's own copy: an unchanged pipeline that runs again would compare it with itself and push
-    it twice. A version with other classes would be scored on other labels and always lose, and one that is
-    damaged, or somebody else's, must not stand in the way of every model that comes: both are passed over.
+    Not the candidate's own copy: an unchanged pipeline that runs again would compare it with itself
+    and push it twice. A version with other classes would be scored on other labels and always lose,
+    and one that is damaged, or somebody else's, must not stand in the way of every model that
+    comes: both are passed over.
 
     Args:
       folder: of pushed versions.
@@ -40,8 +42,8 @@ def newest_comparable(folder: str, candidate: str, protocol: str) -> Found:
       protocol: the one that decides; "" asks for no comparison.
 
     Raises:
-      ValueError: the newest such version was not exported with `protocol`. An older one would say nothing
-        about what serves.
+      ValueError: the newest such version was not exported with `protocol`. An older one would say
+        nothing about what serves.
     """
     if not protocol:
         return Found("", "no comparison is asked for (evaluate.max_top1_increase=1)")
@@ -61,9 +63,10 @@ def newest_comparable(folder: str, candidate: str, protocol: str) -> Found:
             passed.append(_said(version, f"it is damaged: {damage}"))
         elif protocol not in theirs:
             raise ValueError(
-                f"The candidate cannot be compared with {version}, which was exported with evaluate.protocols"
-                f"={','.join(sorted(theirs))}: set evaluate.protocol (now {protocol}) to one that both have, "
-                "or evaluate.max_top1_increase=1 to push without comparison."
+                f"The candidate cannot be compared with {version}, which was exported with"
+                f" evaluate.protocols={','.join(sorted(theirs))}: set evaluate.protocol (now"
+                f" {protocol}) to one that both have, or evaluate.max_top1_increase=1 to push"
+                " without comparison."
             )
         else:
             return Found(version, _note(passed))

@@ -1,4 +1,6 @@
-"""TFX's Evaluator after a Baseline, which judges every image that ingestion wrote and whole models only."""
+"""TFX's Evaluator after a Baseline, which judges every image that ingestion wrote and whole models
+only.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ JUDGED = "judged"
 
 
 class Executor(executor.Executor):
-    """Takes a baseline artifact without a model for no baseline, and loads models by `evaluated_model`.
+    """Takes a baseline artifact without a model for no baseline, and loads models by
+    `evaluated_model`.
 
     The blessing has the checksums of the model that was judged, so that no other one is pushed.
     """
@@ -37,10 +40,13 @@ class Executor(executor.Executor):
           ValueError: a model is damaged, or fewer or more images were judged than ingestion wrote.
         """
         key = standard_component_specs.BASELINE_MODEL_KEY
-        kept = {k: v for k, v in input_dict.items() if k != key or not any(map(baseline.is_empty, v))}
+        kept = {
+            k: v for k, v in input_dict.items() if k != key or not any(map(baseline.is_empty, v))
+        }
         candidate = _model(kept[standard_component_specs.MODEL_KEY])
         judged = pushed.checksums(candidate)
-        # Here and not in the graph: how a model is called changes no result, so that caches stay valid.
+        # Here and not in the graph: how a model is called changes no result, so that caches stay
+        # valid.
         module = {standard_component_specs.MODULE_PATH_KEY: loading.__name__}
         try:
             super().Do(kept, output_dict, {**exec_properties, **module})
@@ -59,7 +65,9 @@ class Executor(executor.Executor):
         if tf.io.gfile.exists(constants):  # an ensemble has none
             trained = sum(augmentation.read_constants(constants)[0].class_counts)
             check_count("trained on", trained, written, ["train"])
-        blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
+        blessing = artifact_utils.get_single_instance(
+            output_dict[standard_component_specs.BLESSING_KEY]
+        )
         blessing.set_string_custom_property(JUDGED, judged)
 
 
@@ -69,7 +77,9 @@ def _model(artifacts: Any) -> str:
 
 def _check_readable(model: str, node: str, error: Exception) -> None:
     if why := pushed.unreadable(model):
-        raise ValueError(f"{model} is damaged ({why}): --no-cache {node} writes it anew.") from error
+        raise ValueError(
+            f"{model} is damaged ({why}): --no-cache {node} writes it anew."
+        ) from error
 
 
 def check_count(what: str, images: int, examples: str, splits: Sequence[str]) -> None:
@@ -87,9 +97,9 @@ def check_count(what: str, images: int, examples: str, splits: Sequence[str]) ->
     written = sum(read_summary(examples)["splits"][split]["examples"] for split in splits)
     if images != written:
         raise ValueError(
-            f"{images:,} images were {what} and ingestion wrote {written:,} into {examples}: files of its "
-            f"split {', '.join(splits)} are cut off, missing or not its own; --no-cache ExampleGen writes "
-            "them anew."
+            f"{images:,} images were {what} and ingestion wrote {written:,} into {examples}: files"
+            f" of its split {', '.join(splits)} are cut off, missing or not its own; --no-cache"
+            " ExampleGen writes them anew."
         )
 
 

@@ -48,7 +48,9 @@ def eval_config(
     increase = max_top1_increase if max_top1_increase < 1 else None
     specs = []
     for name in protocols:
-        bounds = {1: (max_top1_error, increase), 5: (max_top5_error, None)} if name == protocol else {}
+        bounds = (
+            {1: (max_top1_error, increase), 5: (max_top5_error, None)} if name == protocol else {}
+        )
         measured = "".join(
             _metric(name, k, *bounds.get(k, (None, None))) for k in (1, 5) if k == 1 or classes > 5
         )
@@ -70,7 +72,9 @@ def eval_config(
 
 def measured_protocols(config: config_pb2.EvalConfig) -> list[str]:
     """The protocols that a configuration of `eval_config` measures, in its order."""
-    settings = [json.loads(m.config) for spec in config.metrics_specs for m in spec.metrics if m.config]
+    settings = [
+        json.loads(m.config) for spec in config.metrics_specs for m in spec.metrics if m.config
+    ]
     return list(dict.fromkeys(_parts(one["name"])[0] for one in settings))
 
 
@@ -92,7 +96,7 @@ def _metric(protocol: str, k: int, max_error: float | None, max_increase: float 
 
 @dataclasses.dataclass(frozen=True)
 class Errors:
-    """Top-1 and top-5 error (0..1) of one model under one protocol; NaN where it was not measured."""
+    """Top-1 and top-5 error (0..1) of a model under a protocol; NaN where it was not measured."""
 
     top1: float
     top5: float
@@ -110,7 +114,9 @@ def errors(uri: str, model: str = "") -> dict[str, Errors]:
         protocol, metric = _parts(key.name)
         if metric in ("top1", "top5") and not key.is_diff and _is(model, key.model_name):
             found.setdefault(protocol, {})[metric] = 1 - value.double_value.value
-    return {name: Errors(e.get("top1", math.nan), e.get("top5", math.nan)) for name, e in found.items()}
+    return {
+        name: Errors(e.get("top1", math.nan), e.get("top5", math.nan)) for name, e in found.items()
+    }
 
 
 def example_count(uri: str) -> int:
@@ -128,7 +134,11 @@ def per_class(uri: str, protocol: str) -> dict[int, float]:
             continue
         for item in record.metric_keys_and_values:
             key = item.key
-            if _parts(key.name) == (protocol, "top1") and not key.is_diff and _is("", key.model_name):
+            if (
+                _parts(key.name) == (protocol, "top1")
+                and not key.is_diff
+                and _is("", key.model_name)
+            ):
                 out[int(keys[0].int64_value)] = 1 - item.value.double_value.value
     return out
 

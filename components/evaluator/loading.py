@@ -1,4 +1,6 @@
-"""The model that the Evaluator asks, as TFMA is to load it: the hook `custom_eval_shared_model` of TFX."""
+"""The model that the Evaluator asks, as TFMA is to load it: the hook `custom_eval_shared_model` of
+TFX.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ def custom_eval_shared_model(
     """TFMA's default, but for how its signatures are called; TFX's executor calls this.
 
     Args:
-      eval_saved_model_path: folder of a SavedModel whose signature `evaluate` takes serialized tf.Examples,
-        `examples`, and gives one [n, classes] a protocol.
+      eval_saved_model_path: folder of a SavedModel whose signature `evaluate` takes serialized
+        tf.Examples, `examples`, and gives one [n, classes] a protocol.
       model_name: of the model in `eval_config`.
       eval_config: of components.evaluator.evaluation.
       settings: further arguments of tfma.default_eval_shared_model.
@@ -30,7 +32,9 @@ def custom_eval_shared_model(
         model_name=model_name,
         eval_config=eval_config,
         custom_model_loader=types.ModelLoader(
-            functools.partial(_Loaded, eval_saved_model_path, evaluation.measured_protocols(eval_config))
+            functools.partial(
+                _Loaded, eval_saved_model_path, evaluation.measured_protocols(eval_config)
+            )
         ),
         **settings,
     )
@@ -48,14 +52,16 @@ class _Loaded:
 
 
 class _ByName:
-    """A signature that is given its one input by name, and gives the outputs that are measured, no others.
+    """A signature that is given its one input by name, and gives the outputs that are measured, no
+    others.
 
-    TFMA gives it by position. TensorFlow then tries the signature's own form first, and for the message of an
-    error that nobody sees it writes out all bytes of all images: most of TFMA's time for each image.
+    TFMA gives it by position. TensorFlow then tries the signature's own form first, and for the
+    message of an error that nobody sees it writes out all bytes of all images: most of TFMA's time
+    for each image.
 
-    The model that a candidate is compared with may have been exported with other protocols. TFMA knows a
-    single output by no name and one of several by its own, so both models must have the same ones: what is
-    measured and not there has no scores, [n, 0].
+    The model that a candidate is compared with may have been exported with other protocols. TFMA
+    knows a single output by no name and one of several by its own, so both models must have the
+    same ones: what is measured and not there has no scores, [n, 0].
     """
 
     # Without one, TFMA hands over the serialized examples and does not look for features.

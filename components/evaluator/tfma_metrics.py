@@ -1,7 +1,8 @@
 """Top-k accuracy for TFMA, counted as training counts it.
 
-TFMA wraps Keras' metrics. They take a network with equal scores for one that is always in the top five, and
-one without finite scores for one that says class 0, and they cost a TensorFlow call for every class.
+TFMA wraps Keras' metrics. They take a network with equal scores for one that is always in the top
+five, and one without finite scores for one that says class 0, and they cost a TensorFlow call for
+every class.
 """
 
 from __future__ import annotations
@@ -53,12 +54,16 @@ def _computations(
             key = metric_types.MetricKey(
                 name=name, model_name=model, output_name=output, example_weighted=example_weighted
             )
-            made.append(metric_types.MetricComputation([key], [_Rank(model, output)], _Count(key, k)))
+            made.append(
+                metric_types.MetricComputation([key], [_Rank(model, output)], _Count(key, k))
+            )
     return made
 
 
 class _Rank(metric_types.Preprocessor):
-    """Extracts of one example -> how many scores are as high as the label's or higher; nothing without any.
+    """Extracts of one example -> how many scores are as high as the label's or higher; nothing
+    without
+    any.
 
     TFMA calls it before the examples are sliced: what goes on is one number and not all scores.
     """

@@ -22,11 +22,12 @@ from components.example_gen import driver, holdout, ingest_summary, names, prope
 from components.example_gen.sources import devkit, layouts
 from components.example_gen.writing import duplicates, index, shards
 
-# Fields of pipeline.config.settings.Data that change what is written; the layout, or its one spelling, stands
-# for `source`.
+# Fields of pipeline.config.settings.Data that change what is written; the layout, or its one
+# spelling, stands for `source`.
 _FIELDS = (
     "kind", "tfds_name", "train_split", "eval_split", "holdout", "train_shards",
-    "eval_shards", "seed", "max_bad_fraction", "max_bad_images", "max_pixels", "allow_missing_classes",
+    "eval_shards", "seed", "max_bad_fraction", "max_bad_images", "max_pixels",
+    "allow_missing_classes",
 )  # fmt: skip
 
 
@@ -50,10 +51,13 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
 
         Raises:
           SourceError: the source is missing or damaged.
-          TooManyBadError: more than `data.max_bad_fraction` of the images are bad, or all of a split.
+          TooManyBadError: more than `data.max_bad_fraction` of the images are bad, or all of a
+            split.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        artifact = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
+        artifact = artifact_utils.get_single_instance(
+            output_dict[standard_component_specs.EXAMPLES_KEY]
+        )
         run = _Run(properties.resolved(exec_properties))
         artifact.split_names = artifact_utils.encode_split_names(run.output_splits())
         # Beside the artifacts: it outlives a failed or killed execution, whose artifact is removed.
@@ -102,7 +106,10 @@ def example_gen(data: dict[str, Any], parts: Sequence[source.Part] = ()) -> Imag
     """
     newest = (parts or source.parts(data))[-1]
     base, patterns = source.patterns(data, newest)
-    splits = [example_gen_pb2.Input.Split(name=name, pattern=pattern) for name, pattern in patterns.items()]
+    splits = [
+        example_gen_pb2.Input.Split(name=name, pattern=pattern)
+        for name, pattern in patterns.items()
+    ]
     settings: dict[str, Any] = {
         "data": {name: data[name] for name in _FIELDS},
         "code": code_digest.digest(__name__),
@@ -119,7 +126,9 @@ def example_gen(data: dict[str, Any], parts: Sequence[source.Part] = ()) -> Imag
     return ImageExampleGen(
         input_base=base,
         input_config=example_gen_pb2.Input(splits=splits),
-        output_config=example_gen_pb2.Output() if "eval" in patterns else holdout.output(data["holdout"]),
+        output_config=(
+            example_gen_pb2.Output() if "eval" in patterns else holdout.output(data["holdout"])
+        ),
         custom_config=properties.pack(settings),
         range_config=range_config_pb2.RangeConfig(rolling_range=rolling) if newest.span else None,
         # TFX knows gzip only; its readers go by the suffix and read plain TFRecords as well.
@@ -133,8 +142,12 @@ class _Run:
     def __init__(self, exec_properties: dict[str, Any]) -> None:
         self._properties = exec_properties
         self._input, self._output = example_gen_pb2.Input(), example_gen_pb2.Output()
-        proto_utils.json_to_proto(exec_properties[standard_component_specs.INPUT_CONFIG_KEY], self._input)
-        proto_utils.json_to_proto(exec_properties[standard_component_specs.OUTPUT_CONFIG_KEY], self._output)
+        proto_utils.json_to_proto(
+            exec_properties[standard_component_specs.INPUT_CONFIG_KEY], self._input
+        )
+        proto_utils.json_to_proto(
+            exec_properties[standard_component_specs.OUTPUT_CONFIG_KEY], self._output
+        )
         self._settings = properties.unpack(exec_properties)
         self.data: dict[str, Any] = self._settings["data"]
         self.parts = properties.parts(exec_properties)
@@ -147,7 +160,9 @@ class _Run:
 
     def key(self) -> str:
         """Names the working folder: runs that would write the same shards share it."""
-        data = {k: v for k, v in self.data.items() if k not in ("max_bad_fraction", "max_bad_images")}
+        data = {
+            k: v for k, v in self.data.items() if k not in ("max_bad_fraction", "max_bad_images")
+        }
         parts = [
             {**self._settings, "data": data},
             proto_utils.proto_to_json(self._input),
@@ -160,7 +175,11 @@ class _Run:
         """The index of every output split, over all spans."""
         found = [self._tables(part) for part in self.parts]
         return {
-            name: pa.concat_tables(tables[name] for tables in found).unify_dictionaries().combine_chunks()
+            name: (
+                pa.concat_tables(tables[name] for tables in found)
+                .unify_dictionaries()
+                .combine_chunks()
+            )
             for name in self.output_splits()
         }
 
@@ -183,8 +202,9 @@ class _Run:
         for name, rows in result.items():
             if not rows.num_rows:
                 raise source.SourceError(
-                    f"No image of {part.where.base} falls into the {name} split: "
-                    f"data.holdout={self.data['holdout']} is too extreme for {table.num_rows} images."
+                    f"No image of {part.where.base} falls into the {name} split:"
+                    f" data.holdout={self.data['holdout']} is too extreme for {table.num_rows}"
+                    " images."
                 )
         return result
 

@@ -6,4 +6,6 @@ class SourceError(ValueError):
 
 
 class TooManyBadError(RuntimeError):
-    """More images had to be quarantined than `data.max_bad_fraction` and `data.max_bad_images` allow."""
+    """More images had to be quarantined than `data.max_bad_fraction` and `data.max_bad_images`
+    allow.
+    """

@@ -16,7 +16,9 @@ _FILENAME = "image/filename"
 
 
 def output(part: float) -> example_gen_pb2.Output:
-    """TFX's output configuration that gives `part` (0..1, exclusive) of train to eval by the file name."""
+    """TFX's output configuration that gives `part` (0..1, exclusive) of train to eval by the file
+    name.
+    """
     buckets = round(part * _BUCKETS)
     if not 0 < buckets < _BUCKETS:
         raise SourceError(f"data.holdout must lie between 0 and 1. Received: {part}.")
@@ -32,7 +34,9 @@ def output(part: float) -> example_gen_pb2.Output:
     )
 
 
-def assign(names: Sequence[str], labels: np.ndarray, config: example_gen_pb2.SplitConfig) -> np.ndarray:
+def assign(
+    names: Sequence[str], labels: np.ndarray, config: example_gen_pb2.SplitConfig
+) -> np.ndarray:
     """Which images are held out.
 
     An image goes where TFX's partition by `partition_feature_name` puts it, whatever else the data

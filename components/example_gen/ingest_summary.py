@@ -1,4 +1,6 @@
-"""What an ingestion did: summary.json, labels.txt, synsets.txt and the quarantine, beside the splits."""
+"""What an ingestion did: summary.json, labels.txt, synsets.txt and the quarantine, beside the
+splits.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def quarantine_path(folder: str, split: str) -> str:
 
 
 def merge(reports: Sequence[str]) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Adds up the reports of a split's shards (paths); returns its figures and its quarantine by name."""
+    """Adds up the reports of a split's shards (paths); returns its figures and its quarantine by
+    name.
+    """
     added = ("examples", "converted", "bytes", "deep")
     figures = {**dict.fromkeys((*added, "quarantined", "deepest"), 0), "shards": len(reports)}
     quarantine: list[dict[str, Any]] = []
@@ -73,7 +77,9 @@ def check(
     lost = [split for split, figures in splits.items() if not figures["examples"]]
     if count <= max(limit * total, min(few, total // 4)) and not lost:
         return
-    where = ", ".join(f"{bad[split]:,} of {totals[split]:,} in {split}" for split in splits if bad[split])
+    where = ", ".join(
+        f"{bad[split]:,} of {totals[split]:,} in {split}" for split in splits if bad[split]
+    )
     first = "; ".join(
         f"{item['name']}: {item['reason']}" for item in itertools.chain(*_each(quarantines, _SHOWN))
     )
@@ -85,12 +91,16 @@ def check(
         mend += f": no image of {' and '.join(lost)} is left"
     else:
         mend += f", or let them pass with --set data.max_bad_fraction={wanted:.3f}"
-    if any(item["reason"].endswith(folders.ABSENT) for item in itertools.chain(*quarantines.values())):
-        mend += "; --set data.allow_missing_classes=true leaves those out that train has no class for"
+    if any(
+        item["reason"].endswith(folders.ABSENT) for item in itertools.chain(*quarantines.values())
+    ):
+        mend += (
+            "; --set data.allow_missing_classes=true leaves those out that train has no class for"
+        )
     raise TooManyBadError(
-        f"{count:,} of {total:,} images cannot be used ({where}; {count / total:.1%}, and "
-        f"data.max_bad_fraction allows {limit:.1%}, data.max_bad_images {few:,}): {first}; all are listed in "
-        f"{paths}: {mend}."
+        f"{count:,} of {total:,} images cannot be used ({where}; {count / total:.1%}, and"
+        f" data.max_bad_fraction allows {limit:.1%}, data.max_bad_images {few:,}): {first}; all are"
+        f" listed in {paths}: {mend}."
     )
 
 
@@ -103,7 +113,9 @@ def _each(lists: Mapping[str, Sequence[Any]], number: int) -> list[Sequence[Any]
 def write_summary(folder: str, content: dict[str, Any]) -> None:
     """Writes the summary and the two class lists (one class a line, in the order of the labels)."""
     files.write(os.path.join(folder, LABELS), "".join(f"{n}\n" for n in content["labels"]).encode())
-    files.write(os.path.join(folder, SYNSETS), "".join(f"{n}\n" for n in content["classes"]).encode())
+    files.write(
+        os.path.join(folder, SYNSETS), "".join(f"{n}\n" for n in content["classes"]).encode()
+    )
     files.write(os.path.join(folder, SUMMARY), json.dumps(content, indent=2).encode())
 
 
@@ -112,9 +124,9 @@ def read_summary(uri: str) -> dict[str, Any]:
 
     Keys: `kind`, `source`, `span` (the newest), `spans` (all; none in a source without), `seed`,
     `classes` (identifiers), `labels` (names for people), `splits`: name -> examples, quarantined,
-    converted, bytes (of the records), shards, deep (images of 16 bits a channel), deepest (the largest value
-    in them), left_out (`count`, and `names` of three: files that are no images), and `duplicates`: of
-    `duplicates.write`.
+    converted, bytes (of the records), shards, deep (images of 16 bits a channel), deepest (the
+    largest value in them), left_out (`count`, and `names` of three: files that are no images), and
+    `duplicates`: of `duplicates.write`.
 
     Raises:
       FileNotFoundError: the artifact is not one of ours.
@@ -128,7 +140,8 @@ def read_summary(uri: str) -> dict[str, Any]:
 def describe(summary: dict[str, Any]) -> str:
     """One line for a progress view: "6,000 train, 500 eval, 3 quarantined, 48 MB".
 
-    What was left out, and the same images in train and eval or in two classes, follow where there are any.
+    What was left out, and the same images in train and eval or in two classes, follow where there
+    are any.
     """
     splits = summary["splits"]
     parts = [f"{figures['examples']:,} {name}" for name, figures in splits.items()]
@@ -141,13 +154,19 @@ def describe(summary: dict[str, Any]) -> str:
     left_out = [figures["left_out"] for figures in splits.values()]
     if number := sum(one["count"] for one in left_out):
         shown = [name for one in left_out for name in one["names"]][:_SHOWN]
-        parts.append(f"{number:,} no images, left out ({', '.join(shown)}{', ...' * (number > len(shown))})")
+        parts.append(
+            f"{number:,} no images, left out ({', '.join(shown)}{', ...' * (number > len(shown))})"
+        )
     for kind, where in (("train_and_eval", "train and eval"), ("two_classes", "two classes")):
         same = summary["duplicates"][kind]
         if same["count"]:
             pair = " = ".join(same["names"][0])
-            parts.append(f"{same['count']:,} the same in {where} ({pair}{', ...' * (same['count'] > 1)})")
+            parts.append(
+                f"{same['count']:,} the same in {where} ({pair}{', ...' * (same['count'] > 1)})"
+            )
     spans = summary["spans"]
     if spans:
-        parts.append(f"span {spans[0]}" if len(spans) == 1 else f"spans {', '.join(map(str, spans))}")
+        parts.append(
+            f"span {spans[0]}" if len(spans) == 1 else f"spans {', '.join(map(str, spans))}"
+        )
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""TFX's marks {SPAN}, {VERSION} and {YYYY} {MM} {DD} in a path, and the spans that such paths name."""
+"""TFX's marks {SPAN}, {VERSION} and {YYYY} {MM} {DD} in a path, and the spans it names."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def check(pattern: str) -> None:
     rest = sorted(name for name in names if name != "VERSION")
     if rest not in (["SPAN"], sorted(_DATE)) or names.count("VERSION") > 1:
         raise SourceError(
-            f"{pattern} must have one {{SPAN}}, or {{YYYY}}, {{MM}} and {{DD}} once each; one {{VERSION}} "
-            "may go with them."
+            f"{pattern} must have one {{SPAN}}, or {{YYYY}}, {{MM}} and {{DD}} once each; one"
+            " {VERSION} may go with them."
         )
 
 
@@ -78,7 +78,8 @@ def find(patterns: Sequence[str]) -> list[Span]:
             other = found.get(span.number)
             if other and other.version == span.version and other.texts != span.texts:
                 raise SourceError(
-                    f"{other.fill(pattern)} and {path} are both span {span.number}: rename one of them."
+                    f"{other.fill(pattern)} and {path} are both span {span.number}: rename one of"
+                    " them."
                 )
             if other is None or (span.version or 0) > (other.version or 0):
                 found[span.number] = span

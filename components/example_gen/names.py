@@ -9,7 +9,8 @@ from typing import Any
 
 from components import files
 
-# Suffixes of pictures, of formats that are read and of others: what cannot be read is then said of each.
+# Suffixes of pictures, of formats that are read and of others: what cannot be read is then said of
+# each.
 _IMAGES = re.compile(
     r"jpe?g|jpe|jfif|jif|pjpe?g|pjp|a?png|bmp|dib|gif|webp|tiff?|hei[cf]|hif|avifs?|p[pgbnf]m|jp2|j2k|jp[fx]|jxl"
     r"|tga|pcx|ico"
@@ -20,10 +21,13 @@ _TEXTS = re.compile(
     r"readme|licen[sc]e|copying|authors|notice|changelog|version|makefile|manifest|labels|classes|checksums"
     r"|(md5|sha1|sha256)sums"
 )
-# Folders and files of file managers, network disks and notebooks; those with a dot in front need no name.
+# Folders and files of file managers, network disks and notebooks; those with a dot in front need no
+# name.
 _BY_PRODUCTS = (
-    "@eaDir", "@tmp", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot", "__MACOSX", "__pycache__",
-    "lost+found", "$RECYCLE.BIN", "System Volume Information", "Network Trash Folder", "Temporary Items",
+    "@eaDir", "@tmp", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot", "__MACOSX",
+    "__pycache__",
+    "lost+found", "$RECYCLE.BIN", "System Volume Information", "Network Trash Folder",
+    "Temporary Items",
     "Thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "Icon\r",
 )  # fmt: skip
 _KNOWN = frozenset(name.lower() for name in _BY_PRODUCTS)
@@ -33,7 +37,8 @@ _SHOWN = 3
 
 
 def is_image(path: str) -> bool:
-    """Whether a file may be an image: by its suffix, or, without one, unless it has the name of a text.
+    """Whether a file may be an image: by its suffix, or, without one, unless it has the name of a
+    text.
 
     What such a file really is its content says.
     """
@@ -53,7 +58,9 @@ def is_archive(path: str) -> bool:
 
 
 def by_product(path: str) -> str:
-    """The part of a path up to the first file or folder that a program has left behind; "" without one."""
+    """The part of a path up to the first file or folder that a program has left behind; "" without
+    one.
+    """
     folder, _, name = path.rpartition("/")
     if found := _folder_product(folder):
         return found
@@ -80,11 +87,17 @@ def _of_suffix(suffix: str) -> str:
     suffix = suffix.strip().lower()
     if suffix.isdigit() or not _SUFFIX.fullmatch(suffix):
         return ""
-    return "image" if _IMAGES.fullmatch(suffix) else "archive" if _ARCHIVES.fullmatch(suffix) else "other"
+    return (
+        "image"
+        if _IMAGES.fullmatch(suffix)
+        else "archive"
+        if _ARCHIVES.fullmatch(suffix)
+        else "other"
+    )
 
 
 class LeftOut:
-    """Counts the files of a split that are no images; a folder, whose name ends with a slash, once."""
+    """Counts the files of a split that are no images; a folder (its name ends with /) once."""
 
     def __init__(self) -> None:
         self._count, self._names, self._folders = 0, list[str](), set[str]()

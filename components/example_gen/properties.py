@@ -48,7 +48,8 @@ def has_spans(exec_properties: dict[str, Any]) -> bool:
 
 
 def parts(exec_properties: dict[str, Any]) -> tuple[source.Part, ...]:
-    """What is read: the spans that were found, else the newest that are there, else the whole source.
+    """What is read: the spans that were found, else the newest that are there, else the whole
+    source.
 
     Raises:
       SourceError: as `source.parts`.

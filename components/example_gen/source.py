@@ -19,14 +19,24 @@ from components.example_gen.errors import SourceError
 from components.example_gen.sources import folders, layouts
 from components.example_gen.sources.layouts import HOLDOUT, Layout, layout
 
-__all__ = ["Layout", "Part", "SourceError", "check", "classes", "labels", "layout", "parts", "spans"]
+__all__ = [
+    "Layout",
+    "Part",
+    "SourceError",
+    "check",
+    "classes",
+    "labels",
+    "layout",
+    "parts",
+    "spans",
+]
 
 _PATHS = ("source", "train_split", "eval_split")
 _SPLITS = _PATHS[1:]
 
 
 class Part(NamedTuple):
-    """A span and where it lies; `span` is None for a source without spans, which is a single part."""
+    """A span and where it lies; `span` is None for a source without spans, a single part."""
 
     span: marks.Span | None
     where: Layout
@@ -45,7 +55,8 @@ def parts(data: dict[str, Any], chosen: Sequence[marks.Span] = ()) -> tuple[Part
       chosen: spans that were found before; () looks for them.
 
     Raises:
-      SourceError: there is no span, one of them lacks a part that others have, or nothing can be read.
+      SourceError: there is no span, one of them lacks a part that others have, or nothing can be
+        read.
     """
     with _readable(data):
         return _parts(data, chosen)
@@ -73,14 +84,17 @@ def _parts(data: dict[str, Any], chosen: Sequence[marks.Span]) -> tuple[Part, ..
         return (Part(None, layout(data)),)
     if data["kind"] not in ("ilsvrc", "folder"):
         raise SourceError(
-            f"data.kind={data['kind']} has no spans: take the marks out of its paths, or use class folders."
+            f"data.kind={data['kind']} has no spans: take the marks out of its paths, or use class"
+            " folders."
         )
     data = {**data, "source": layouts.one_spelling(data["source"])}
     if chosen:
         return tuple(Part(span, _layout(data, span)) for span in chosen)
     found = marks.find(_patterns(data))
     if not found:
-        raise SourceError(f"There is no span {' or '.join(_patterns(data))}: put the first one there.")
+        raise SourceError(
+            f"There is no span {' or '.join(_patterns(data))}: put the first one there."
+        )
     newest = found[-data["spans"] :]
     result = tuple(Part(span, _layout(data, span)) for span in newest)
     _check_alike([*_before(data, found[: -data["spans"]]), *result])
@@ -96,8 +110,8 @@ def _patterns(data: dict[str, Any]) -> list[str]:
         return [data["source"]]
     if data["eval_split"] != HOLDOUT and not all(map(marks.marked, (data[n] for n in _SPLITS))):
         raise SourceError(
-            "data.train_split and data.eval_split must both have the marks of a span, or data.eval_split "
-            "must be holdout."
+            "data.train_split and data.eval_split must both have the marks of a span, or"
+            " data.eval_split must be holdout."
         )
     return [os.path.join(data["source"], name) for name in splits]
 
@@ -108,7 +122,8 @@ def _layout(data: dict[str, Any], span: marks.Span) -> Layout:
         return layout(filled, kit_folder=marks.folder(data["source"]))
     except SourceError as error:
         raise SourceError(
-            f"Span {span.number} is not whole: {error} A span is copied under another name and renamed."
+            f"Span {span.number} is not whole: {error} A span is copied under another name and"
+            " renamed."
         ) from error
 
 
@@ -126,9 +141,10 @@ def _check_alike(found: Sequence[Part]) -> None:
         if whole and not part.where.eval:
             assert part.span and whole[-1].span
             raise SourceError(
-                f"Span {part.span.number} ({part.where.base}) lacks "
-                f"{whole[-1].where.eval.removesuffix('/*/*')}, which span {whole[-1].span.number} has: copy "
-                "it, or set data.eval_split=holdout, which takes a part of every span's train."
+                f"Span {part.span.number} ({part.where.base}) lacks"
+                f" {whole[-1].where.eval.removesuffix('/*/*')}, which span {whole[-1].span.number}"
+                " has: copy it, or set data.eval_split=holdout, which takes a part of every span's"
+                " train."
             )
 
 
@@ -147,8 +163,8 @@ def check(data: dict[str, Any]) -> tuple[Part, ...]:
     """The parts of a source that can be ingested, so that nobody has to look for them again.
 
     Raises:
-      SourceError: as `parts`; an archive is damaged, there are too few classes, or a class is spelt in two
-        ways.
+      SourceError: as `parts`; an archive is damaged, there are too few classes, or a class is spelt
+        in two ways.
     """
     found = parts(data)
     with _readable(data):
@@ -161,15 +177,19 @@ def check(data: dict[str, Any]) -> tuple[Part, ...]:
 
 
 def _check_spelling(found: Iterable[Part], names: Collection[str]) -> None:
-    """Of class folders: a class of the evaluation split that train spells otherwise would be lost."""
+    """A class of the evaluation split that train spells otherwise would be lost."""
     for _, where in found:
-        paths = layouts.matching(where.base, where.eval) if where.kind == "folder" and where.eval else []
+        paths = (
+            layouts.matching(where.base, where.eval)
+            if where.kind == "folder" and where.eval
+            else []
+        )
         for path in paths:
             for name in sorted(folders.classes(path, where.eval_name).full.difference(names)):
                 if like := folders.alike(name, names):
                     raise SourceError(
-                        f"{path} has the class folder {files.printable(name)}, and train has {like}: give "
-                        "them one name."
+                        f"{path} has the class folder {files.printable(name)}, and train has"
+                        f" {like}: give them one name."
                     )
 
 
@@ -200,7 +220,8 @@ def labels_of(found: Sequence[Part]) -> tuple[str, ...]:
     times = collections.Counter(names.values())
     # ImageNet's "crane" is a bird and a machine.
     return tuple(
-        names[name] if times[names[name]] == 1 else f"{names[name]} ({name})" for name in classes_of(found)
+        names[name] if times[names[name]] == 1 else f"{names[name]} ({name})"
+        for name in classes_of(found)
     )
 
 
@@ -216,7 +237,9 @@ def patterns(data: dict[str, Any], part: Part) -> tuple[str, dict[str, str]]:
     top = layouts.one_spelling(data["source"])
     if not marks.marked(top):
         splits = {"train": data["train_split"], "eval": data["eval_split"]}
-        return top, {n: splits[n] + p.removeprefix(part.span.fill(splits[n])) for n, p in found.items()}
+        return top, {
+            n: splits[n] + p.removeprefix(part.span.fill(splits[n])) for n, p in found.items()
+        }
     base = marks.folder(top)
     full = {name: os.path.join(where.base, pattern) for name, pattern in found.items()}
     tail = {name: path.removeprefix(part.span.fill(top)) for name, path in full.items()}

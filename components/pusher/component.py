@@ -1,4 +1,6 @@
-"""A Pusher that can be tried again: no half-copied version, and none twice; on request a canary first."""
+"""A Pusher that can be tried again: no half-copied version, and none twice; on request a canary
+first.
+"""
 
 from __future__ import annotations
 
@@ -49,29 +51,37 @@ class Canary:
 class Executor(pusher.Executor):
     """Pushes to a folder of versions, so that a version is whole or none (components.pushed).
 
-    When the newest version is this very model already, as after a push that was killed before it was
-    recorded, there is nothing to copy. Versions are Unix times in seconds, and always rise.
+    When the newest version is this very model already, as after a push that was killed before it
+    was recorded, there is nothing to copy. Versions are Unix times in seconds, and always rise.
     """
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
         """See the base class, of which only the file system as destination is supported."""
         self._log_startup(input_dict, output_dict, exec_properties)
-        record = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
+        record = artifact_utils.get_single_instance(
+            output_dict[standard_component_specs.PUSHED_MODEL_KEY]
+        )
         if not self.CheckBlessing(input_dict):
             self._MarkNotPushed(record)
             return
         destination = pusher_pb2.PushDestination()
-        proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
+        proto_utils.json_to_proto(
+            exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination
+        )
         folder = destination.filesystem.base_directory
         settings = json.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
         uri = artifact_utils.get_single_uri(input_dict[_EVALUATION])
         model = self.GetModelPath(input_dict)
-        blessing = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_BLESSING_KEY])
+        blessing = artifact_utils.get_single_instance(
+            input_dict[standard_component_specs.MODEL_BLESSING_KEY]
+        )
         check_judged(model, blessing.get_string_custom_property(evaluator.JUDGED))
         version = push(model, folder, measured(uri, settings["protocol"]))
         if settings.get("canary"):
             try_out(Canary(**settings["canary"]), folder, int(os.path.basename(version)))
-        self._MarkPushed(record, pushed_destination=version, pushed_version=os.path.basename(version))
+        self._MarkPushed(
+            record, pushed_destination=version, pushed_version=os.path.basename(version)
+        )
 
 
 def check_judged(model: str, judged: str) -> None:
@@ -83,7 +93,8 @@ def check_judged(model: str, judged: str) -> None:
     """
     if judged and (change := pushed.difference(model, judged)):
         raise ValueError(
-            f"{model} is not the model that was judged, {change}: --no-cache Trainer writes it anew."
+            f"{model} is not the model that was judged, {change}: --no-cache Trainer writes it"
+            " anew."
         )
 
 
@@ -118,7 +129,9 @@ def try_out(canary: Canary, folder: str, version: int) -> None:
 
 
 def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> str:
-    """Makes `model` the newest version in `folder`, unless it is and is whole; returns the version's folder.
+    """Makes `model` the newest version in `folder`, unless it is and is whole; returns the
+    version's
+    folder.
 
     Args:
       evaluated: of `measured`; goes along.
@@ -140,8 +153,12 @@ def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> st
 
 
 def _is(version: str, model: str, network: str) -> bool:
-    """Whether a version is this very model: a copy, or the same network of a training that was repeated."""
-    return pushed.digest(version) == pushed.digest(model) or (network != "" and _network(version) == network)
+    """Whether a version is this very model: a copy, or the same network of a training that was
+    repeated.
+    """
+    return pushed.digest(version) == pushed.digest(model) or (
+        network != "" and _network(version) == network
+    )
 
 
 def _network(version: str) -> object:

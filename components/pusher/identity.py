@@ -1,4 +1,6 @@
-"""Whether two SavedModels are one network: a training that is repeated writes other files each time."""
+"""Whether two SavedModels are one network: a training that is repeated writes other files each
+time.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ _NO_WEIGHTS = ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter/.ATTRIBUTES/VARIABL
 def of(model: str) -> str:
     """sha256 of what makes a network answer as it does, hexadecimal.
 
-    These are weights, classes, means, signatures and the code that makes the graph. TensorFlow draws names
-    and orders at random, and Keras writes the time: equal networks have other files.
+    These are weights, classes, means, signatures and the code that makes the graph. TensorFlow
+    draws names and orders at random, and Keras writes the time: equal networks have other files.
 
     Args:
       model: folder of a SavedModel.
@@ -40,7 +42,9 @@ def _weights(model: str) -> list[str]:
     reader = tf.train.load_checkpoint(os.path.join(model, "variables", "variables"))
     names = [name for name in reader.get_variable_to_shape_map() if name not in _NO_WEIGHTS]
     values = (reader.get_tensor(name) for name in names)
-    return sorted(f"{value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}" for value in values)
+    return sorted(
+        f"{value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}" for value in values
+    )
 
 
 def _signatures(model: str) -> list[str]:

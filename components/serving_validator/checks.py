@@ -30,7 +30,8 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What came out: `reasons` says why the candidate is not to be pushed, and is empty when it may be.
+    """What came out: `reasons` says why the candidate is not to be pushed, and is empty when it may
+    be.
 
     `converted`: of the images, those whose original file is of a format that the model refuses.
     """
@@ -44,16 +45,22 @@ class Report:
 
 
 def expected(model: str, examples: Sequence[bytes]) -> list[np.ndarray]:
-    """The evaluator's probabilities of each tf.Example, float32 [classes]: one run an image, as it is served.
+    """The evaluator's probabilities of each tf.Example, float32 [classes]: one run an image, as it
+    is
+    served.
 
-    Where the model has no `center` among its test protocols, those of `serving_default` without a server.
+    Where the model has no `center` among its test protocols, those of `serving_default` without a
+    server.
     """
     signatures = tf.saved_model.load(model).signatures
     evaluate = signatures[_EVALUATE]
     if _CENTER in evaluate.structured_outputs:
         return [evaluate(examples=tf.constant([e]))[_CENTER].numpy()[0] for e in examples]
     served = signatures["serving_default"]
-    return [served(image_bytes=tf.constant([jpeg]))["probabilities"].numpy()[0] for jpeg in images(examples)]
+    return [
+        served(image_bytes=tf.constant([jpeg]))["probabilities"].numpy()[0]
+        for jpeg in images(examples)
+    ]
 
 
 def images(examples: Sequence[bytes], key: str = "image/encoded") -> list[bytes]:
@@ -62,11 +69,13 @@ def images(examples: Sequence[bytes], key: str = "image/encoded") -> list[bytes]
     return [feature[key].bytes_list.value[0] for feature in parsed if feature[key].bytes_list.value]
 
 
-def check(server: Server, examples: Sequence[bytes], wanted: Sequence[np.ndarray], limits: Limits) -> Report:
+def check(
+    server: Server, examples: Sequence[bytes], wanted: Sequence[np.ndarray], limits: Limits
+) -> Report:
     """Asks the server for every image, over both protocols, and for what it has to refuse.
 
-    Files are sent as they came. Of an image that ingestion has converted, the server must answer the result
-    as evaluated, and refuse the original or answer it alike.
+    Files are sent as they came. Of an image that ingestion has converted, the server must answer
+    the result as evaluated, and refuse the original or answer it alike.
 
     Args:
       server: that serves the candidate as NAME.
@@ -78,7 +87,10 @@ def check(server: Server, examples: Sequence[bytes], wanted: Sequence[np.ndarray
     reasons = []
     for protocol, ask in (("REST", _rest(client)), ("gRPC", _remote(server.grpc))):
         reasons += _compare(protocol, ask, encoded, wanted)
-    found = [(images([example], ORIGINAL), right) for example, right in zip(examples, wanted, strict=True)]
+    found = [
+        (images([example], ORIGINAL), right)
+        for example, right in zip(examples, wanted, strict=True)
+    ]
     converted = [(file, right) for files, right in found for file in files]
     for file, right in converted:
         reasons += _original(client, file, right)
@@ -95,7 +107,9 @@ def check(server: Server, examples: Sequence[bytes], wanted: Sequence[np.ndarray
         most = f"serve.max_latency_ms={limits.max_latency_ms:g}"
         reasons.append(f"an image takes {p99:.1f} ms (99th percentile), above {most}")
     if limits.max_memory_mb and memory > limits.max_memory_mb:
-        reasons.append(f"the server takes {memory:.0f} MB, above serve.max_memory_mb={limits.max_memory_mb}")
+        reasons.append(
+            f"the server takes {memory:.0f} MB, above serve.max_memory_mb={limits.max_memory_mb}"
+        )
     return Report(tuple(reasons), len(encoded), median, p99, memory, len(converted))
 
 
@@ -116,7 +130,10 @@ def _remote(address: str) -> Callable[[bytes], np.ndarray]:
 
 
 def _compare(
-    protocol: str, ask: Callable[[bytes], np.ndarray], encoded: Sequence[bytes], wanted: Sequence[np.ndarray]
+    protocol: str,
+    ask: Callable[[bytes], np.ndarray],
+    encoded: Sequence[bytes],
+    wanted: Sequence[np.ndarray],
 ) -> list[str]:
     """Bit for bit: the same graph on the same machine."""
     different, largest = 0, 0.0
@@ -134,19 +151,26 @@ def _compare(
     if different:
         share = f"{different} of {len(encoded)} images"
         return [
-            f"{protocol} answers other probabilities than the evaluator for {share}, by up to {largest:.2g}"
+            f"{protocol} answers other probabilities than the evaluator for {share}, by up to"
+            f" {largest:.2g}"
         ]
     return []
 
 
 def _original(client: Client, file: bytes, right: np.ndarray) -> list[str]:
-    """A file that ingestion has converted: other pixels than the Evaluator's must not be answered."""
+    """A file that ingestion has converted must be answered as the Evaluator saw it, or refused."""
     try:
         served = np.array(client.predict([file])[0], np.float32)
     except ClientError as error:
-        return [] if error.status == 400 else [f"an original that was converted is answered with {error}"]
+        return (
+            []
+            if error.status == 400
+            else [f"an original that was converted is answered with {error}"]
+        )
     if served.tobytes() != right.astype(np.float32).tobytes():
-        return ["an original that ingestion has converted is answered otherwise than the evaluator does"]
+        return [
+            "an original that ingestion has converted is answered otherwise than the evaluator does"
+        ]
     return []
 
 
@@ -156,7 +180,10 @@ def _labels(client: Client, jpeg: bytes, wanted: np.ndarray) -> list[str]:
     except ClientError as error:
         return [f"top_k is refused: {error}"]
     if np.float32(best.probability) != wanted.max():
-        return [f"top_k answers {best.probability:.6g} for the best class, the evaluator {wanted.max():.6g}"]
+        return [
+            f"top_k answers {best.probability:.6g} for the best class, the evaluator"
+            f" {wanted.max():.6g}"
+        ]
     return []
 
 

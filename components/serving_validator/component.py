@@ -1,4 +1,4 @@
-"""ServingValidator: a blessing for candidates that a real server serves as the Evaluator saw them."""
+"""ServingValidator: blesses what a real server serves as the Evaluator saw it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Executor(base_executor.BaseExecutor):
         """See the base class; a candidate that fails is not blessed, and the run goes on.
 
         Raises:
-          server.StartError: where no server can be started: a verdict would be taken from the cache for ever.
+          server.StartError: where no server can be started: a verdict would be taken from the cache
+          for ever.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = json.loads(exec_properties["settings"])
@@ -87,7 +88,8 @@ class ServingValidator(base_component.BaseComponent):
       model: channel.
       model_blessing: channel of the Evaluator; a model without it is not served.
       examples: channel; the first images of its split `eval` are asked for.
-      settings: `server` (of server.running), `images`, `seconds` to start, and the fields of checks.Limits.
+      settings: `server` (of server.running), `images`, `seconds` to start, and the fields of
+        checks.Limits.
     """
 
     SPEC_CLASS = Spec
@@ -124,7 +126,11 @@ def describe(uri: str) -> str:
         return f"not to be pushed: {'; '.join(report.reasons)}"
     memory = f", {report.memory_mb:,.0f} MB" if report.memory_mb else ""
     times = f"{report.median_ms:.1f} ms an image (p99 {report.p99_ms:.1f})"
-    refused = f" ({report.converted} converted: their original files are refused)" if report.converted else ""
+    refused = (
+        f" ({report.converted} converted: their original files are refused)"
+        if report.converted
+        else ""
+    )
     return f"{report.images} images served bit for bit as evaluated{refused}, {times}{memory}"
 
 

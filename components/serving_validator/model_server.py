@@ -1,4 +1,6 @@
-"""A server of one model in a process of its own: the embedded one, or TensorFlow Serving's container."""
+"""A server of one model in a process of its own: the embedded one, or TensorFlow Serving's
+container.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,11 @@ from serving.client import Client, ClientError
 
 NAME = "candidate"
 EMBEDDED = "embedded"
-# What docker ends with where the container has not run, and both where they are killed, as for memory.
+# What docker ends with where the container has not run, and both where they are killed, as for
+# memory.
 _NOT_THE_CANDIDATE = (125, 126, 127, 137, -signal.SIGKILL)
-# Becomes a command that Linux asks to end (prctl's PR_SET_PDEATHSIG, which execve keeps) when the process
-# argv[1] that starts it has died, however that happened.
+# Becomes a command that Linux asks to end (prctl's PR_SET_PDEATHSIG, which execve keeps) when the
+# process argv[1] that starts it has died, however that happened.
 _LEASHED = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -71,7 +74,8 @@ def running(model: str, kind: str, seconds: float) -> Iterator[Server]:
 
     Args:
       model: folder of a SavedModel, on any file system.
-      kind: EMBEDDED, or an image of TensorFlow Serving that docker runs, such as tensorflow/serving:2.20.0.
+      kind: EMBEDDED, or an image of TensorFlow Serving that docker runs, such as
+        tensorflow/serving:2.20.0.
       seconds: to wait until it is ready.
 
     Raises:
@@ -81,9 +85,13 @@ def running(model: str, kind: str, seconds: float) -> Iterator[Server]:
         base = _versions(model, folder)
         rest, grpc = _free_port(), _free_port()
         log = stack.enter_context(open(os.path.join(folder, "log"), "w+"))
-        command = _embedded(base, rest, grpc) if kind == EMBEDDED else _docker(kind, base, rest, grpc)
+        command = (
+            _embedded(base, rest, grpc) if kind == EMBEDDED else _docker(kind, base, rest, grpc)
+        )
         leash = [sys.executable, "-IS", "-c", _LEASHED, str(os.getpid())]
-        process = subprocess.Popen([*leash, *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*leash, *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
         stack.callback(_end, process)
         url = f"http://127.0.0.1:{rest}"
         _wait(Client(url, NAME), process, seconds, log.name)
@@ -91,7 +99,9 @@ def running(model: str, kind: str, seconds: float) -> Iterator[Server]:
 
 
 def _versions(model: str, folder: str) -> str:
-    """A folder of versions with the model in it: as a copy where a process of its own could not read it."""
+    """A folder of versions with the model in it: as a copy where a process of its own could not
+    read it.
+    """
     base = os.path.join(folder, NAME)
     target = os.path.join(base, "1")
     for path, _, names in tf.io.gfile.walk(model):
@@ -103,14 +113,28 @@ def _versions(model: str, folder: str) -> str:
 
 
 def _embedded(base: str, rest: int, grpc: int) -> list[str]:
-    flags = [f"--model_name={NAME}", f"--model_base_path={base}", f"--rest_api_port={rest}", f"--port={grpc}"]
-    return [sys.executable, "-m", "serving.server", *flags, "--max_num_load_retries=0", "--enable_page=false"]
+    flags = [
+        f"--model_name={NAME}",
+        f"--model_base_path={base}",
+        f"--rest_api_port={rest}",
+        f"--port={grpc}",
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "serving.server",
+        *flags,
+        "--max_num_load_retries=0",
+        "--enable_page=false",
+    ]
 
 
 def _docker(image: str, base: str, rest: int, grpc: int) -> list[str]:
     docker = shutil.which("docker")
     if not docker:
-        raise StartError(f"docker is not on the PATH, and {image} needs it; set serve.validator={EMBEDDED}.")
+        raise StartError(
+            f"docker is not on the PATH, and {image} needs it; set serve.validator={EMBEDDED}."
+        )
     ports = ["-p", f"127.0.0.1:{rest}:8501", "-p", f"127.0.0.1:{grpc}:8500"]
     where = ["-v", f"{base}:/models/{NAME}:ro", "-e", f"MODEL_NAME={NAME}"]
     return [docker, "run", "--rm", "--name", f"{NAME}-{rest}", *ports, *where, image]

@@ -1,8 +1,9 @@
 """TFRecords of images -> batches of pixels.
 
-The training stream is endless: epoch after epoch, each shuffled anew, of as many full batches as the
-examples give; the few left over differ from epoch to epoch. It is a pure function of its arguments. A step
-can therefore be found again after a restart, and the beginning of an epoch without reading what came before.
+The training stream is endless: epoch after epoch, each shuffled anew, of as many full batches as
+the examples give; the few left over differ from epoch to epoch. It is a pure function of its
+arguments. A step can therefore be found again after a restart, and the beginning of an epoch
+without reading what came before.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def resolve(patterns: Sequence[str]) -> list[str]:
     """
     files = sorted({file for pattern in patterns for file in tf.io.gfile.glob(pattern)})
     if not files:
-        raise ValueError(f"There are no TFRecord files at {', '.join(patterns)}; run ingestion again.")
+        raise ValueError(
+            f"There are no TFRecord files at {', '.join(patterns)}; run ingestion again."
+        )
     return files
 
 
@@ -52,12 +55,14 @@ def named(files: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.FailedPreconditionError) as error:
-        found = re.search(r"(truncated|corrupted) record at \d+|expected to contain .* elements?", str(error))
+        found = re.search(
+            r"(truncated|corrupted) record at \d+|expected to contain .* elements?", str(error)
+        )
         if not found:
             raise
         raise ValueError(
-            f"The records in {os.path.dirname(files[0])} are damaged or not all there ({found[0]}): run "
-            "ingestion again."
+            f"The records in {os.path.dirname(files[0])} are damaged or not all there ({found[0]}):"
+            " run ingestion again."
         ) from error
 
 
@@ -73,7 +78,9 @@ def count(files: Sequence[str]) -> int:
 
 
 def steps_per_epoch(total: int, batch_size: int) -> int:
-    """Full batches in an epoch of `total` examples; 1 when there are fewer than a batch, some then twice."""
+    """Full batches in an epoch of `total` examples; 1 when there are fewer than a batch, some then
+    twice.
+    """
     return max(1, total // batch_size)
 
 
@@ -100,15 +107,15 @@ def train_dataset(
       settings: augmentation.
       constants: of the training split.
       train: `batch_size` (over all replicas), `seed` and `shuffle_buffer` are used.
-      total: number of examples, which is `count(files)`, or `examples` where that is less. Other numbers end
-        the stream with an error.
+      total: number of examples, which is `count(files)`, or `examples` where that is less. Other
+        numbers end the stream with an error.
       start_step: batches to leave out at the beginning; their images are not decoded, but the
         records of the epoch under way are read, or their places.
       examples: only this many examples, the first ones; None is all.
 
     Returns:
-      Batches (float32 [batch_size, size, size, 3], int64 [batch_size]). The order of examples depends on
-      the arguments alone, the augmentation of the k-th example on (train.seed, k).
+      Batches (float32 [batch_size, size, size, 3], int64 [batch_size]). The order of examples
+      depends on the arguments alone, the augmentation of the k-th example on (train.seed, k).
     """
     position = start_step * train.batch_size
     first_epoch, skip = place(start_step, train.batch_size, total)
@@ -119,7 +126,8 @@ def train_dataset(
         read, reader = opened.read, _placed(opened)
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        # Every shuffle mixes in the seed of its graph, which would be the caller's, and takes no 0 there.
+        # Every shuffle mixes in the seed of its graph, which would be the caller's, and takes no 0
+        # there.
         tf.random.set_seed(train.seed + 1)
         # Shuffling takes one seed; the constant keeps runs of neighbouring seeds apart.
         seed = train.seed * 1_000_003 + number
@@ -155,8 +163,8 @@ def eval_dataset(
 ) -> tf.data.Dataset:
     """Every example exactly once, centre crops, in batches that are all full.
 
-    The last batch is filled up with empty images of weight 0, so that no replica is left without rows
-    (which turns Keras' validation loss into NaN) and nothing is dropped or counted twice.
+    The last batch is filled up with empty images of weight 0, so that no replica is left without
+    rows (which turns Keras' validation loss into NaN) and nothing is dropped or counted twice.
 
     Args:
       files: as in `train_dataset`.
@@ -167,7 +175,8 @@ def eval_dataset(
       examples: only this many examples, the first ones; None is all.
 
     Returns:
-      Batches (float32 [batch_size, size, size, 3], int64 [batch_size], float32 weights [batch_size]).
+      Batches (float32 [batch_size, size, size, 3], int64 [batch_size], float32 weights
+      [batch_size]).
     """
 
     def example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -190,7 +199,9 @@ def eval_dataset(
 
 
 def _records(reader: _Reader, numbers: tf.data.Dataset) -> tf.data.Dataset:
-    """What the reader gives of the files with these numbers, in an order that depends on theirs alone."""
+    """What the reader gives of the files with these numbers, in an order that depends on theirs
+    alone.
+    """
     return numbers.interleave(
         reader, cycle_length=_READERS, num_parallel_calls=min(cores(), _READERS), deterministic=True
     )

@@ -1,8 +1,8 @@
 """Images of tf.Examples, in memory or where they lie in a TFRecord file.
 
-Of a file that is local and not compressed only places are shuffled; an image is read when its view is taken.
-TensorFlow's reader, parser and call into Python each copied it into fresh memory (kernel 16 % of the time,
-perf) and its checksum took 5 %; now the kernel takes 3 % and the checksum 0.3 %.
+Of a file that is local and not compressed only places are shuffled; an image is read when its view
+is taken. TensorFlow's reader, parser and call into Python each copied it into fresh memory (kernel
+16 % of the time, perf) and its checksum took 5 %; now the kernel takes 3 % and the checksum 0.3 %.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ LABEL_KEY = "image/class/label"
 _AHEAD = 256
 # Bytes before a record, its length and the length's checksum, and behind it, its checksum.
 _HEAD, _TAIL = 12, 4
-# Files open at once. TensorFlow keeps the functions of a stream, and so its files, to the end of the session.
+# Files open at once. TensorFlow keeps the functions of a stream, and so its files, to the end of
+# the session.
 _MOST_OPEN = 64
 # Fields of a Feature.
 _BYTES_LIST, _INT64_LIST = 1, 3
@@ -35,7 +36,9 @@ def seekable(file: str) -> bool:
 
 
 class Files:
-    """Seekable TFRecord files of tf.Examples; a place in them is int64 [3]: file, first byte, bytes."""
+    """Seekable TFRecord files of tf.Examples; a place in them is int64 [3]: file, first byte,
+    bytes.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
@@ -120,7 +123,9 @@ class _Open:
         """The bytes from a place on, fewer at the end of the file."""
         data = os.pread(self.descriptor, size, at)
         # Network file systems may give a part.
-        while len(data) < size and (more := os.pread(self.descriptor, size - len(data), at + len(data))):
+        while len(data) < size and (
+            more := os.pread(self.descriptor, size - len(data), at + len(data))
+        ):
             data += more
         return data
 
@@ -134,7 +139,7 @@ def _damaged(name: str, at: int) -> ValueError:
 
 
 def masked(checksum: int) -> bytes:
-    """A CRC32C as TFRecords hold it: rotated and shifted, so that a CRC of CRCs is none of itself."""
+    """A CRC32C as TFRecords hold it: rotated and shifted."""
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
 
 
@@ -145,7 +150,7 @@ def checksum(data: bytes) -> bytes:
 
 @compiled
 def _varint(data, at):
-    """A protocol buffer's integer, int64, and where it ends: behind the data where it is cut off."""
+    """A protocol buffer's integer and where it ends: behind the data where it is cut off."""
     value, shift = np.int64(0), np.int64(0)
     while at < len(data):
         byte = np.int64(data[at])
@@ -159,7 +164,9 @@ def _varint(data, at):
 
 @compiled
 def _field(data, at):
-    """Number of the field that begins there, and the range of its bytes or integer; 0 if it is cut off."""
+    """Number of the field that begins there, and the range of its bytes or integer; 0 if it is cut
+    off.
+    """
     key, begin = _varint(data, at)
     kind, length = key & 7, np.int64(0)
     if kind == 0:
@@ -177,7 +184,9 @@ def _field(data, at):
 
 @compiled
 def _only(data, begin, end, number):
-    """Range of the field of that number which is all of a message; an empty one for any other message."""
+    """Range of the field of that number which is all of a message; an empty one for any other
+    message.
+    """
     if begin < end:
         found, inner, at = _field(data, begin)
         if found == number and at == end:
@@ -187,7 +196,9 @@ def _only(data, begin, end, number):
 
 @compiled
 def _feature(data, name, kind):
-    """Range of the one value of an Example's feature; an empty one for none, several, or another kind."""
+    """Range of the one value of an Example's feature; an empty one for none, several, or another
+    kind.
+    """
     value = np.int64(0), np.int64(0)
     at = 0
     while at < len(data):

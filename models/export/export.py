@@ -1,29 +1,31 @@
-"""One SavedModel for Evaluator, Pusher and TensorFlow Serving: a network, or an ensemble of several.
+"""One SavedModel for Evaluator, Pusher and TensorFlow Serving: a network, or an ensemble.
 
 Signatures (the batch dimension is always None, all floats are float32):
 
-| signature        | inputs                                         | outputs                               |
-|------------------|------------------------------------------------|---------------------------------------|
-| serving_default  | image_bytes: string, JPEG or PNG               | probabilities [n, classes]            |
-| top_k            | image_bytes: string, JPEG or PNG               | classes string [n, k], scores [n, k]  |
-| classify         | inputs: string, serialized tf.Example          | classes string [n, k], scores [n, k]  |
-| serving_tensor   | images: float32 [n, size, size, 3], RGB 0..255 | probabilities [n, classes]            |
-| features         | images: float32 [n, H, W, 3], RGB 0..255       | c2 .. c5: maps [n, h, w, channels]    |
-| evaluate         | examples: string, serialized tf.Example        | one [n, classes] a protocol, by name  |
+| signature        | inputs                                         | outputs                       |
+|------------------|------------------------------------------------|-------------------------------|
+| serving_default  | image_bytes: string, JPEG or PNG               | probabilities [n, classes]    |
+| top_k            | image_bytes: string, JPEG or PNG               | classes string, scores [n, k] |
+| classify         | inputs: string, serialized tf.Example          | classes string, scores [n, k] |
+| serving_tensor   | images: float32 [n, size, size, 3], RGB 0..255 | probabilities [n, classes]    |
+| features         | images: float32 [n, H, W, 3], RGB 0..255       | c2 .. c5: [n, h, w, channels] |
+| evaluate         | examples: string, serialized tf.Example        | [n, classes] by protocol      |
 
-k is 5, or the number of classes when that is less. serving_default, top_k and classify use the central test
-crop; the tf.Examples need `image/encoded` alone. `serving_tensor` takes images that are cropped already and
-subtracts the mean; an ensemble has it when all its networks see the same size. `features` is the backbone for
-detection and segmentation: the last map of each stage (c2 .. c4 of a CIFAR network) for images of any size,
-of which it subtracts the mean colour; an ensemble has none.
+k is 5, or the number of classes when that is less. serving_default, top_k and classify use the
+central test crop; the tf.Examples need `image/encoded` alone. `serving_tensor` takes images that
+are cropped already and subtracts the mean; an ensemble has it when all its networks see the same
+size. `features` is the backbone for detection and segmentation: the last map of each stage (c2 ..
+c4 of a CIFAR network) for images of any size, of which it subtracts the mean colour; an ensemble
+has none.
 
-Batch normalisation is folded into the convolutions, in all signatures alike: what the Evaluator judges is
-what is served.
+Batch normalisation is folded into the convolutions, in all signatures alike: what the Evaluator
+judges is what is served.
 
-Beside the model lie assets/labels.txt (names of the classes for people, in label order) and, in assets.extra,
-tf_serving_warmup_requests and pixels.json (whether photographs are turned by their EXIF). A single network
-also leaves there what it takes to go on with it: model.keras and augmentation.npz (means, classes and the
-settings of its training); an ensemble leaves ensemble.json, the folders of its members.
+Beside the model lie assets/labels.txt (names of the classes for people, in label order) and, in
+assets.extra, tf_serving_warmup_requests and pixels.json (whether photographs are turned by their
+EXIF). A single network also leaves there what it takes to go on with it: model.keras and
+augmentation.npz (means, classes and the settings of its training); an ensemble leaves
+ensemble.json, the folders of its members.
 """
 
 from __future__ import annotations
@@ -67,29 +69,32 @@ def export(
 ) -> None:
     """Writes the SavedModel; what was at `path` before is removed first.
 
-    It is written beside `path` and then renamed: where renaming a folder is atomic (local disks, HDFS) it is
-    whole as soon as `path` exists; object stores copy file by file.
+    It is written beside `path` and then renamed: where renaming a folder is atomic (local disks,
+    HDFS) it is whole as soon as `path` exists; object stores copy file by file.
 
     Args:
       networks: one, or the members of an ensemble, whose probabilities are averaged.
       path: folder to write.
-      names: of the classes, for people, in label order; None or none are the class names of the data.
+      names: of the classes, for people, in label order; None or none are the class names of the
+        data.
       protocols: names of models.export.protocols.PROTOCOLS, the outputs of `evaluate`.
       sub_batch: most images that are in the network at a time, whatever batch comes in (except into
         `features`, which refuses more than MAX_FEATURE_PIXELS).
       members: where the networks of an ensemble came from, for the record.
 
     Raises:
-      ValueError: unknown or no protocol, names or a model with another number of classes than the data, or
-        networks with different classes.
+      ValueError: unknown or no protocol, names or a model with another number of classes than the
+        data, or networks with different classes.
     """
     networks = as_members(networks)
     names = tuple(names or networks[0].constants.labels)
     _check(networks, names, protocols)
-    # Endpoints bring their variables along; tracking the model as well would store every weight twice.
+    # Endpoints bring their variables along; tracking the model as well would store every weight
+    # twice.
     archive = keras.export.ExportArchive()
-    # TensorFlow fused no convolution with the batch normalisation behind it; folded, it fuses every one with
-    # bias, addition and ReLU: ResNet-50 took 8 to 12 % less processor time for one image, 6 % for eight.
+    # TensorFlow fused no convolution with the batch normalisation behind it; folded, it fuses every
+    # one with bias, addition and ReLU: ResNet-50 took 8 to 12 % less processor time for one image,
+    # 6 % for eight.
     signatures = _signatures([_folded(member) for member in networks], names, protocols, sub_batch)
     for name, function, spec in signatures:
         archive.add_endpoint(name, function, input_signature=[spec])
@@ -107,19 +112,23 @@ def export(
 
 
 def _folded(member: Network) -> Network:
-    """As it predicts: without batch normalisation. Every signature has it, so what is judged is served."""
+    """As it predicts: without batch normalisation. Every signature has it, so what is judged is
+    served.
+    """
     return protocols.network(folding.fold(member.model), member.settings, member.constants)
 
 
 def _check(networks: Sequence[Network], names: Sequence[str], protocols: Sequence[str]) -> None:
     classes = len(networks[0].constants.labels)
     if len(names) != classes:
-        raise ValueError(f"There are {len(names)} label names for {classes} classes; give one for each.")
+        raise ValueError(
+            f"There are {len(names)} label names for {classes} classes; give one for each."
+        )
     for network in networks:
         if network.model.output_shape[-1] != classes:
             raise ValueError(
-                f"The model has {network.model.output_shape[-1]} outputs but the data has {classes} classes; "
-                "build the model with the number of classes of the TransformGraph."
+                f"The model has {network.model.output_shape[-1]} outputs but the data has {classes}"
+                " classes; build the model with the number of classes of the TransformGraph."
             )
     if not protocols:
         raise ValueError("No test protocol was given to export; name at least one, such as center.")
@@ -164,10 +173,12 @@ def _signatures(
 
 def _images(examples: tf.Tensor) -> tf.Tensor:
     """The encoded images of serialized tf.Examples, string [n]."""
-    # TensorFlow's parser of Examples takes any bytes and crashes on some; protobuf's refuses them. The op
-    # wants a message at least; an empty one is an Example.
+    # TensorFlow's parser of Examples takes any bytes and crashes on some; protobuf's refuses them.
+    # The op wants a message at least; an empty one is an Example.
     texts = tf.concat([examples, [b""]], axis=0)
-    sizes, _ = tf.io.decode_proto(texts, "tensorflow.Example", ["features"], [tf.string], sanitize=True)
+    sizes, _ = tf.io.decode_proto(
+        texts, "tensorflow.Example", ["features"], [tf.string], sanitize=True
+    )
     # No size is less than 0. They are looked at, for what nobody looks at is not run.
     checked = tf.where(tf.reduce_min(sizes) < 0, b"", examples)
     return tf.io.parse_example(checked, _EXAMPLE)["image/encoded"]
@@ -193,7 +204,9 @@ def _tensor_signatures(networks: Sequence[Network], sub_batch: int) -> list[_Sig
 
     def serving_tensor(images: tf.Tensor) -> dict[str, tf.Tensor]:
         images = _finite(images)
-        return {"probabilities": in_parts(mean, images, sub_batch, len(networks[0].constants.labels))}
+        return {
+            "probabilities": in_parts(mean, images, sub_batch, len(networks[0].constants.labels))
+        }
 
     def pixels(size: int | None) -> tf.TensorSpec:
         return tf.TensorSpec([None, size, size, 3], tf.float32, "images")
@@ -212,7 +225,9 @@ def _features(network: Network) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
 
     def features(images: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = tf.reduce_prod(tf.cast(tf.shape(images)[:3], tf.int64))
-        message = f"features takes at most {MAX_FEATURE_PIXELS:,} pixels a request; send less. Pixels:"
+        message = (
+            f"features takes at most {MAX_FEATURE_PIXELS:,} pixels a request; send less. Pixels:"
+        )
         few = tf.debugging.Assert(pixels <= MAX_FEATURE_PIXELS, [message, pixels])
         with tf.control_dependencies([few]):
             images = augmentation.subtract_channel_mean(_finite(images), network.constants)
@@ -274,12 +289,18 @@ def _photo(height: int, width: int) -> tf.Tensor:
     """An image as costly to decode as a photograph, always the same: uint8 [height, width, 3]."""
     coarse = tf.random.stateless_uniform([height // 25, width // 25, 3], [0, 0], 0, 255)
     fine = tf.random.stateless_normal([height, width, 3], [0, 1], stddev=8.0)
-    return tf.cast(tf.clip_by_value(tf.image.resize(coarse, [height, width]) + fine, 0, 255), tf.uint8)
+    return tf.cast(
+        tf.clip_by_value(tf.image.resize(coarse, [height, width]) + fine, 0, 255), tf.uint8
+    )
 
 
-def _prediction_log(signature: str, name: str, value: np.ndarray) -> prediction_log_pb2.PredictionLog:
+def _prediction_log(
+    signature: str, name: str, value: np.ndarray
+) -> prediction_log_pb2.PredictionLog:
     # No model name: a server fills its own in.
     request = predict_pb2.PredictRequest()
     request.model_spec.signature_name = signature
     request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    return prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+    return prediction_log_pb2.PredictionLog(
+        predict_log=prediction_log_pb2.PredictLog(request=request)
+    )

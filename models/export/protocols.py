@@ -1,6 +1,7 @@
 """Test protocols: how one image becomes one vector of class probabilities.
 
-A protocol is an entry of `PROTOCOLS`; Evaluator, the exported signatures and the report know it by name.
+A protocol is an entry of `PROTOCOLS`; Evaluator, the exported signatures and the report know it by
+name.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ class Network:
     """A network and the pixels that it was trained for.
 
     Attributes:
-      forward: images float32 [n, size, size, 3], mean subtracted -> logits [n, classes] of any float type.
-      dense: the same for images [n, H, W, 3] of `size` or more: the network in fully convolutional form,
-        its class scores averaged over all places. Images of `size` have the logits of `forward`.
+      forward: images float32 [n, size, size, 3], mean subtracted -> logits [n, classes] of any
+        float type.
+      dense: the same for images [n, H, W, 3] of `size` or more: the network in fully convolutional
+        form, its class scores averaged over all places. Images of `size` have the logits of
+        `forward`.
       settings: what the crops are.
       constants: means, and class names in label order.
       model: what `forward` calls.
@@ -45,9 +48,10 @@ class Network:
 def network(model: keras.Model, settings: Transform, constants: Constants) -> Network:
     """The network of a model of models.network.architecture.
 
-    In its fully convolutional form (paper, section 3.4) the global pooling is a sliding one of the window
-    that it had in training (7x7 for 224 pixels), of stride 1, and the dense layer answers at each of its
-    places. All this is linear: the answer is computed once, from the average of the poolings.
+    In its fully convolutional form (paper, section 3.4) the global pooling is a sliding one of the
+    window that it had in training (7x7 for 224 pixels), of stride 1, and the dense layer answers at
+    each of its places. All this is linear: the answer is computed once, from the average of the
+    poolings.
     """
     trunk, logits = architecture.head_parts(model)
     _, *window, _ = trunk.compute_output_shape((1, settings.size, settings.size, 3))
@@ -70,7 +74,9 @@ def _coverage(length: tf.Tensor, window: int) -> tf.Tensor:
     """
     places = tf.range(1, length + 1)
     inside = tf.minimum(tf.minimum(places, places[::-1]), tf.minimum(window, length - window + 1))
-    return tf.cast(inside * length, tf.float32) / tf.cast(window * (length - window + 1), tf.float32)
+    return tf.cast(inside * length, tf.float32) / tf.cast(
+        window * (length - window + 1), tf.float32
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,16 +93,19 @@ class Protocol:
 
 
 def predict(
-    networks: Network | Sequence[Network], encoded: tf.Tensor, names: Sequence[str], sub_batch: int = 32
+    networks: Network | Sequence[Network],
+    encoded: tf.Tensor,
+    names: Sequence[str],
+    sub_batch: int = 32,
 ) -> dict[str, tf.Tensor]:
     """Class probabilities of every image under every named protocol.
 
-    Whatever the size of the batch, at most `sub_batch` images are decoded and in a network at a time
-    (an image's crops count as images; at least one whole example goes).
+    Whatever the size of the batch, at most `sub_batch` images are decoded and in a network at a
+    time (an image's crops count as images; at least one whole example goes).
 
     Args:
-      networks: one, or the members of an ensemble: their probabilities are averaged, each with its own
-        crops and means.
+      networks: one, or the members of an ensemble: their probabilities are averaged, each with its
+        own crops and means.
       encoded: string [batch], JPEG or PNG; no rows are fine.
       names: keys of PROTOCOLS.
       sub_batch: limit of images in a network.
@@ -105,8 +114,8 @@ def predict(
       A dict of name -> float32 [batch, classes], rows in the order of `encoded`.
 
     Raises:
-      ValueError: unknown protocol, or networks of other classes. tf.errors.InvalidArgumentError: an image
-        that `models.pixels.decoding.decode` refuses.
+      ValueError: unknown protocol, or networks of other classes. tf.errors.InvalidArgumentError: an
+        image that `models.pixels.decoding.decode` refuses.
     """
     networks = as_members(networks)
 
@@ -136,8 +145,8 @@ def as_members(networks: Network | Sequence[Network]) -> tuple[Network, ...]:
     networks = (networks,) if isinstance(networks, Network) else tuple(networks)
     if len({network.constants.labels for network in networks}) != 1:
         raise ValueError(
-            f"{len(networks)} networks cannot be averaged; give one or more, all with the same classes in "
-            "the same order."
+            f"{len(networks)} networks cannot be averaged; give one or more, all with the same"
+            " classes in the same order."
         )
     return networks
 
@@ -200,12 +209,14 @@ def _ten_crop(network: Network, encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _multi_scale(network: Network, encoded: tf.Tensor) -> tf.Tensor:
-    """Softmax of the fully convolutional network, averaged over mirrors and scales (paper, section 3.4).
+    """Softmax of the fully convolutional network, averaged over mirrors and scales (paper, section
+    3.4).
 
-    The whole image is decoded once and resized, antialiased, to each shorter side of `settings.scales`; of
-    one longer than 3:1 the middle is used, which bounds the memory. The mean colour is subtracted, also when
-    training subtracts the mean image, which fits one size alone. The class scores of all places are averaged
-    before the softmax, the probabilities of image, mirror and scales after it.
+    The whole image is decoded once and resized, antialiased, to each shorter side of
+    `settings.scales`; of one longer than 3:1 the middle is used, which bounds the memory. The mean
+    colour is subtracted, also when training subtracts the mean image, which fits one size alone.
+    The class scores of all places are averaged before the softmax, the probabilities of image,
+    mirror and scales after it.
 
     An image and its mirror are in the network at a time.
     """
@@ -226,7 +237,10 @@ def _multi_scale(network: Network, encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _map(
-    function: Callable[[tf.Tensor], tf.Tensor], items: tf.Tensor, shape: list[int], at_a_time: int = 1
+    function: Callable[[tf.Tensor], tf.Tensor],
+    items: tf.Tensor,
+    shape: list[int],
+    at_a_time: int = 1,
 ) -> tf.Tensor:
     """float32 [n, *shape] from n items."""
     spec = tf.TensorSpec(shape, tf.float32)

@@ -84,8 +84,8 @@ def resnet(
         C (projections everywhere).
       variant: "v1" strides in the first 1x1 of a bottleneck (the paper), "v1.5" in its 3x3. 18 and
         34 have no 1x1: both are the same net.
-      pool: "symmetric" pads the first max pooling by 1 on every side, "caffe" at the bottom and right
-        only.
+      pool: "symmetric" pads the first max pooling by 1 on every side, "caffe" at the bottom and
+        right only.
       classes: number of outputs.
       input_shape: (height, width, channels) of an image; None is any size.
       weight_decay: wd of the paper: the gradient wd * kernel joins the momentum. Convolution and
@@ -112,8 +112,8 @@ def resnet(
     inputs = keras.Input(input_shape, name="images")
     x = net.conv_bn(inputs, 64, 7, 2, "conv1")
     x = net.relu(x, "conv1_relu")
-    # Zeros never win against ReLU outputs, so this is padding with minus infinity. At the bottom and
-    # right it is Caffe's rounding up: a window that starts inside is kept.
+    # Zeros never win against ReLU outputs, so this is padding with minus infinity. At the bottom
+    # and right it is Caffe's rounding up: a window that starts inside is kept.
     x = _pad(x, 1 if pool == "symmetric" else ((0, 1), (0, 1)), "pool1_pad")
     x = keras.layers.MaxPooling2D(3, 2, data_format="channels_last", name="pool1_pool")(x)
     for stage, (filters, blocks) in enumerate(zip(FILTERS, BLOCKS[depth], strict=True), start=2):
@@ -138,7 +138,9 @@ def cifar_resnet(
     """
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
-        raise ValueError(f"depth must be 6n+2, such as 8, 20, 32, 44, 56 or 110. Received: {depth}.")
+        raise ValueError(
+            f"depth must be 6n+2, such as 8, 20, 32, 44, 56 or 110. Received: {depth}."
+        )
     net = _Builder(depth, residual, shortcut, classes, weight_decay)
 
     inputs = keras.Input(input_shape, name="images")
@@ -155,8 +157,8 @@ def feature_maps(model: keras.Model) -> keras.Model:
     """The output of every stage, after its last ReLU.
 
     Returns:
-      A model that shares the weights of `model`: images [B, H, W, 3] to a dict of "c2" .. "c5" ("c4" in
-      the CIFAR family), each [B, h, w, channels].
+      A model that shares the weights of `model`: images [B, H, W, 3] to a dict of "c2" .. "c5"
+      ("c4" in the CIFAR family), each [B, h, w, channels].
 
     Raises:
       ValueError: `model` is none of ours.
@@ -173,7 +175,8 @@ def head_parts(model: keras.Model) -> tuple[keras.Model, keras.layers.Dense]:
     """The network before its global pooling, and the dense layer after it; both share its weights.
 
     Returns:
-      (images [B, H, W, 3] -> the last feature map [B, h, w, channels], layer [B, channels] -> logits).
+      (images [B, H, W, 3] -> the last feature map [B, h, w, channels], layer [B, channels] ->
+      logits).
 
     Raises:
       ValueError: `model` is none of ours.
@@ -198,7 +201,9 @@ def stage_layers(model: keras.Model, stages: int) -> list[keras.layers.Layer]:
     count = max((int(match[1]) for match in numbers if match), default=0)
     _need(count > 0, model, "no layers of a stage (conv1_conv)")
     if not 0 <= stages <= count:
-        raise ValueError(f"stages must be from 0 to {count}, all of {model.name}. Received: {stages}.")
+        raise ValueError(
+            f"stages must be from 0 to {count}, all of {model.name}. Received: {stages}."
+        )
     pairs = zip(model.layers, numbers, strict=True)
     return [layer for layer, match in pairs if match and int(match[1]) <= stages]
 
@@ -222,7 +227,9 @@ def macs(model: keras.Model, size: int) -> int:
 class _Builder:
     """The parts that all networks are made of, with one place for their options."""
 
-    def __init__(self, depth: int, residual: bool, shortcut: str, classes: int, weight_decay: float):
+    def __init__(
+        self, depth: int, residual: bool, shortcut: str, classes: int, weight_decay: float
+    ):
         if shortcut not in SHORTCUTS:
             raise ValueError(f"shortcut must be A, B or C. Received: {shortcut!r}.")
         if classes < 1:
@@ -271,7 +278,9 @@ class _Builder:
             kernel_regularizer=self._regularizer(),
             name=f"{name}_conv",
         )(x)
-        return BatchNormalization(axis=-1, momentum=BN_MOMENTUM, epsilon=BN_EPSILON, name=f"{name}_bn")(x)
+        return BatchNormalization(
+            axis=-1, momentum=BN_MOMENTUM, epsilon=BN_EPSILON, name=f"{name}_bn"
+        )(x)
 
     def relu(self, x, name: str):
         return keras.layers.Activation("relu", name=name)(x)
@@ -279,9 +288,11 @@ class _Builder:
     def head(self, inputs, x, name: str) -> keras.Model:
         """Global average pooling and the dense layer, in full precision under a mixed policy."""
         dtype = keras.config.dtype_policy().variable_dtype
-        x = keras.layers.GlobalAveragePooling2D(data_format="channels_last", dtype=dtype, name="avg_pool")(x)
-        # Keras walks the graph recursively, an operation a frame: 1202 layers have 4,200. Reading the
-        # configuration back does so again, so the limit stays.
+        x = keras.layers.GlobalAveragePooling2D(
+            data_format="channels_last", dtype=dtype, name="avg_pool"
+        )(x)
+        # Keras walks the graph recursively, an operation a frame: 1202 layers have 4,200. Reading
+        # the configuration back does so again, so the limit stays.
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 10 * self.depth))
         logits = keras.layers.Dense(
             self.classes,
@@ -317,4 +328,6 @@ def _he_normal() -> keras.Initializer:
 
 def _need(holds: bool, model: keras.Model, lack: str) -> None:
     if not holds:
-        raise ValueError(f"{model.name} has {lack}; give a network that models.network.architecture built.")
+        raise ValueError(
+            f"{model.name} has {lack}; give a network that models.network.architecture built."
+        )

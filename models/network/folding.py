@@ -9,18 +9,20 @@ import numpy as np
 
 
 def fold(model: keras.Model) -> keras.Model:
-    """The function of `model(images, training=False)`, up to rounding, without its batch normalisations.
+    """The function of `model(images, training=False)`, up to rounding, without its batch
+    normalisations.
 
     At test time such a layer multiplies and shifts each channel by constants: the factor, gamma /
-    sqrt(variance + epsilon), goes into the kernel of the convolution before it, the rest into its bias.
+    sqrt(variance + epsilon), goes into the kernel of the convolution before it, the rest into its
+    bias.
 
     Args:
-      model: a functional model; it stays as it is. A batch normalisation that does not stand alone behind a
-        convolution without bias and activation is kept.
+      model: a functional model; it stays as it is. A batch normalisation that does not stand alone
+        behind a convolution without bias and activation is kept.
 
     Returns:
-      A model for inference, with weights and layers of its own. All names are kept; in the place of what was
-      folded is an identity.
+      A model for inference, with weights and layers of its own. All names are kept; in the place of
+      what was folded is an identity.
     """
     convolutions = _convolutions(model)
     names = {convolution.name for convolution in convolutions.values()}
@@ -53,7 +55,10 @@ def _convolutions(model: keras.Model) -> dict[str, keras.layers.Conv2D]:
         if not isinstance(layer, keras.layers.BatchNormalization):
             continue
         before = layer.input._keras_history.operation
-        linear = isinstance(before, keras.layers.Conv2D) and before.activation is keras.activations.linear
+        linear = (
+            isinstance(before, keras.layers.Conv2D)
+            and before.activation is keras.activations.linear
+        )
         if linear and not before.use_bias and len(before._outbound_nodes) == 1:
             found[layer.name] = before
     return found

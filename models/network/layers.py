@@ -11,8 +11,8 @@ _FUSED_DTYPES = ("float32", "bfloat16", "float16")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer, with TensorFlow's fused kernel in training: 2.1 times the images/s on a CPU.
 
-    The moving variance gathers unbiased batch variances there, as in the paper of batch normalisation,
-    Caffe and PyTorch; Keras gathers biased ones.
+    The moving variance gathers unbiased batch variances there, as in the paper of batch
+    normalisation, Caffe and PyTorch; Keras gathers biased ones.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -37,9 +37,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package="resnet_tfx")
 class L2(keras.regularizers.L2):
-    """Keras' regularizer l * |k|^2, with TensorFlow's own operation and the same gradients bit by bit.
+    """Keras' regularizer l * |k|^2, with TensorFlow's own operation and the same gradients bit by
+    bit.
 
-    Keras squares and sums, and the gradient writes three tensors of the kernel's size; this writes one.
+    Keras squares and sums, and the gradient writes three tensors of the kernel's size; this writes
+    one.
     """
 
     def __call__(self, x):

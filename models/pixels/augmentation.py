@@ -1,7 +1,7 @@
 """Pixels: the one place where training, evaluation and serving touch them.
 
-What a view shows comes from `models.pixels.views`; here it becomes network input: colour noise, mean, padding,
-mirror. Pixels are RGB, float32, 0..255 until the mean is subtracted.
+What a view shows comes from `models.pixels.views`; here it becomes network input: colour noise,
+mean, padding, mirror. Pixels are RGB, float32, 0..255 until the mean is subtracted.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def read_constants(path: str) -> tuple[Constants, Transform]:
     """Reads what `write_constants` has written.
 
     Raises:
-      tf.errors.NotFoundError: there is no such file. ValueError: its settings are not of this version.
+      tf.errors.NotFoundError: there is no such file. ValueError: its settings are not of this
+      version.
     """
     with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read())) as values:
         constants = Constants(
@@ -70,8 +71,9 @@ def read_constants(path: str) -> tuple[Constants, Transform]:
     known = {field.name for field in dataclasses.fields(Transform)}
     if unknown := sorted(set(fields) - known):
         raise ValueError(
-            f"{path} was written by another version of this project, whose setting transform.{unknown[0]} is "
-            "not known here; use that version, or run Transform and Trainer again."
+            f"{path} was written by another version of this project, whose setting"
+            f" transform.{unknown[0]} is not known here; use that version, or run Transform and"
+            " Trainer again."
         )
     if "test_scales" in fields:  # JSON has no tuples
         fields["test_scales"] = tuple(fields["test_scales"])
@@ -79,7 +81,7 @@ def read_constants(path: str) -> tuple[Constants, Transform]:
 
 
 def strengthen(settings: Transform, strength: float) -> Transform:
-    """Settings whose random ranges are `strength` times as wide (0 turns all but the mirror off)."""
+    """Settings with random ranges `strength` times as wide (0 turns all but the mirror off)."""
     if strength < 0:
         raise ValueError(f"The augmentation strength is {strength}; it must be 0 or more.")
     spread = round(strength * (settings.scale_max - settings.scale_min))
@@ -111,8 +113,8 @@ def train_images(
       constants: mean and covariance of the training split.
 
     Returns:
-      Batches (float32 [batch_size, size, size, 3], int64 labels [batch_size]), RGB, mean subtracted. Bytes
-      that are no image end the stream with an error.
+      Batches (float32 [batch_size, size, size, 3], int64 labels [batch_size]), RGB, mean
+      subtracted. Bytes that are no image end the stream with an error.
 
     Raises:
       ValueError: settings that no crop fits.
@@ -133,7 +135,8 @@ def train_images(
             return image
 
         def view(place: int, sides: crops.Shape) -> crops.Drawn:
-            # Counter-based: made in microseconds, and streams of neighbouring numbers are independent.
+            # Counter-based: made in microseconds, and streams of neighbouring numbers are
+            # independent.
             rng = np.random.Generator(np.random.Philox(key=[seed, numbers[place]]))
             return crops.draw(sides, settings, basis, rng)
 
@@ -165,15 +168,18 @@ def padded_images(
       constants: mean and covariance of the training split.
 
     Returns:
-      Batches (float32 [batch_size, size, size, 3], labels), RGB. The mean is subtracted before padding, so
-      that the border is the mean colour (0). Bytes that are no image end the stream with an error.
+      Batches (float32 [batch_size, size, size, 3], labels), RGB. The mean is subtracted before
+      padding, so that the border is the mean colour (0). Bytes that are no image end the stream
+      with an error.
 
     Raises:
       ValueError: settings that no crop fits.
     """
     check_transform(settings)
 
-    def padded(number: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def padded(
+        number: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         return _padded(encoded, tf.stack([seed, number]), settings, constants), label
 
     return images.map(padded, cores()).batch(
@@ -181,7 +187,9 @@ def padded_images(
     )
 
 
-def _padded(encoded: tf.Tensor, seed: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
+def _padded(
+    encoded: tf.Tensor, seed: tf.Tensor, settings: Transform, constants: Constants
+) -> tf.Tensor:
     """A window of the padded image: float32 [size, size, 3]."""
     seeds = tf.unstack(tf.random.split(seed, 3))
     image = center_pixels(encoded, settings)
@@ -222,8 +230,8 @@ def ten_crop(encoded: tf.Tensor, settings: Transform, constants: Constants) -> t
       constants: the mean.
 
     Returns:
-      float32 [10, size, size, 3], mean subtracted: top left, top right, bottom left, bottom right and
-      central crop of the image whose shorter side is `test_shorter_side`, then their mirrors.
+      float32 [10, size, size, 3], mean subtracted: top left, top right, bottom left, bottom right
+      and central crop of the image whose shorter side is `test_shorter_side`, then their mirrors.
     """
     check_transform(settings)
     pixels = decoding.load(encoded, settings)
@@ -243,8 +251,8 @@ def whole(pixels: tf.Tensor, shorter_side: tf.Tensor | int, constants: Constants
       constants: the mean.
 
     Returns:
-      float32 [h, w, 3], the smaller of both `shorter_side` and the larger 3 times that at most; RGB, mean
-      colour subtracted: a mean image has another size.
+      float32 [h, w, 3], the smaller of both `shorter_side` and the larger 3 times that at most;
+      RGB, mean colour subtracted: a mean image has another size.
     """
     view, sides = views.whole_view(tf.shape(pixels)[:2], shorter_side)
     return subtract_channel_mean(views.look_at(pixels, view, sides), constants)
@@ -267,9 +275,9 @@ def subtract_channel_mean(images: tf.Tensor, constants: Constants) -> tf.Tensor:
 def _basis(constants: Constants) -> np.ndarray:
     """The principal components of RGB times their eigenvalues: float64 [3, 3], levels.
 
-    AlexNet multiplies each component by its eigenvalue, whose size depends on the unit of the pixels:
-    0..1, as fb.resnet.torch's published constants (0.2175, 0.0188, 0.0045) show. That is a shift of
-    0.1 * 55 levels along the first component of ImageNet.
+    AlexNet multiplies each component by its eigenvalue, whose size depends on the unit of the
+    pixels: 0..1, as fb.resnet.torch's published constants (0.2175, 0.0188, 0.0045) show. That is a
+    shift of 0.1 * 55 levels along the first component of ImageNet.
     """
     values, vectors = np.linalg.eigh(np.asarray(constants.covariance, np.float64))
     return vectors * values / 255

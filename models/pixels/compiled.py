@@ -1,4 +1,6 @@
-"""Python functions that tf.data calls: compiled where they are hot, none begun when the interpreter ends."""
+"""Python functions that tf.data calls: compiled where they are hot, none begun when the interpreter
+ends.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ from typing import Any
 class _Calls:
     """The calls under way.
 
-    An iterator that is alive when the interpreter ends waits for its call, and the call for the interpreter,
-    for ever. That of an iterator which has to wait longer for its records than this looks is still possible.
+    An iterator that is alive when the interpreter ends waits for its call, and the call for the
+    interpreter, for ever. That of an iterator which has to wait longer for its records than this
+    looks is still possible.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,5 @@
-"""Random training views: which part of a photograph, at which scale, mirrored or not, in which light.
+"""Random training views: which part of a photograph, at which scale, mirrored or not, in which
+light.
 
 Drawn by NumPy: the same draws as TensorFlow operations cost a tenth of all that an image costs.
 """
@@ -42,7 +43,8 @@ def draw(shape: Shape, settings: Transform, basis: np.ndarray, rng: np.random.Ge
     Args:
       shape: height and width of the image.
       settings: `crop` is a key of CROPS.
-      basis: float [3, 3], colours that are mixed with normal weights of deviation `settings.colour`.
+      basis: float [3, 3], colours that are mixed with normal weights of deviation
+        `settings.colour`.
       rng: all randomness comes from here.
     """
     scale, offset = CROPS[settings.crop](shape, settings, rng)
@@ -52,27 +54,35 @@ def draw(shape: Shape, settings: Transform, basis: np.ndarray, rng: np.random.Ge
 
 
 def _resized(shape: Shape, shorter_side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and shape of the image with this shorter side, rounded as `models.pixels.views` does."""
+    """Scale and shape of the image with this shorter side, rounded as in `views`."""
     sides = np.array(shape)
     target = sides * shorter_side // sides.min()
     return target / sides, target
 
 
-def _none(shape: Shape, settings: Transform, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _none(
+    shape: Shape, settings: Transform, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """The test's crop."""
     scale, target = _resized(shape, settings.test_shorter_side)
     return scale, (target - settings.size) // 2 * 1.0
 
 
-def _scale(shape: Shape, settings: Transform, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _scale(
+    shape: Shape, settings: Transform, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Shorter side uniform over [scale_min, scale_max], window uniform over the image."""
     side = int(rng.integers(settings.scale_min, settings.scale_max, endpoint=True))
     scale, target = _resized(shape, side)
     return scale, np.floor(rng.random(2) * (target - settings.size + 1))
 
 
-def _inception(shape: Shape, settings: Transform, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Window of [area_min, 1] of the area and aspect 3/4..4/3; a central one when ten tries do not fit."""
+def _inception(
+    shape: Shape, settings: Transform, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Window of [area_min, 1] of the area and aspect 3/4..4/3; a central one when ten tries do not
+    fit.
+    """
     height, width = shape
     low, high = (math.log(aspect) for aspect in _ASPECTS)
     for _ in range(_TRIES):
@@ -85,7 +95,9 @@ def _inception(shape: Shape, settings: Transform, rng: np.random.Generator) -> t
             break
     else:
         # The whole image, cut to the nearest allowed aspect.
-        window = np.array([min(height, width / _ASPECTS[0]), min(width, height * _ASPECTS[1])]).round()
+        window = np.array(
+            [min(height, width / _ASPECTS[0]), min(width, height * _ASPECTS[1])]
+        ).round()
         origin = np.floor((np.array(shape) - window) / 2)
     scale = settings.size / window
     return scale, origin * scale

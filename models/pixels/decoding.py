@@ -1,8 +1,10 @@
-"""Encoded images -> pixels: the one chain of training, validation, Evaluator, ServingValidator and server.
+"""Encoded images -> pixels: the one chain of training, validation, Evaluator, ServingValidator and
+server.
 
-TensorFlow's decoder is the judge of what an image is and shows. A JPEG or PNG is decoded whole, turned
-upright where `transform.upright` asks for it, and shrunk to `transform.shorter_side` where it is larger.
-Nothing is decoded at a reduced size, so every later scale sees the same pixels. docs/pixels.md has the rules.
+TensorFlow's decoder is the judge of what an image is and shows. A JPEG or PNG is decoded whole,
+turned upright where `transform.upright` asks for it, and shrunk to `transform.shorter_side` where
+it is larger. Nothing is decoded at a reduced size, so every later scale sees the same pixels.
+docs/pixels.md has the rules.
 
 Alpha is dropped, 16 bits become their high byte, grey becomes RGB. Pixels are uint8, RGB.
 """
@@ -16,7 +18,8 @@ from models.settings import Transform
 
 # A decoded image of so many pixels has 300 MB.
 MAX_PIXELS = 100_000_000
-# Every scan of a JPEG goes over all pixels, however few bytes it has: this much work takes about a second.
+# Every scan of a JPEG goes over all pixels, however few bytes it has: this much work takes about a
+# second.
 MAX_SCANNED = 5_000_000_000
 # Bytes of the smallest scan: its header and marker.
 SCAN_BYTES = 10
@@ -25,10 +28,12 @@ JPEG, PNG, SCAN = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\xff\xda"
 NO_IMAGE = "The bytes are no JPEG or PNG; convert the image to PNG, which loses nothing."
 TOO_LARGE = f"The image has more than {MAX_PIXELS:,} pixels; make it smaller."
 TOO_MANY_SCANS = f"The JPEG has more than {MAX_SCANNED:,} pixels in all of its scans; save it anew."
-# Slow integer DCT, as PIL and libjpeg's default; TensorFlow's own default differs by up to 5 levels.
+# Slow integer DCT, as PIL and libjpeg's default; TensorFlow's own default differs by up to 5
+# levels.
 _DCT = "INTEGER_ACCURATE"
 EXIF = b"Exif\0\0"
-# It is looked for in so many first bytes: it stands before the pixels, in a segment of at most 64 kB.
+# It is looked for in so many first bytes: it stands before the pixels, in a segment of at most 64
+# kB.
 EXIF_WITHIN = 2**18
 
 
@@ -58,8 +63,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     """The whole image as it is stored: uint8 [height, width, 3] from a string scalar.
 
     Raises:
-      tf.errors.InvalidArgumentError: neither JPEG nor PNG, damaged, of more than MAX_PIXELS pixels, or a JPEG
-        whose scans have more than MAX_SCANNED in all.
+      tf.errors.InvalidArgumentError: neither JPEG nor PNG, damaged, of more than MAX_PIXELS pixels,
+        or a JPEG whose scans have more than MAX_SCANNED in all.
     """
     is_jpeg = tf.strings.substr(encoded, 0, len(JPEG)) == JPEG
     is_png = tf.strings.substr(encoded, 0, len(PNG)) == PNG
@@ -67,12 +72,15 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     def jpeg() -> tf.Tensor:
         # Its third value is wrong for CMYK.
         pixels = tf.reduce_prod(tf.io.extract_jpeg_shape(encoded, tf.int64)[:2])
-        checked = _check([(pixels <= MAX_PIXELS, TOO_LARGE), (_few_scans(encoded, pixels), TOO_MANY_SCANS)])
+        checked = _check(
+            [(pixels <= MAX_PIXELS, TOO_LARGE), (_few_scans(encoded, pixels), TOO_MANY_SCANS)]
+        )
         with tf.control_dependencies(checked):
             return tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT)
 
     def png() -> tf.Tensor:
-        # Width and height begin the first chunk; a shorter file is left to the decoder, which refuses it.
+        # Width and height begin the first chunk; a shorter file is left to the decoder, which
+        # refuses it.
         sides = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
         few = tf.reduce_prod(tf.cast(sides, tf.int64)) <= MAX_PIXELS
         with tf.control_dependencies(_check([(few, TOO_LARGE)])):
@@ -123,7 +131,8 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
         return is_segment & ~is_exif(at)
 
     def following(at: tf.Tensor) -> list[tf.Tensor]:
-        # Bytes may fill the space between segments. A length below 2 is damage: it must not lead back.
+        # Bytes may fill the space between segments. A length below 2 is damage: it must not lead
+        # back.
         length = 2 + tf.maximum(marker(at + 2), 2)
         return [at + tf.where(marker(at) == 0xFFFF, tf.ones_like(length), length)]
 
@@ -146,7 +155,9 @@ def _tiff_orientation(data: tf.Tensor) -> tf.Tensor:
     begin = number(data[4:8], 4)
     entries = data[begin + 2 : begin + 2 + 12 * number(data[begin : begin + 2], 2)]
     rows = tf.reshape(entries[: tf.size(entries) // 12 * 12], [-1, 12])
-    values = tf.where(little, rows[:, ::2] + 256 * rows[:, 1::2], 256 * rows[:, ::2] + rows[:, 1::2])
+    values = tf.where(
+        little, rows[:, ::2] + 256 * rows[:, 1::2], 256 * rows[:, ::2] + rows[:, 1::2]
+    )
     tag, kind, value = values[:, 0], values[:, 1], values[:, 4]
     found = value[(tag == 0x0112) & (kind == 3) & (value >= 1) & (value <= 8)]
     return tf.concat([found, [1]], axis=0)[0]
@@ -160,14 +171,16 @@ def _number(part: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Pixels [height, width, 3] as they are to be seen, from the orientation that EXIF gives them."""
+    """Pixels [height, width, 3] turned upright by their EXIF orientation."""
 
     def turned() -> tf.Tensor:
         # 5 to 8 lie on their side: rows are columns.
         image = tf.cond(orientation >= 5, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels)
         for axis, mirrored in ((1, (2, 3, 6, 7)), (0, (3, 4, 7, 8))):
             is_mirrored = tf.reduce_any(orientation == tf.constant(mirrored, tf.int64))
-            image = tf.cond(is_mirrored, lambda i=image, a=axis: tf.reverse(i, [a]), lambda i=image: i)
+            image = tf.cond(
+                is_mirrored, lambda i=image, a=axis: tf.reverse(i, [a]), lambda i=image: i
+            )
         return image
 
     return tf.cond(orientation == 1, lambda: pixels, turned)

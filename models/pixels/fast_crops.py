@@ -1,9 +1,9 @@
 """Training views outside TensorFlow's graph: the same pixels as there, in half the time.
 
-libjpeg-turbo through simplejpeg gives the same pixels as TensorFlow's decoder sooner, the more so as it is
-asked for the rows down to the window's last one only; Numba compiles the resampling, with mean, colour shift
-and mirror in the same pass. What simplejpeg does not decode (PNG, CMYK, damaged files) and what lies or is to
-be shrunk goes through `models.pixels.decoding.load`.
+libjpeg-turbo through simplejpeg gives the same pixels as TensorFlow's decoder sooner, the more so
+as it is asked for the rows down to the window's last one only; Numba compiles the resampling, with
+mean, colour shift and mirror in the same pass. What simplejpeg does not decode (PNG, CMYK, damaged
+files) and what lies or is to be shrunk goes through `models.pixels.decoding.load`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def look(
 
     def some() -> None:
         for place in places:  # shared: whoever is free takes the next one
-            pixels, drawn = _decode(encoded(place), functools.partial(view, place), len(mean), settings)
+            pixels, drawn = _decode(
+                encoded(place), functools.partial(view, place), len(mean), settings
+            )
             scale, offset, mirror, shift = drawn
             _resample(pixels, scale, offset, mirror, shift, means[int(mirror)], images[place])
 
@@ -73,8 +75,8 @@ def look(
 class _Memory:
     """Memory of a batch, which is used again when TensorFlow and all arrays have let go of it.
 
-    Fresh memory costs a fault for each of its pages, 0.3 of 1.8 ms an image. TensorFlow takes an array as it
-    is when it begins at a multiple of 64 bytes.
+    Fresh memory costs a fault for each of its pages, 0.3 of 1.8 ms an image. TensorFlow takes an
+    array as it is when it begins at a multiple of 64 bytes.
     """
 
     _free: list[np.ndarray] = []
@@ -111,7 +113,7 @@ def _threads() -> ThreadPoolExecutor:
 def _decode(
     encoded: Buffer, view: Callable[[Shape], Drawn], size: int, settings: Transform
 ) -> tuple[np.ndarray, Drawn]:
-    """At least the part of the image that the view needs, uint8 [height, width, 3], and the view."""
+    """The view, and the pixels that it needs or more, uint8 [height, width, 3]."""
     frame = _frame(encoded)
     if frame is not None and _as_it_is(encoded, frame.shape, settings):
         drawn = view(frame.shape)
@@ -148,7 +150,9 @@ def _jpeg(encoded: Buffer, frame: _Frame, drawn: Drawn, size: int) -> np.ndarray
 
 
 class _Frame(NamedTuple):
-    """Where a JPEG's start of frame is, height and width, and whether the file must be decoded whole."""
+    """Where a JPEG's start of frame is, height and width, and whether the file must be decoded
+    whole.
+    """
 
     place: int
     shape: Shape
@@ -158,7 +162,8 @@ class _Frame(NamedTuple):
 def _frame(encoded: Buffer) -> _Frame | None:
     """The frame of a grey or colour JPEG; None for anything else.
 
-    It is decoded whole when its pixels are spread over several scans, or when the file does not end as a
+    It is decoded whole when its pixels are spread over several scans, or when the file does not end
+    as a
     JPEG: only then is damage found.
     """
     at, frame = 2, None
@@ -170,7 +175,9 @@ def _frame(encoded: Buffer) -> _Frame | None:
             if frame is None or encoded[frame + 9] not in (1, 3):
                 return None
             several = encoded[frame + 1] not in _SEQUENTIAL or encoded[at + 4] != encoded[frame + 9]
-            height, width = (int.from_bytes(encoded[frame + i : frame + i + 2], "big") for i in (5, 7))
+            height, width = (
+                int.from_bytes(encoded[frame + i : frame + i + 2], "big") for i in (5, 7)
+            )
             if not height or not width:
                 return None
             return _Frame(frame, (height, width), several or encoded[-2:] != _END)
@@ -182,7 +189,9 @@ def _frame(encoded: Buffer) -> _Frame | None:
 
 @compiled
 def _taps(scale, offset, length, first, weights):
-    """Fills `first` pixel [size] and weights [taps, size] of the triangle filter; returns the most taps."""
+    """Fills `first` pixel [size] and weights [taps, size] of the triangle filter; returns the most
+    taps.
+    """
     reach = max(1 / scale, 1.0)
     most = 0
     for place in range(len(first)):

@@ -1,8 +1,9 @@
 """Views: which part of which image at which scale, and the pixels that it shows.
 
-An image is looked at through a `View`: it is resized and a window of the result is cut out, a square for all
-but the multi-scale test. The view is drawn first, from the image's shape alone; then only the part of the
-pixels that the view needs is resampled, with the same result as resizing the whole image and cropping.
+An image is looked at through a `View`: it is resized and a window of the result is cut out, a
+square for all but the multi-scale test. The view is drawn first, from the image's shape alone; then
+only the part of the pixels that the view needs is resampled, with the same result as resizing the
+whole image and cropping.
 
 Resampling is bilinear and antialiased, as PIL's. Pixels are RGB, 0..255.
 """
@@ -17,15 +18,16 @@ from models.settings import Transform
 
 # Rows and columns that are kept around the reach of the kernels, for rounding.
 MARGIN = 4
-# Of a longer image, `whole_view` shows the middle: one of 1 x 60,000 pixels would not fit into any memory.
+# Of a longer image, `whole_view` shows the middle: one of 1 x 60,000 pixels would not fit into any
+# memory.
 MAX_ASPECT = 3
 
 
 class View(NamedTuple):
     """A window of the resized image.
 
-    `scale` float64 [2]: resized over original side, vertical and horizontal. `offset` float64 [2]: top and
-    left of the window, in pixels of the resized image.
+    `scale` float64 [2]: resized over original side, vertical and horizontal. `offset` float64 [2]:
+    top and left of the window, in pixels of the resized image.
     """
 
     scale: tf.Tensor
@@ -37,13 +39,14 @@ def _resized(shape: tf.Tensor, shorter_side: tf.Tensor | int) -> tuple[tf.Tensor
     shorter = tf.reduce_min(shape)
     # torchvision's rounding: the longer side is cut off.
     target = tf.cast(
-        tf.cast(shape, tf.int64) * tf.cast(shorter_side, tf.int64) // tf.cast(shorter, tf.int64), tf.int32
+        tf.cast(shape, tf.int64) * tf.cast(shorter_side, tf.int64) // tf.cast(shorter, tf.int64),
+        tf.int32,
     )
     return tf.cast(target, tf.float64) / tf.cast(shape, tf.float64), target
 
 
 def center_view(shape: tf.Tensor, settings: Transform) -> View:
-    """The middle of the image at `test_shorter_side`; odd margins leave the smaller half in front."""
+    """The middle at `test_shorter_side`; odd margins leave the smaller half in front."""
     scale, target = _resized(shape, settings.test_shorter_side)
     return View(scale, tf.cast((target - settings.size) // 2, tf.float64))
 
@@ -103,8 +106,12 @@ def _needed(view: View, shape: tf.Tensor, size: tf.Tensor | int) -> tuple[tf.Ten
     return tf.cast(begin, tf.int32), tf.cast(end - begin, tf.int32)
 
 
-def _resample(window: tf.Tensor, begin: tf.Tensor, view: View, size: tf.Tensor | list[int]) -> tf.Tensor:
-    """Antialiased bilinear resampling to `size` (two sides); `begin` is the window's place in its image."""
+def _resample(
+    window: tf.Tensor, begin: tf.Tensor, view: View, size: tf.Tensor | list[int]
+) -> tf.Tensor:
+    """Antialiased bilinear resampling to `size` (two sides); `begin` is the window's place in its
+    image.
+    """
     translation = tf.cast(begin, tf.float64) * view.scale - view.offset
     height, width = tf.unstack(size)
     rows = _resample_rows(window, height, view.scale[0], translation[0])
@@ -117,9 +124,9 @@ def _resample_rows(
 ) -> tf.Tensor:
     """Resamples [H, W, 3] vertically, to float32 [height, W, 3].
 
-    A row is given as one pixel of many channels, of which TensorFlow adds up many in an instruction. Left to
-    itself the kernel is as fast vertically, and horizontally takes each value by itself: a third of the time
-    of Transform (perf).
+    A row is given as one pixel of many channels, of which TensorFlow adds up many in an
+    instruction. Left to itself the kernel is as fast vertically, and horizontally takes each value
+    by itself: a third of the time of Transform (perf).
     """
     _, width, channels = tf.unstack(tf.shape(pixels))
     resized = tf.raw_ops.ScaleAndTranslate(

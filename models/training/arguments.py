@@ -22,8 +22,8 @@ from models.weights import finetune
 
 # Names of the hyperparameters that models.tune searches.
 LEARNING_RATE, WEIGHT_DECAY, STRENGTH = "learning_rate", "weight_decay", "augmentation_strength"
-# A training may continue on other hardware, with other checkpoints, or after the network that it started
-# from has moved: its weights count, not their place.
+# A training may continue on other hardware, with other checkpoints, or after the network that it
+# started from has moved: its weights count, not their place.
 _PLACES = ("init_from", "strategy", "cpu_devices", "tpu", "checkpoint_seconds", "checkpoint_dir")
 _T = TypeVar("_T")
 
@@ -40,7 +40,8 @@ class Task:
       constants: of the training split.
       train_files: TFRecords.
       eval_files: TFRecords.
-      start: the network that the weights come from, whose mean is then in `constants`; None is none.
+      start: the network that the weights come from, whose mean is then in `constants`; None is
+        none.
     """
 
     transform: Transform
@@ -60,7 +61,8 @@ class Task:
     def fingerprint(self) -> str:
         """Hexadecimal digest: equal for trainings that compute the same, on whatever hardware.
 
-        The data are told apart by the names and sizes of their files and by what Transform measured.
+        The data are told apart by the names and sizes of their files and by what Transform
+        measured.
         """
         train = {k: v for k, v in dataclasses.asdict(self.train).items() if k not in _PLACES}
         files = [
@@ -80,7 +82,11 @@ class Task:
             ]
         )
         digest = hashlib.sha256(text.encode())
-        for measured in (self.constants.pixel_mean, self.constants.channel_mean, self.constants.covariance):
+        for measured in (
+            self.constants.pixel_mean,
+            self.constants.channel_mean,
+            self.constants.covariance,
+        ):
             digest.update(measured.tobytes())
         return digest.hexdigest()
 
@@ -141,8 +147,8 @@ def measured(transform_graph: str) -> Constants:
         raise
     except Exception as error:  # NumPy and zipfile let through whatever damaged contents lead to
         raise ValueError(
-            f"The constants in {transform_graph} are damaged ({error or type(error).__name__}): --no-cache "
-            "Transform measures them anew."
+            f"The constants in {transform_graph} are damaged ({error or type(error).__name__}):"
+            " --no-cache Transform measures them anew."
         ) from error
 
 
@@ -156,11 +162,14 @@ def ingested(files: Sequence[str]) -> dict[str, int] | None:
     if not tf.io.gfile.exists(path):
         return None  # those that Transform has written
     with tf.io.gfile.GFile(path) as file:
-        return {name: split["examples"] for name, split in json.loads(file.read())["splits"].items()}
+        return {
+            name: split["examples"] for name, split in json.loads(file.read())["splits"].items()
+        }
 
 
 def read_settings(kind: type[_T], config: Mapping[str, Any], section: str) -> _T:
-    """A settings dataclass from its JSON fields in `config[section]`; missing ones have their defaults.
+    """A settings dataclass from its JSON fields in `config[section]`; missing ones have their
+    defaults.
 
     Raises:
       ValueError: a field that does not exist.
@@ -169,12 +178,15 @@ def read_settings(kind: type[_T], config: Mapping[str, Any], section: str) -> _T
     fields = dict(config.get(section, {}))
     unknown = sorted(set(fields) - set(hints))
     if unknown:
-        raise ValueError(f"{section}.{unknown[0]} does not exist; valid fields are {', '.join(hints)}.")
+        raise ValueError(
+            f"{section}.{unknown[0]} does not exist; valid fields are {', '.join(hints)}."
+        )
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
 def label_names(config: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
-    """Names of the labels for people: `config["names"]` has them by class name, others stay as they are.
+    """Names of the labels for people: `config["names"]` has them by class name, others stay as they
+    are.
 
     Not a list: a scheduled run may find other classes than there were when it was compiled.
     """

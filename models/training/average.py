@@ -1,8 +1,11 @@
-"""The moving average of the weights (train.ema): average <- d * average + (1 - d) * weights after each step.
+"""The moving average of the weights (train.ema): average <- d * average + (1 - d) * weights after
+each
+step.
 
-Keras' optimizer gathers it, from the weights after the first step on. `keras.callbacks.SwapEMAWeights` is not
-used: it exchanges weights and average by adding and subtracting, which rounds both, and loses the weights
-when `fit` ends.
+Keras' optimizer gathers it, from the weights after the first step on.
+`keras.callbacks.SwapEMAWeights` is not
+used: it exchanges weights and average by adding and subtracting, which rounds both, and loses the
+weights when `fit` ends.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ import tensorflow as tf
 
 
 class SGD(keras.optimizers.SGD):
-    """Keras' own, whose weights stay what they are when `fit` ends: the training may go on in another one."""
+    """Keras' own, whose weights stay what they are when `fit` ends: the training may go on in
+    another one.
+    """
 
     def update_step(self, gradient, variable, learning_rate):
-        """Keras' update with TensorFlow's own operation, which passes over the memory fewer times."""
+        """Keras' update with TensorFlow's own operation, which reads the memory fewer times."""
         if not self.momentum or self.nesterov or isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable, learning_rate)
             return

@@ -1,7 +1,7 @@
 """Mean and variance of batch normalisation, computed once more when the weights are final.
 
-What training gathers is a moving average over changing weights. The authors replace it by a plain average
-over many training examples (the notes on their published models).
+What training gathers is a moving average over changing weights. The authors replace it by a plain
+average over many training examples (the notes on their published models).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import tensorflow as tf
 def re_estimate(model: keras.Model, batches: Iterable[tf.Tensor]) -> None:
     """Gives every layer of batch normalisation the mean and variance of its inputs.
 
-    Each batch goes through the network as in training: all layers normalise with the batch's own statistics.
-    A layer's mean is E[x] and its variance E[x^2] - E[x]^2 over all batches together; the batches' own
-    moments are float32, their sums float64.
+    Each batch goes through the network as in training: all layers normalise with the batch's own
+    statistics. A layer's mean is E[x] and its variance E[x^2] - E[x]^2 over all batches together;
+    the batches' own moments are float32, their sums float64.
 
     Args:
-      model: functional. Layers that are not trainable normalise with the statistics that they have, and
-        keep them.
+      model: functional. Layers that are not trainable normalise with the statistics that they have,
+        and keep them.
       batches: images float32 [n, H, W, 3], mean subtracted; all of one shape, one batch or more.
     """
     layers = [layer for layer in model.layers if _moves(layer)]
@@ -49,7 +49,9 @@ def re_estimate(model: keras.Model, batches: Iterable[tf.Tensor]) -> None:
 
 def _moments(x: tf.Tensor) -> tf.Tensor:
     """E[x] and E[x^2] over all but the last axis: float64 [2, channels]."""
-    mean, variance = (tf.cast(part, tf.float64) for part in tf.nn.moments(x, [*range(x.shape.rank - 1)]))
+    mean, variance = (
+        tf.cast(part, tf.float64) for part in tf.nn.moments(x, [*range(x.shape.rank - 1)])
+    )
     return tf.stack([mean, variance + mean**2])
 
 

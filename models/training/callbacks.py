@@ -1,6 +1,7 @@
 """What happens around the steps of a training: rate, curves, checkpoints, blow-up guard.
 
-They and models.training.progress act at the beginning of a step and read the running metrics a few times a second
+They and models.training.progress act at the beginning of a step and read the running metrics a few
+times a second
 only: Keras waits for the device after each step as soon as one callback wants the end of a step.
 """
 
@@ -44,8 +45,8 @@ class Run:
       epoch: epochs done.
       step: steps done in the epoch under way.
       history: one row of figures for each epoch done.
-      images_per_second: of the training steps since the start of this process, without validation and
-        without the first step, which compiles; 0 until two steps are done.
+      images_per_second: of the training steps since the start of this process, without validation
+        and without the first step, which compiles; 0 until two steps are done.
       warm_after: steps that the warm-up of `train.warmup_error` took; None until it is over.
     """
 
@@ -78,7 +79,9 @@ class Run:
         plateau = self.train.schedule == "plateau"
         errors = [row[VALIDATION_ERROR] for row in self.history] if plateau else []
         warm = self.warm_after is not None
-        return schedules.learning_rate(self.train, self.steps_done, self.steps_per_epoch, errors, warm)
+        return schedules.learning_rate(
+            self.train, self.steps_done, self.steps_per_epoch, errors, warm
+        )
 
     def enter(self, batch: int) -> None:
         """Notes that `batch` steps of the present `fit` epoch are done."""
@@ -103,7 +106,9 @@ class Run:
         self._looked = (self.steps_done, wrong)
 
     def _wrong(self, model: keras.Model) -> int:
-        """Training examples answered wrongly so far: means become counts again, which adds up exactly."""
+        """Training examples answered wrongly so far: means become counts again, which adds up
+        exactly.
+        """
         means = [(row[_TRAINING_ERROR], self.steps_per_epoch) for row in self.history]
         means.append((self.metrics(model).get(_TRAINING_ERROR, 0.0), self.step))
         return sum(round(mean * steps * self.train.batch_size) for mean, steps in means)
@@ -124,7 +129,9 @@ class Run:
         """Running means of this epoch; waits for the device. {} before the first step."""
         if self.step == self._inherited:
             return dict(self._means)
-        return self.merged({name: float(value) for name, value in model.get_metrics_result().items()})
+        return self.merged(
+            {name: float(value) for name, value in model.get_metrics_result().items()}
+        )
 
     def position(self, model: keras.Model) -> dict[str, Any]:
         """What a checkpoint keeps besides variables; JSON."""
@@ -164,8 +171,8 @@ class Follow(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs = logs if logs is not None else {}
         self.run.step = self.run.steps_per_epoch
-        # Keras averages the validation loss over the empty images of the last batch too, and adds the
-        # weight decay; val_cross_entropy is the exact one.
+        # Keras averages the validation loss over the empty images of the last batch too, and adds
+        # the weight decay; val_cross_entropy is the exact one.
         logs.pop("val_loss", None)
         figures = {name: float(value) for name, value in logs.items()}
         means = {name: value for name, value in figures.items() if not name.startswith("val_")}
@@ -204,7 +211,9 @@ class Guard(keras.callbacks.Callback):
 
         The loss is that of the weights before the step, and a checkpoint has those after it.
         """
-        if not all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in self.model.weights):
+        if not all(
+            np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in self.model.weights
+        ):
             # Of the step before this one the loss was still looked at.
             self._checked = max(0, self.run.steps_done - 1)
             raise DivergedError(self._message())
@@ -218,7 +227,8 @@ class Guard(keras.callbacks.Callback):
         return (
             f"The loss ceased to be finite between {first} and {last}; "
             + (f"the last good checkpoint is {good}; " if good else "there is no checkpoint yet; ")
-            + f"lower train.learning_rate (now {self.run.train.learning_rate:g}) or warm up for longer."
+            + f"lower train.learning_rate (now {self.run.train.learning_rate:g}) or warm up for"
+            " longer."
         )
 
 
@@ -249,8 +259,8 @@ class Checkpoint(keras.callbacks.Callback):
 class Curves(keras.callbacks.Callback):
     """history.csv and TensorBoard curves, one point an epoch.
 
-    Both are written from the run's history, so that a continued training has the epochs of the process
-    before it, once each.
+    Both are written from the run's history, so that a continued training has the epochs of the
+    process before it, once each.
     """
 
     def __init__(self, run: Run, directory: str) -> None:

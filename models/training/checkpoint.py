@@ -1,7 +1,7 @@
 """Checkpoints of a training: whole or not at all, and only for the training that wrote them.
 
-TensorFlow writes a checkpoint's files first and then moves the small file `checkpoint`, which names it,
-into place. What was killed in between is never named, and is written over by the next attempt.
+TensorFlow writes a checkpoint's files first and then moves the small file `checkpoint`, which names
+it, into place. What was killed in between is never named, and is written over by the next attempt.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Checkpoints:
     """The newest checkpoint of a model, its optimizer and a JSON position.
 
     Args:
-      directory: folder, local or remote, that trainings share: each has a sub-folder, named after its
-        fingerprint. "" keeps no checkpoints.
+      directory: folder, local or remote, that trainings share: each has a sub-folder, named after
+        its fingerprint. "" keeps no checkpoints.
       fingerprint: hexadecimal digest of what the training depends on (settings, data).
       model: built and compiled, its optimizer built.
 
@@ -80,7 +80,9 @@ class Checkpoints:
                 raise self._damaged(f"its file {_NAME} names none")
             others = self._others()
             if others:
-                self.refused = f"a checkpoint of other settings or data is kept in {others[0]}; not used"
+                self.refused = (
+                    f"a checkpoint of other settings or data is kept in {others[0]}; not used"
+                )
             return None
         try:
             self._manager.checkpoint.restore(self.latest).assert_consumed()
@@ -90,8 +92,9 @@ class Checkpoints:
         return self._meta.value
 
     def remove(self) -> None:
-        """Removes this training's checkpoint: it has ended well. Those of others stay, and so does the folder
-        that all share: it may be a mounted volume, which cannot be removed.
+        """Removes this training's checkpoint: it has ended well. Those of others stay, and so does
+        the
+        folder that all share: it may be a mounted volume, which cannot be removed.
         """
         if not self._manager or not tf.io.gfile.exists(self._directory):
             return
@@ -102,8 +105,8 @@ class Checkpoints:
 
     def _damaged(self, reason: object) -> RuntimeError:
         return RuntimeError(
-            f"The checkpoint in {self._directory} cannot be read ({reason}); delete this folder to train "
-            "from the beginning."
+            f"The checkpoint in {self._directory} cannot be read ({reason}); delete this folder to"
+            " train from the beginning."
         )
 
     def _others(self) -> list[str]:

@@ -30,15 +30,20 @@ def inference_copy(model: keras.Model, task: Task) -> keras.Model:
 
 
 def re_estimate(network: keras.Model, task: Task, replicas: int) -> None:
-    """Computes batch normalisation over the first `train.bn_examples` images of the training stream.
+    """Computes batch normalisation over the first `train.bn_examples` images of the training
+    stream.
 
-    The batches are as large as each replica's were in training; the last one is filled up with the images
-    that follow.
+    The batches are as large as each replica's were in training; the last one is filled up with the
+    images that follow.
     """
     train = dataclasses.replace(task.train, batch_size=task.train.batch_size // replicas)
     finetune.freeze(network, train.frozen_stages)
     stream = batches.train_dataset(
-        task.train_files, task.augmentation, task.constants, train, total=sum(task.constants.class_counts)
+        task.train_files,
+        task.augmentation,
+        task.constants,
+        train,
+        total=sum(task.constants.class_counts),
     )
     count = -(-train.bn_examples // train.batch_size)
     bn_statistics.re_estimate(network, (images for images, _ in itertools.islice(stream, count)))
@@ -48,7 +53,8 @@ def re_estimate(network: keras.Model, task: Task, replicas: int) -> None:
 
 
 def evaluate(network: keras.Model, task: Task, total: int) -> dict[str, float]:
-    """Means over the evaluation split, as "val_..." (models.training.metrics), and "images_per_second".
+    """Means over the evaluation split, as "val_..." (models.training.metrics), and
+    "images_per_second".
 
     Args:
       network: of `inference_copy`.

@@ -26,8 +26,8 @@ def loss(train: Train, classes: int) -> keras.losses.Loss:
 def metrics(classes: int) -> list[keras.metrics.Metric]:
     """Means of cross-entropy (without smoothing and weight decay), top-1 and top-5 error.
 
-    Ties count against the label, and logits that are not finite are errors: a collapsed network is no
-    good one.
+    Ties count against the label, and logits that are not finite are errors: a collapsed network is
+    no good one.
     """
 
     def error(labels, logits, k: int):

@@ -36,7 +36,8 @@ class Progress(keras.callbacks.Callback):
         self._stream = _stream()
         self._live = self._stream.isatty()
         self._shown = 0.0
-        # Clock of the training steps: where the present stretch began, and the sums of those before.
+        # Clock of the training steps: where the present stretch began, and the sums of those
+        # before.
         self._stretch: tuple[float, int] | None = None
         self._warm = False
         self._seconds = 0.0
@@ -113,14 +114,18 @@ class Progress(keras.callbacks.Callback):
         parts.append(f"lr {metrics.get('learning_rate', run.learning_rate):.3g}")
         for name, label in _LABELS.items():
             if name in metrics:
-                figure = f"{metrics[name]:.1%}" if name.endswith("error") else f"{metrics[name]:.3f}"
+                figure = (
+                    f"{metrics[name]:.1%}" if name.endswith("error") else f"{metrics[name]:.3f}"
+                )
                 parts.append(f"{label} {figure}")
         return "  ".join(parts)
 
     def _left(self) -> str:
         """Time to the end of the training, h:mm:ss."""
         epochs = self.run.train.epochs
-        images = (epochs * self.run.steps_per_epoch - self.run.steps_done) * self.run.train.batch_size
+        images = (
+            epochs * self.run.steps_per_epoch - self.run.steps_done
+        ) * self.run.train.batch_size
         seconds = images / self.run.images_per_second + (epochs - self.run.epoch) * self._validation
         hours, rest = divmod(round(max(seconds, 0.0)), 3600)
         return f"{hours}:{rest // 60:02}:{rest % 60:02}"

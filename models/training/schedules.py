@@ -21,7 +21,7 @@ _TOLERANCE = 1e-9
 
 
 def peak(train: Train) -> float:
-    """The highest learning rate: `learning_rate`, scaled linearly with the batch when `scale_lr`."""
+    """The highest rate: `learning_rate`, scaled linearly with the batch when `scale_lr`."""
     factor = train.batch_size / REFERENCE_BATCH if train.scale_lr else 1.0
     return train.learning_rate * factor
 
@@ -39,9 +39,9 @@ def learning_rate(
       warm: whether the training error has been below `warmup_error`; read only where that is set.
 
     Returns:
-      The rate. Until the network is warm it is a tenth of the peak. During a warm-up of `warmup_epochs` it
-      rises linearly to the peak. The schedules count epochs from the start of training, warm-up
-      included. "plateau" divides the peak by 1,000 at most.
+      The rate. Until the network is warm it is a tenth of the peak. During a warm-up of
+      `warmup_epochs` it rises linearly to the peak. The schedules count epochs from the start of
+      training, warm-up included. "plateau" divides the peak by 1,000 at most.
     """
     if train.warmup_error and not warm:
         return peak(train) * _WARMUP
@@ -77,7 +77,7 @@ def _plateau(train: Train, epoch: float, errors: Sequence[float]) -> float:
 
 
 def _cosine(train: Train, epoch: float, errors: Sequence[float]) -> float:
-    """From 1 at the end of the warm-up to 0 at the end of training (arXiv:1608.03983, one cycle)."""
+    """From 1 after the warm-up to 0 at the end of training (arXiv:1608.03983, one cycle)."""
     del errors
     done = (epoch - train.warmup_epochs) / (train.epochs - train.warmup_epochs)
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))

@@ -17,11 +17,11 @@ _LOG = logging.getLogger(__name__)
 def make_strategy(train: Train) -> tf.distribute.Strategy:
     """The strategy that `train.strategy` names.
 
-    auto: MirroredStrategy over all GPUs where there are two or more (or over the `cpu_devices` logical
-      CPU devices), else one device.
+    auto: MirroredStrategy over all GPUs where there are two or more (or over the `cpu_devices`
+      logical CPU devices), else one device.
     mirrored: MirroredStrategy over all GPUs, or over all logical CPU devices where there is no GPU.
-    one_device: the first GPU, else the CPU. This is TensorFlow's default strategy: under another one
-      Keras reads a batch more at the start of every `fit`.
+    one_device: the first GPU, else the CPU. This is TensorFlow's default strategy: under another
+      one Keras reads a batch more at the start of every `fit`.
     tpu: TPUStrategy over the TPU `train.tpu`. Not tested on hardware.
 
     Raises:
@@ -63,8 +63,8 @@ def _check(train: Train, strategy: tf.distribute.Strategy) -> None:
     replicas = strategy.num_replicas_in_sync
     if train.batch_size % replicas:
         raise ValueError(
-            f"train.batch_size={train.batch_size}: is over all replicas and must be a multiple of their "
-            f"number, {replicas}."
+            f"train.batch_size={train.batch_size}: is over all replicas and must be a multiple of"
+            f" their number, {replicas}."
         )
 
 
@@ -80,8 +80,8 @@ def split_cpu(count: int) -> None:
         )
     except RuntimeError as error:
         raise RuntimeError(
-            f"train.cpu_devices={count} came too late: TensorFlow has already started in this process; "
-            "train in a fresh process or set train.cpu_devices=0."
+            f"train.cpu_devices={count} came too late: TensorFlow has already started in this"
+            " process; train in a fresh process or set train.cpu_devices=0."
         ) from error
 
 
@@ -89,7 +89,8 @@ def _tpu(name: str) -> tf.distribute.Strategy:
     # Of another machine, its host would run the input, which is Python of this process.
     if name not in ("", "local"):
         raise RuntimeError(
-            f"train.tpu={name!r} is another machine; run the training on a TPU VM with train.tpu=local."
+            f"train.tpu={name!r} is another machine; run the training on a TPU VM with"
+            " train.tpu=local."
         )
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
@@ -97,7 +98,7 @@ def _tpu(name: str) -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, tf.errors.OpError) as error:
         raise RuntimeError(
-            f"train.tpu={name!r} cannot be reached ({error}); run on a TPU VM with train.tpu=local, "
-            "or choose another train.strategy."
+            f"train.tpu={name!r} cannot be reached ({error}); run on a TPU VM with train.tpu=local,"
+            " or choose another train.strategy."
         ) from error
     return tf.distribute.TPUStrategy(resolver)

@@ -1,4 +1,6 @@
-"""The person's terminal. Standard library only: the command line writes to it before TensorFlow is there."""
+"""The person's terminal. Standard library only: the command line writes to it before TensorFlow is
+there.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from typing import TextIO
 
 
 def stream(descriptor: int, closefd: bool = True) -> TextIO:
-    """A text stream to a descriptor, line by line; what is written to a terminal that is gone is lost.
+    """A text stream to a descriptor, line by line; what is written to a terminal that is gone is
+    lost.
 
     A run that outlives its terminal (`disown`, `setsid`) would otherwise end at its next line.
     """

@@ -1,8 +1,9 @@
 """Weights of Caffe: a protobuf NetParameter, and the mean image of its data, a BlobProto.
 
-Only the fields that hold weights are described here, by the numbers that caffe.proto gives them; all others
-stay unread. `data` is a packed list of floats there. Here it is bytes, which are written the same way, and no
-number becomes an object; so are layers and blobs, of which one after the other is read.
+Only the fields that hold weights are described here, by the numbers that caffe.proto gives them;
+all others stay unread. `data` is a packed list of floats there. Here it is bytes, which are written
+the same way, and no number becomes an object; so are layers and blobs, of which one after the other
+is read.
 """
 
 from __future__ import annotations
@@ -57,19 +58,25 @@ def read(path: str) -> dict[str, np.ndarray]:
       path: of the file.
 
     Returns:
-      LAYER/VARIABLE -> array. Convolutions and inner products have kernel ([out, in, height, width] or
-      [out, in]) and perhaps bias; Scale gamma and beta; BatchNorm moving_mean and moving_variance, divided by
-      their factor and as if epsilon were `EPSILON`.
+      LAYER/VARIABLE -> array. Convolutions and inner products have kernel ([out, in, height, width]
+      or [out, in]) and perhaps bias; Scale gamma and beta; BatchNorm moving_mean and
+      moving_variance, divided by their factor and as if epsilon were `EPSILON`.
 
     Raises:
       Refused: it is no NetParameter, or a blob has another size than its shape.
     """
     net = _parse("Net", _contents(path))
-    layers = [("OldLayer", layer) for layer in net.layers] + [("Layer", layer) for layer in net.layer]
+    layers = [("OldLayer", layer) for layer in net.layers] + [
+        ("Layer", layer) for layer in net.layer
+    ]
     found: dict[str, np.ndarray] = {}
     for message, contents in layers:
         layer = _parse(message, contents)
-        kind = _OLD_TYPES.get(layer.type, "") if isinstance(layer.type, int) else layer.type.decode("latin-1")
+        kind = (
+            _OLD_TYPES.get(layer.type, "")
+            if isinstance(layer.type, int)
+            else layer.type.decode("latin-1")
+        )
         if not layer.blobs or kind not in _PARTS:
             continue
         name = layer.name.decode("utf-8", "replace")
@@ -83,19 +90,27 @@ def read(path: str) -> dict[str, np.ndarray]:
 
 
 def read_mean(path: str) -> np.ndarray:
-    """The mean image of a .binaryproto, float32 [height, width, 3], RGB; the file has BGR, channels first.
+    """The mean image of a .binaryproto, float32 [height, width, 3], RGB; the file has BGR, channels
+    first.
 
     Raises:
       Refused: it is no BlobProto of such an image.
     """
     values = _blob(_parse("Blob", _contents(path)), "mean")
-    if values.ndim not in (3, 4) or values.shape[-3] != 3 or values.size != math.prod(values.shape[-3:]):
+    if (
+        values.ndim not in (3, 4)
+        or values.shape[-3] != 3
+        or values.size != math.prod(values.shape[-3:])
+    ):
         raise Refused(
-            f"has a mean of shape {list(values.shape)}, and one of an image, [3, height, width], is needed"
+            f"has a mean of shape {list(values.shape)}, and one of an image, [3, height, width], is"
+            " needed"
         )
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
         raise Refused("has a mean that is no colour of 0..255")
-    return np.ascontiguousarray(values.reshape(values.shape[-3:])[::-1].transpose(1, 2, 0), np.float32)
+    return np.ascontiguousarray(
+        values.reshape(values.shape[-3:])[::-1].transpose(1, 2, 0), np.float32
+    )
 
 
 def _contents(path: str) -> bytes:
@@ -113,7 +128,9 @@ def _parse(kind: str, contents: bytes) -> Any:
 @functools.cache
 def _messages() -> dict[str, Any]:
     types = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="weights.proto", package="weights", syntax="proto2")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="weights.proto", package="weights", syntax="proto2"
+    )
     for name, fields in _FIELDS.items():
         message = file.message_type.add(name=name)
         for field, number, kind in fields:
@@ -142,7 +159,8 @@ def _blob(blob: Any, layer: str) -> np.ndarray:
         shape = (blob.num, blob.channels, blob.height, blob.width)
     if len(shape) > 8 or min(shape, default=0) < 0 or math.prod(shape) != values.size:
         raise Refused(
-            f"has {values.size} numbers in the layer {layer[:200]}, and another shape, {list(shape[:8])}"
+            f"has {values.size} numbers in the layer {layer[:200]}, and another shape,"
+            f" {list(shape[:8])}"
         )
     return values.reshape(shape)
 

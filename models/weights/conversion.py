@@ -1,6 +1,7 @@
 """Weights of others as a network of this project.
 
-docs/weights.md says what can be read; models.weights.published, what is done to it and why that is exact.
+docs/weights.md says what can be read; models.weights.published, what is done to it and why that is
+exact.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Imported(NamedTuple):
       channel_mean: float32 [3], the mean to subtract, RGB, 0..255.
       settings: of the network.
       head: False when the file has none; the model has one output then, which is always 0.
-      pixel_mean: float32 [H, W, 3], the mean image of Caffe's networks; None where only a colour is known.
+      pixel_mean: float32 [H, W, 3], the mean image of Caffe's networks; None where only a colour is
+        known.
     """
 
     model: keras.Model
@@ -43,7 +45,11 @@ class Imported(NamedTuple):
     def constants(self) -> Constants:
         """The mean image, or the mean colour for images of any size; nothing else is known."""
         found = constants(self.channel_mean)
-        return found if self.pixel_mean is None else dataclasses.replace(found, pixel_mean=self.pixel_mean)
+        return (
+            found
+            if self.pixel_mean is None
+            else dataclasses.replace(found, pixel_mean=self.pixel_mean)
+        )
 
 
 def load(
@@ -58,10 +64,11 @@ def load(
     Args:
       path: of the file.
       model: what it is expected to be; None takes what it is.
-      mean: of RGB in 0..1 that a PyTorch network was trained with. Those of Keras and Caffe have their own.
+      mean: of RGB in 0..1 that a PyTorch network was trained with. Those of Keras and Caffe have
+        their own.
       std: what RGB in 0..1 was divided by, after the mean.
-      mean_file: the mean image of a Caffe network (.binaryproto); else the one that lies beside it is taken,
-        and where there is none, the mean colour of the authors' data.
+      mean_file: the mean image of a Caffe network (.binaryproto); else the one that lies beside it
+        is taken, and where there is none, the mean colour of the authors' data.
 
     Raises:
       ValueError: the file cannot be read, or its network is none of models.network.architecture or
@@ -71,20 +78,28 @@ def load(
 
 
 def load_like(
-    path: str, wanted: Mapping[str, object], mean: Sequence[float], std: Sequence[float], mean_file: str
+    path: str,
+    wanted: Mapping[str, object],
+    mean: Sequence[float],
+    std: Sequence[float],
+    mean_file: str,
 ) -> Imported:
     """As `load`; `wanted` are the fields of the network that are asked for, by name."""
     # Not NaN either, and not on the scale of 0..255.
     if not all(0 <= value <= 1 for value in mean):
         raise ValueError(f"--mean {' '.join(map(str, mean))}: all three must be from 0 to 1.")
     if not all(0 < value <= 1 for value in std):
-        raise ValueError(f"--std {' '.join(map(str, std))}: all three must be above 0 and at most 1.")
+        raise ValueError(
+            f"--std {' '.join(map(str, std))}: all three must be above 0 and at most 1."
+        )
     tensors = foreign_files.read(path)
     try:
         layout = published.recognise(tensors)
         _check(layout.settings, wanted)
         network = architecture.build(layout.settings, _classes(layout, tensors))
-        _fill(network, layout, tensors, np.ones(3) if layout.kind in MEANS else 255 * np.asarray(std))
+        _fill(
+            network, layout, tensors, np.ones(3) if layout.kind in MEANS else 255 * np.asarray(std)
+        )
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from error
     channel_mean = np.asarray(MEANS.get(layout.kind, 255 * np.asarray(mean)), np.float32)
@@ -95,14 +110,18 @@ def load_like(
     if not mean_file:
         return found
     image = foreign_files.read_mean(mean_file)
-    return found._replace(pixel_mean=image, channel_mean=image.mean((0, 1), np.float64).astype(np.float32))
+    return found._replace(
+        pixel_mean=image, channel_mean=image.mean((0, 1), np.float64).astype(np.float32)
+    )
 
 
 def _beside(path: str) -> str:
     """The mean file in the folder of a Caffe network, "" when there is none."""
     names = sorted(glob.glob(os.path.join(glob.escape(os.path.dirname(path)), "*.binaryproto")))
     if len(names) > 1:
-        raise ValueError(f"{' and '.join(names[:2])} lie beside {path}; name the right one with --mean_file.")
+        raise ValueError(
+            f"{' and '.join(names[:2])} lie beside {path}; name the right one with --mean_file."
+        )
     return names[0] if names else ""
 
 
@@ -132,7 +151,8 @@ def _check(found: Model, wanted: Mapping[str, object]) -> None:
         if wanted.get(name, value) != value:
             said, asked = (json.dumps(setting).strip('"') for setting in (value, wanted[name]))
             raise ValueError(
-                f"it is a network with model.{name}={said}, and {asked} is asked for; set model.{name}={said}"
+                f"it is a network with model.{name}={said}, and {asked} is asked for; set"
+                f" model.{name}={said}"
             )
 
 
@@ -175,9 +195,13 @@ def _fill(network: keras.Model, layout: Layout, tensors: Tensors, std: np.ndarra
                 raise ValueError(f"it lacks the tensor {name} {list(shape)} of {what}")
             if tensors[name].shape != shape:
                 have = list(tensors[name].shape)
-                raise ValueError(f"its tensor {name} has shape {have}, and {what} needs {list(shape)}")
+                raise ValueError(
+                    f"its tensor {name} has shape {have}, and {what} needs {list(shape)}"
+                )
             if not np.isfinite(tensors[name]).all():
-                raise ValueError(f"its tensor {name} has values that are no finite numbers of 32 bits")
+                raise ValueError(
+                    f"its tensor {name} has values that are no finite numbers of 32 bits"
+                )
             if part == "moving_variance" and tensors[name].min() < 0:
                 raise ValueError(f"its tensor {name} has variances below 0")
             parts[part] = tensors[name]

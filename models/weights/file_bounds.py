@@ -21,11 +21,15 @@ def check_unpacked(path: str, size: int) -> None:
     """
     packed = os.path.getsize(path)
     if size > max(_MOST_TIMES * packed, _ALWAYS):
-        raise Refused(f"declares {size} bytes of tensors in {packed}; save the network alone, uncompressed")
+        raise Refused(
+            f"declares {size} bytes of tensors in {packed}; save the network alone, uncompressed"
+        )
 
 
 def check_stored(path: str, size: int) -> None:
     """Raises Refused when the tensors of an uncompressed file have more bytes than the file."""
     stored = os.path.getsize(path)
     if size > stored:
-        raise Refused(f"has {size} bytes of tensors in {stored}: they share their storage; save clones")
+        raise Refused(
+            f"has {size} bytes of tensors in {stored}: they share their storage; save clones"
+        )

@@ -2,14 +2,14 @@
 
 In this order:
   1. Those of this training's own checkpoint, when it was interrupted (models.training.checkpoint).
-  2. Those that `train.init_from` names, layer by layer by name. The head goes along when its classes are the
-     data's (the same labels; where the source does not know its labels, as many outputs), and is drawn at
-     random when they are not.
+  2. Those that `train.init_from` names, layer by layer by name. The head goes along when its
+     classes are the data's (the same labels; where the source does not know its labels, as many
+     outputs), and is drawn at random when they are not.
   3. Random numbers.
 
-A network keeps the mean that it was trained with: the mean image, when that was what it saw and the size of
-the images is the same (`transform.mean` must say so), else the mean colour. Covariance, labels and counts are
-always the data's.
+A network keeps the mean that it was trained with: the mean image, when that was what it saw and the
+size of the images is the same (`transform.mean` must say so), else the mean colour. Covariance,
+labels and counts are always the data's.
 """
 
 from __future__ import annotations
@@ -46,12 +46,19 @@ class Start:
     digest: str
 
     def __str__(self) -> str:
-        head = "with its head" if self.head else "with a new head, because its classes are not the data's"
+        head = (
+            "with its head"
+            if self.head
+            else "with a new head, because its classes are not the data's"
+        )
         return f"starting from {self.source}, {head}"
 
 
-def load(train: Train, model: Model, transform: Transform, constants: Constants) -> tuple[Start, Constants]:
-    """The network that `train.init_from` names, and the constants with the mean that it was trained with.
+def load(
+    train: Train, model: Model, transform: Transform, constants: Constants
+) -> tuple[Start, Constants]:
+    """The network that `train.init_from` names, and the constants with the mean that it was trained
+    with.
 
     Args:
       train: `init_from` and `epochs` are read.
@@ -66,19 +73,22 @@ def load(train: Train, model: Model, transform: Transform, constants: Constants)
     head = _same_classes(found, constants)
     if not train.epochs and not head:
         raise ValueError(
-            f"train.epochs=0: the classes of train.init_from={train.init_from} are not those of the data, so "
-            "its head has to be trained; set train.epochs to 1 or more."
+            f"train.epochs=0: the classes of train.init_from={train.init_from} are not those of the"
+            " data, so its head has to be trained; set train.epochs to 1 or more."
         )
     check(train.init_from, found, model, transform)
     weights = {layer.name: layer.get_weights() for layer in found.model.layers if layer.weights}
-    return Start(train.init_from, weights, head, found.digest), _with_mean(constants, found, transform)
+    return Start(train.init_from, weights, head, found.digest), _with_mean(
+        constants, found, transform
+    )
 
 
 def copy(start: Start, model: keras.Model) -> None:
     """Gives the layers of `model` the weights of `start`.
 
     Raises:
-      ValueError: a layer that only one of them has, or that has other shapes; the first one is named.
+      ValueError: a layer that only one of them has, or that has other shapes; the first one is
+        named.
     """
     weights = {name: values for name, values in start.weights.items() if start.head or name != HEAD}
     layers = {layer.name: layer for layer in model.layers if layer.weights}
@@ -99,7 +109,9 @@ def copy(start: Start, model: keras.Model) -> None:
 
 
 def freeze(model: keras.Model, stages: int) -> None:
-    """Keeps the first stages as they are: their weights and their statistics of batch normalisation."""
+    """Keeps the first stages as they are: their weights and their statistics of batch
+    normalisation.
+    """
     for layer in architecture.stage_layers(model, stages):
         layer.trainable = False
 
@@ -117,8 +129,8 @@ def check(source: str, found: pretrained.Pretrained, model: Model, transform: Tr
         if theirs.get(name) != ours[name]:
             said = _said(getattr(found.settings, name))
             raise ValueError(
-                f"train.init_from={source} is a network with model.{name}={said}, and the configuration has "
-                f"{_said(ours[name])}; set model.{name}={said}."
+                f"train.init_from={source} is a network with model.{name}={said}, and the"
+                f" configuration has {_said(ours[name])}; set model.{name}={said}."
             )
     _check_mean(source, found.transform, transform)
 
@@ -131,11 +143,14 @@ def _said(value: object) -> str:
 def _check_mean(source: str, theirs: Transform | None, ours: Transform) -> None:
     if theirs and theirs.size == ours.size and (theirs.mean, ours.mean) == ("pixel", "channel"):
         raise ValueError(
-            f"train.init_from={source} was trained with the mean image subtracted; set transform.mean=pixel."
+            f"train.init_from={source} was trained with the mean image subtracted; set"
+            " transform.mean=pixel."
         )
 
 
-def _with_mean(constants: Constants, found: pretrained.Pretrained, transform: Transform) -> Constants:
+def _with_mean(
+    constants: Constants, found: pretrained.Pretrained, transform: Transform
+) -> Constants:
     if found.constants is None:
         return constants
     pixel, channel = found.constants.pixel_mean, found.constants.channel_mean
@@ -152,6 +167,6 @@ def _shapes(weights: list[np.ndarray]) -> list[tuple[int, ...]]:
 
 def _refuse(source: str, reason: str) -> None:
     raise ValueError(
-        f"train.init_from={source} does not fit the network of the configuration: {reason}; set model.depth, "
-        "model.residual and model.shortcut to those of the weights."
+        f"train.init_from={source} does not fit the network of the configuration: {reason}; set"
+        " model.depth, model.residual and model.shortcut to those of the weights."
     )

@@ -35,15 +35,18 @@ def read(path: str) -> dict[str, np.ndarray]:
         .caffemodel.
 
     Returns:
-      Name -> float32 array. What is counted beside the weights (num_batches_tracked and the like) is left
-      out, and so are prefixes that all names share (module., model., net., _orig_mod.).
+      Name -> float32 array. What is counted beside the weights (num_batches_tracked and the like)
+      is left out, and so are prefixes that all names share (module., model., net., _orig_mod.).
 
     Raises:
-      ValueError: there is no such file, its kind is not known, it is damaged or holds something else.
+      ValueError: there is no such file, its kind is not known, it is damaged or holds something
+        else.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in _READERS:
-        raise ValueError(f"{path}: files of weights end in {', '.join(_READERS)}; save them as one of these.")
+        raise ValueError(
+            f"{path}: files of weights end in {', '.join(_READERS)}; save them as one of these."
+        )
     if not os.path.isfile(path):
         raise ValueError(f"{path} does not exist; give a file of weights on this machine.")
     try:
@@ -53,7 +56,15 @@ def read(path: str) -> dict[str, np.ndarray]:
     except Refused as error:
         raise ValueError(f"{path} {error}.") from error
     # What the libraries say to damaged bytes, or to contents that are no numbers.
-    except (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, *_LIBRARIES) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        RuntimeError,
+        MemoryError,
+        *_LIBRARIES,
+    ) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{path} cannot be read as {suffix} ({reason}); get it again.") from error
     if not found:
@@ -71,7 +82,9 @@ def read_mean(path: str) -> np.ndarray:
       ValueError: there is no such file, or it is none of an image.
     """
     if not os.path.isfile(path):
-        raise ValueError(f"{path} does not exist; give a mean image (.binaryproto) on this machine.")
+        raise ValueError(
+            f"{path} does not exist; give a mean image (.binaryproto) on this machine."
+        )
     try:
         return caffe_files.read_mean(path)
     except (Refused, OSError) as error:
@@ -82,8 +95,12 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         # bz2 and lzma make any size of little, and numpy writes neither.
-        if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members):
-            raise Refused("is compressed by another program than NumPy; save it again with np.savez")
+        if any(
+            info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members
+        ):
+            raise Refused(
+                "is compressed by another program than NumPy; save it again with np.savez"
+            )
         check_unpacked(path, sum(info.file_size for info in members))
         return {info.filename.removesuffix(".npy"): _npy(archive.read(info)) for info in members}
 

@@ -1,11 +1,11 @@
 """Weights of Keras in HDF5, of all its versions; neither TensorFlow nor Keras is needed.
 
-Two layouts: groups called as the layers, with their variables somewhere within (Keras 1 and 2, at the root or
-in `model_weights` of a whole model), and layers/KIND_NUMBER/vars/0 (Keras 3). As in Keras, what lies outside
-of the file is not read: links, external storage, virtual datasets.
+Two layouts: groups called as the layers, with their variables somewhere within (Keras 1 and 2, at
+the root or in `model_weights` of a whole model), and layers/KIND_NUMBER/vars/0 (Keras 3). As in
+Keras, what lies outside of the file is not read: links, external storage, virtual datasets.
 
-The attributes of Keras 1 and 2 that list layers and variables are not needed, and not read: as texts without
-a length a few bytes of them can stand for any number.
+The attributes of Keras 1 and 2 that list layers and variables are not needed, and not read: as
+texts without a length a few bytes of them can stand for any number.
 """
 
 from __future__ import annotations
@@ -19,9 +19,18 @@ import numpy as np
 from models.weights.file_bounds import Refused, check_unpacked
 
 # Keras' order within a layer, by how many variables it has.
-_VARIABLES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
+_VARIABLES = {
+    1: ("kernel",),
+    2: ("kernel", "bias"),
+    4: ("gamma", "beta", "moving_mean", "moving_variance"),
+}
 # What Keras 1 calls them; running_std is a variance.
-_KERAS_1 = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
+_KERAS_1 = {
+    "W": "kernel",
+    "b": "bias",
+    "running_mean": "moving_mean",
+    "running_std": "moving_variance",
+}
 _LONGEST_NAME = 1000
 # Height and width of the kernels of these networks.
 _KERNELS = ((1, 1), (3, 3), (7, 7))
@@ -34,9 +43,9 @@ def read(path: str) -> dict[str, np.ndarray]:
       path: of the file.
 
     Returns:
-      LAYER/VARIABLE -> array, the variables by Keras 2's names (kernel, bias, gamma, moving_mean ...).
-      Kernels for Theano, which convolves with the mirrored kernel, are mirrored; those of Keras 1 keep their
-      shape, [out, in, height, width].
+      LAYER/VARIABLE -> array, the variables by Keras 2's names (kernel, bias, gamma, moving_mean
+      ...). Kernels for Theano, which convolves with the mirrored kernel, are mirrored; those of
+      Keras 1 keep their shape, [out, in, height, width].
 
     Raises:
       Refused: it refers to other files, or declares much more than it has.
@@ -53,7 +62,7 @@ def read(path: str) -> dict[str, np.ndarray]:
 
 
 def _size(values: h5py.Dataset) -> int:
-    """The bytes that reading it takes: a chunk, which is read whole, may be larger than all of it."""
+    """The bytes that reading takes: a chunk is read whole, and may be larger than the data."""
     return values.dtype.itemsize * max(values.size, math.prod(values.chunks or (0,)))
 
 
@@ -71,12 +80,16 @@ def _datasets(root: h5py.Group) -> list[str]:
     root.visititems_links(lambda path, link: links.append((path, link)))
     for path, link in links:
         if not isinstance(link, h5py.HardLink):
-            raise Refused(f"has a link in the place of {path[:200]}, and what it leads to is not read")
+            raise Refused(
+                f"has a link in the place of {path[:200]}, and what it leads to is not read"
+            )
     return [path for path, _ in links if isinstance(root[path], h5py.Dataset)]
 
 
 def _by_layer(root: h5py.Group, paths: list[str]) -> Iterator[tuple[str, h5py.Dataset]]:
-    """LAYER/VARIABLE, LAYER/SCOPE/VARIABLE, or MODEL/LAYER/VARIABLE where a model is a layer of another."""
+    """LAYER/VARIABLE, LAYER/SCOPE/VARIABLE, or MODEL/LAYER/VARIABLE where a model is a layer of
+    another.
+    """
     scopes: dict[str, set[str]] = {}
     for path in paths:
         scopes.setdefault(path.split("/")[0], set()).add(path.rpartition("/")[0])
@@ -113,7 +126,9 @@ def _dataset(root: h5py.Group, path: str) -> h5py.Dataset:
     if found.dtype.kind not in "biuf" or found.shape is None:
         raise Refused(f"has no numbers in {path[:200]}")
     if found.external or found.is_virtual:
-        raise Refused(f"keeps {path[:200]} in another file, which is not read; save the network again whole")
+        raise Refused(
+            f"keeps {path[:200]} in another file, which is not read; save the network again whole"
+        )
     return found
 
 

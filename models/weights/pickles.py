@@ -1,11 +1,13 @@
 """Pickles, read opcode by opcode: nothing that they name is imported, called or given attributes.
 
-A pickle is a program. `pickle.Unpickler` runs it, and even where it may call nothing a few bytes make it
-take all memory (a memo index of 2**31) or never end (the hash of tuples within tuples). Here
+A pickle is a program. `pickle.Unpickler` runs it, and even where it may call nothing a few bytes
+make it take all memory (a memo index of 2**31) or never end (the hash of tuples within tuples).
+Here
 
-  - what a pickle calls becomes the value that the reader gives for that name, and else an `Inert` object;
-  - every opcode costs one step, and everything that is copied one step an item: time and memory are bounded
-    by the bytes that are read and `MOST_STEPS`;
+  - what a pickle calls becomes the value that the reader gives for that name, and else an `Inert`
+    object;
+  - every opcode costs one step, and everything that is copied one step an item: time and memory are
+    bounded by the bytes that are read and `MOST_STEPS`;
   - a dictionary has short keys that are text or numbers; an entry with another key is left out.
 """
 
@@ -23,7 +25,15 @@ _LONGEST = 1000
 # Those that bring their value along.
 _VALUES = frozenset(
     ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
-    + ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
+    + (
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "UNICODE",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+    )
     + ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -66,7 +76,8 @@ def load(
       most: steps.
 
     Returns:
-      Dictionaries (ordered), lists, tuples, text (bytes of Python 2 as latin-1), numbers, `Global`, `Inert`.
+      Dictionaries (ordered), lists, tuples, text (bytes of Python 2 as latin-1), numbers, `Global`,
+      `Inert`.
 
     Raises:
       Refused: it has more steps, or an opcode that no program writes into a file.
@@ -80,7 +91,10 @@ def load(
 
 class _Machine:
     def __init__(
-        self, calls: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any] | None, most: int
+        self,
+        calls: Mapping[str, Callable[..., Any]],
+        persistent: Callable[[Any], Any] | None,
+        most: int,
     ):
         self.stack: list[Any] = []
         self._marks: list[int] = []
@@ -103,7 +117,9 @@ class _Machine:
     def _charge(self, steps: int) -> None:
         self._left -= steps
         if self._left < 0:
-            raise Refused("has a pickle of more steps than weights need; save model.state_dict() alone")
+            raise Refused(
+                "has a pickle of more steps than weights need; save model.state_dict() alone"
+            )
 
     def _since_mark(self) -> list[Any]:
         start = self._marks.pop()
@@ -243,7 +259,9 @@ def _dictionary(pairs: Iterable[Any]) -> dict[Any, Any]:
 
 
 def is_key(key: Any) -> bool:
-    """Whether it may be a key of a dictionary: the hash of a long number or of tuples may take any time."""
+    """Whether it may be a key of a dictionary: the hash of a long number or of tuples may take any
+    time.
+    """
     if type(key) is str:
         return len(key) <= _LONGEST
     return type(key) is float or (type(key) is int and abs(key) < 2**63)

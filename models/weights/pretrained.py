@@ -31,11 +31,11 @@ class Pretrained:
 
     Attributes:
       model: mean-subtracted images [B, H, W, 3], RGB of 0..255 -> logits.
-      constants: None where nothing is known (a .keras file). Of published weights the mean colour is known,
-        and is all of the mean image too ([1, 1, 3]: it fits images of any size) unless that lies beside them;
-        there are no labels.
-      transform: settings of the training, None where they are not known; of published weights with a mean
-        image, its size.
+      constants: None where nothing is known (a .keras file). Of published weights the mean colour
+        is known, and is all of the mean image too ([1, 1, 3]: it fits images of any size) unless
+        that lies beside them; there are no labels.
+      transform: settings of the training, None where they are not known; of published weights with
+        a mean image, its size.
       settings: what `model` is.
       digest: sha256 of the weights, hexadecimal.
     """
@@ -63,25 +63,31 @@ def resolve(path: str) -> str:
     if files.exists(path) and not files.isdir(path):
         return path
     if not files.isdir(path):
-        raise ValueError(f"{path} does not exist; give a pushed model's folder, a .keras file or weights.")
+        raise ValueError(
+            f"{path} does not exist; give a pushed model's folder, a .keras file or weights."
+        )
     if files.exists(os.path.join(path, _SAVED_MODEL)):
         return path
     found = versions(path)
     if not found:
         raise ValueError(
-            f"{path} holds no pushed model; give the folder of one, whose versions (such as {path}/1) have a "
-            f"{_SAVED_MODEL}."
+            f"{path} holds no pushed model; give the folder of one, whose versions (such as"
+            f" {path}/1) have a {_SAVED_MODEL}."
         )
     return found[0]
 
 
 def versions(path: str) -> list[str]:
-    """Folders of the whole versions in a folder of pushed models, newest first; none where it is missing."""
+    """Folders of the whole versions in a folder of pushed models, newest first; none where it is
+    missing.
+    """
     files = _files(path)
     if not files.isdir(path):
         return []
     names = [name.strip("/") for name in files.listdir(path)]
-    whole = [n for n in names if n.isdecimal() and files.exists(os.path.join(path, n, _SAVED_MODEL))]
+    whole = [
+        n for n in names if n.isdecimal() and files.exists(os.path.join(path, n, _SAVED_MODEL))
+    ]
     return [os.path.join(path, name) for name in sorted(whole, key=int, reverse=True)]
 
 
@@ -93,8 +99,8 @@ def load(path: str, model: Model) -> Pretrained:
       model: what published weights have to be.
 
     Raises:
-      ValueError: there is none, it is an ensemble, it is no network of this project, or published weights
-        are of another network than `model`.
+      ValueError: there is none, it is an ensemble, it is no network of this project, or published
+        weights are of another network than `model`.
     """
     path = resolve(path)
     if _files(path).isdir(path):
@@ -119,9 +125,13 @@ def _pushed(path: str) -> Pretrained:
     model = os.path.join(extra, export.KERAS_FILE)
     constants = os.path.join(extra, augmentation.CONSTANTS_FILE)
     if files.exists(os.path.join(extra, export.ENSEMBLE_FILE)):
-        raise ValueError(f"{path} is an ensemble, and one network is needed; give one of its members.")
+        raise ValueError(
+            f"{path} is an ensemble, and one network is needed; give one of its members."
+        )
     if not files.exists(model):
-        raise ValueError(f"{model} does not exist; give the folder of a model that this project pushed.")
+        raise ValueError(
+            f"{model} does not exist; give the folder of a model that this project pushed."
+        )
     if not files.exists(constants):  # pushed by version 0.1
         return _described(_network(model), None, None)
     try:
@@ -145,7 +155,9 @@ def _network(path: str) -> keras.Model:
         raise ValueError(f"{path} cannot be loaded as a .keras file: {reason}") from error
 
 
-def _described(model: keras.Model, constants: Constants | None, transform: Transform | None) -> Pretrained:
+def _described(
+    model: keras.Model, constants: Constants | None, transform: Transform | None
+) -> Pretrained:
     return Pretrained(model, constants, transform, describe(model), _digest(model))
 
 

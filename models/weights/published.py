@@ -2,23 +2,26 @@
 
 Five layouts, told apart by the names of the tensors, which also give depth and shortcuts:
 
-  - "torch": torchvision and timm (conv1.weight, layer1.0.downsample.0.weight, fc.weight). ImageNet, v1.5.
-  - "torch_cifar": the CIFAR networks of 16, 32 and 64 channels with the same names (or shortcut, linear).
+  - "torch": torchvision and timm (conv1.weight, layer1.0.downsample.0.weight, fc.weight). ImageNet,
+    v1.5.
+  - "torch_cifar": the CIFAR networks of 16, 32 and 64 channels with the same names (or shortcut,
+    linear).
   - "keras": keras.applications (conv1_conv/kernel, conv2_block1_0_bn/gamma). ImageNet, v1.
-  - "old_keras": what it was before 2019 (res2a_branch2a/kernel, bn2a_branch2a/gamma), with the kernels of
-    TensorFlow or of Theano; with scale2a_branch2a/gamma too, as a layer of its own. ImageNet, v1.
+  - "old_keras": what it was before 2019 (res2a_branch2a/kernel, bn2a_branch2a/gamma), with the
+    kernels of TensorFlow or of Theano; with scale2a_branch2a/gamma too, as a layer of its own.
+    ImageNet, v1.
   - "caffe": the authors' own (the same names, gamma and beta in scale2a_branch2a). ImageNet, v1.
 
-Nothing is approximated. Ours sees RGB of 0..255 less a mean, has no bias in a convolution, 1e-5 in batch
-normalisation, and appends the zeros of shortcut A; so
+Nothing is approximated. Ours sees RGB of 0..255 less a mean, has no bias in a convolution, 1e-5 in
+batch normalisation, and appends the zeros of shortcut A; so
 
-  - a division of the pixels, or their order BGR, goes into the kernel of conv1 (the images are padded after
-    the mean is subtracted, in all of them, so the border stays 0);
+  - a division of the pixels, or their order BGR, goes into the kernel of conv1 (the images are
+    padded after the mean is subtracted, in all of them, so the border stays 0);
   - the bias b before a batch normalisation goes into its moving mean: (x + b) - m = x - (m - b);
   - a scale s and shift t behind it go into its own: s(gx + b) + t = (sg)x + (sb + t);
   - another epsilon goes into the moving variance: v + e = (v + e - 1e-5) + 1e-5;
-  - zeros on both sides of a shortcut A become appended ones when the channels of every stage are put in
-    another order, the same wherever they are written or read.
+  - zeros on both sides of a shortcut A become appended ones when the channels of every stage are
+    put in another order, the same wherever they are written or read.
 """
 
 from __future__ import annotations
@@ -65,7 +68,8 @@ class Layout(NamedTuple):
       head: the name of the last layer, None when there is none.
       projection: the name of shortcuts B and C in "torch" and "torch_cifar".
       channels_first: whether the kernels of convolutions are [out, in, height, width].
-      blocks: the names of the blocks of a stage in "old_keras" and "caffe", such as "a", "b1", "b2".
+      blocks: the names of the blocks of a stage in "old_keras" and "caffe", such as "a", "b1",
+        "b2".
     """
 
     kind: str
@@ -83,7 +87,9 @@ def recognise(tensors: Tensors) -> Layout:
       ValueError: it is none of those above.
     """
     if any(name.startswith("conv2_block1_") for name in tensors):
-        depth = _depth([_count(tensors, rf"conv{stage}_block(\d+)_") for stage in (2, 3, 4, 5)], True)
+        depth = _depth(
+            [_count(tensors, rf"conv{stage}_block(\d+)_") for stage in (2, 3, 4, 5)], True
+        )
         found = {name.split("/")[0] for name in tensors}
         head = next((name for name in _KERAS_HEADS if name in found), None)
         return Layout("keras", Model("imagenet", depth), head)
@@ -91,9 +97,9 @@ def recognise(tensors: Tensors) -> Layout:
         return _with_branches(tensors)
     if "layer1.0.conv1.weight" not in tensors:
         raise ValueError(
-            f"its first tensor is {next(iter(tensors))}, and neither the names of torchvision "
-            "(layer1.0.conv1.weight), nor those of keras.applications (conv2_block1_1_conv/kernel), nor "
-            "those of the authors (res2a_branch2a) are in it"
+            f"its first tensor is {next(iter(tensors))}, and neither the names of torchvision"
+            " (layer1.0.conv1.weight), nor those of keras.applications"
+            " (conv2_block1_1_conv/kernel), nor those of the authors (res2a_branch2a) are in it"
         )
     blocks = [_count(tensors, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)]
     head = next((name for name in ("fc", "linear") if f"{name}.weight" in tensors), None)
@@ -111,14 +117,19 @@ def recognise(tensors: Tensors) -> Layout:
             f"its stages have {blocks[:3]} blocks, and a CIFAR network has the same number in each"
         )
     shortcut = "C" if "layer1.0" in projected else "B" if projected else "A"
-    return Layout("torch_cifar", Model("cifar", 6 * blocks[0] + 2, True, shortcut), head, projection, True)
+    return Layout(
+        "torch_cifar", Model("cifar", 6 * blocks[0] + 2, True, shortcut), head, projection, True
+    )
 
 
 def _with_branches(tensors: Tensors) -> Layout:
     blocks = {stage: _letters(tensors, rf"res{stage}([a-z]\d*)_branch") for stage in (2, 3, 4, 5)}
     depth = _depth([len(found) for found in blocks.values()], True)
-    # The one that is called so in the ImageNet's files, or whatever a fine-tuned one has in its place.
-    head = next((n.split("/")[0] for n, v in tensors.items() if n.endswith("/kernel") and v.ndim == 2), None)
+    # The one that is called so in the ImageNet's files, or whatever a fine-tuned one has in its
+    # place.
+    head = next(
+        (n.split("/")[0] for n, v in tensors.items() if n.endswith("/kernel") and v.ndim == 2), None
+    )
     caffe = "bn_conv1/gamma" not in tensors
     kernel = tensors.get("conv1/kernel")
     first = caffe or (kernel is not None and kernel.shape[2:] == (7, 7))
@@ -148,7 +159,9 @@ def _depth(blocks: list[int], bottleneck: bool) -> int:
 
 
 def names(layout: Layout, layer: str) -> dict[str, str]:
-    """The tensors that a layer of ours is made of: their part ("kernel", "gamma", ...) -> their name."""
+    """The tensors that a layer of ours is made of: their part ("kernel", "gamma", ...) -> their
+    name.
+    """
     if layout.kind not in ("torch", "torch_cifar"):
         if layer == "logits":
             return {part: f"{layout.head}/{part}" for part in ("kernel", "bias")}
@@ -158,7 +171,9 @@ def names(layout: Layout, layer: str) -> dict[str, str]:
         # The bias of the convolution ends in its batch normalisation.
         parts = {part: f"{norm}/{part}" for part in _BN_KERAS} | {"before": f"{convolution}/bias"}
         added = {"caffe": ("gamma", "beta"), "old_keras": ("scale", "shift")}.get(layout.kind, ())
-        return parts | {part: f"{scale}/{of}" for part, of in zip(added, ("gamma", "beta"), strict=False)}
+        return parts | {
+            part: f"{scale}/{of}" for part, of in zip(added, ("gamma", "beta"), strict=False)
+        }
     if layer == "logits":
         return {"kernel": f"{layout.head}.weight", "bias": f"{layout.head}.bias"}
     match = _OURS.fullmatch(layer)
@@ -174,7 +189,9 @@ def names(layout: Layout, layer: str) -> dict[str, str]:
 
 
 def _keras_layers(layout: Layout, layer: str) -> tuple[str, str, str]:
-    """The convolution, its batch normalisation and the scale behind that, for any of ours of the three."""
+    """The convolution, its batch normalisation and the scale behind that, for any of ours of the
+    three.
+    """
     stem = layer.removesuffix("_conv").removesuffix("_bn")
     if layout.kind == "keras":
         return f"{stem}_conv", f"{stem}_bn", ""
@@ -236,7 +253,8 @@ def _normalisation(layout: Layout, values: dict[str, np.ndarray]) -> dict[str, n
 def _reordered(layer: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The channels that a layer of a CIFAR network reads or writes, in the order of ours."""
     match = _OURS.fullmatch(layer)
-    # Stages whose channels, which the shortcuts carry, go in and come out; within a block there is no order.
+    # Stages whose channels, which the shortcuts carry, go in and come out; within a block there is
+    # no order.
     reads = writes = 2
     if layer == "logits":
         reads, writes = 4, 0
@@ -259,8 +277,8 @@ def _reordered(layer: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarra
 def _order(stage: int) -> np.ndarray:
     """Their channel for every one of ours, in the stream of a stage (2, 3 or 4).
 
-    They put a quarter of the channels, as zeros, before and behind those of the stage before; we put all of
-    them behind.
+    They put a quarter of the channels, as zeros, before and behind those of the stage before; we
+    put all of them behind.
     """
     order = np.arange(CIFAR_FILTERS[0])
     for filters in CIFAR_FILTERS[1 : stage - 1]:

@@ -3,9 +3,10 @@
 Its three formats:
 
   - since 1.6, a zip archive: data.pkl, and a file for each storage;
-  - since 0.2, pickles one after the other (magic number, protocol, system, object, keys of the storages),
-    then the storages: their number of elements (int64) and these;
-  - before, a tar archive: `storages` and `tensors`, each with its description before it, and `pickle`.
+  - since 0.2, pickles one after the other (magic number, protocol, system, object, keys of the
+    storages), then the storages: their number of elements (int64) and these;
+  - before, a tar archive: `storages` and `tensors`, each with its description before it, and
+    `pickle`.
 
 Storages are little-endian in all of them.
 """
@@ -76,7 +77,8 @@ class _Saved(NamedTuple):
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """The weights that were saved: of a state dict, of one among other things, or of a whole module.
+    """The weights that were saved: of a state dict, of one among other things, or of a whole
+    module.
 
     Args:
       path: of the file; all of it is read into memory.
@@ -121,7 +123,9 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> _Saved:
     if sum(info.file_size for info in members) > size:
         raise Refused("declares more bytes in its archive than it has")
     names = {info.filename for info in members}
-    root = next((name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")), None)
+    root = next(
+        (name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")), None
+    )
     if root is None:
         raise Refused("is a zip archive without the data.pkl of a PyTorch checkpoint")
     if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
@@ -173,7 +177,9 @@ def _read_tar(archive: tarfile.TarFile, size: int) -> _Saved:
         if source is not None and 0 <= member.size <= size:
             files[member.name] = io.BytesIO(source.read())
     if not {"storages", "tensors", "pickle"} <= files.keys():
-        raise Refused("is a tar archive without storages, tensors and pickle, which PyTorch wrote into one")
+        raise Refused(
+            "is a tar archive without storages, tensors and pickle, which PyTorch wrote into one"
+        )
 
     kept: dict[int, bytes] = {}
     found: dict[int, Any] = {}
@@ -207,7 +213,9 @@ def _read_tar(archive: tarfile.TarFile, size: int) -> _Saved:
 
 
 def _storage(pid: Any) -> Any:
-    """("storage", class, key, device, elements, view), or of a class and its code ("module", class, ...)."""
+    """("storage", class, key, device, elements, view), or of a class and its code ("module", class,
+    ...).
+    """
     if pid[0] == "module":
         return pid[1]
     kind, of, key, _, count, *view = pid
@@ -249,8 +257,8 @@ def _weights(saved: Any) -> dict[str, _Tensor]:
     whole = next((value.of for value in seen.values() if isinstance(value, Inert)), None)
     if not found and whole is not None:
         raise Refused(
-            f"contains {whole[:200]}, which is no part of a plain state dict and is never run here; "
-            "save model.state_dict() alone"
+            f"contains {whole[:200]}, which is no part of a plain state dict and is never run here;"
+            " save model.state_dict() alone"
         )
     return found
 
@@ -264,7 +272,11 @@ def _nested(saved: Any, depth: int, seen: dict[int, Any]) -> dict[str, _Tensor]:
         if found := _nested(values.get(name), depth - 1, seen):
             return found
     # A scalar is a best accuracy and the like, never a weight.
-    return {name: v for name, v in values.items() if type(name) is str and isinstance(v, _Tensor) and v.shape}
+    return {
+        name: v
+        for name, v in values.items()
+        if type(name) is str and isinstance(v, _Tensor) and v.shape
+    }
 
 
 def _of_module(root: Inert) -> dict[str, Any]:
@@ -293,14 +305,20 @@ def _of_module(root: Inert) -> dict[str, Any]:
 def _bytes(name: str, tensor: _Tensor) -> int:
     """Of a tensor that lies within its storage."""
     storage, offset, shape, strides = tensor
-    integers = all(type(n) is int for n in (offset, *shape[:99], *strides[:99], storage.start, storage.size))
+    integers = all(
+        type(n) is int for n in (offset, *shape[:99], *strides[:99], storage.start, storage.size)
+    )
     if not integers or len(shape) != len(strides) or len(shape) > _DIMENSIONS:
         raise Refused(f"has a tensor {name[:200]} whose shape is none")
-    last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
+    last = offset + sum(
+        (length - 1) * stride for length, stride in zip(shape, strides, strict=True)
+    )
     beyond = 0 not in shape and last >= storage.size
     # A stride of 0 would make much out of little.
     if min(offset, *shape, *strides, 0) < 0 or beyond or math.prod(shape) > storage.size:
-        raise Refused(f"has a tensor {name[:200]} of shape {list(shape)} that reaches beyond its storage")
+        raise Refused(
+            f"has a tensor {name[:200]} of shape {list(shape)} that reaches beyond its storage"
+        )
     return math.prod(shape) * np.dtype(storage.dtype).itemsize
 
 

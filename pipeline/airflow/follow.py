@@ -38,7 +38,10 @@ class Follow:
             # Locked or starting: what happens meanwhile is found by the next look.
             return []
         self._since = max(self._start, now - _OVERLAP)
-        lines = [f"{_clock()}  Airflow cannot read {self._file}: {error}" for error in errors - self._errors]
+        lines = [
+            f"{_clock()}  Airflow cannot read {self._file}: {error}"
+            for error in errors - self._errors
+        ]
         self._errors |= errors
         for (run, task), state, seconds in rows:
             if self._seen.get((run, task)) != state and (not task or state in _MARKS):
@@ -61,7 +64,9 @@ class Follow:
             errors = session.query(ParseImportError.stacktrace).filter(
                 ParseImportError.filename == self._file, ParseImportError.timestamp >= self._start
             )
-            rows = [((run, task), state or "", seconds or 0.0) for run, task, state, seconds in tasks]
+            rows = [
+                ((run, task), state or "", seconds or 0.0) for run, task, state, seconds in tasks
+            ]
             rows += [((run, ""), state, 0.0) for run, state in runs]
             return rows, {" ".join(text.split()) for (text,) in errors}
 

@@ -1,9 +1,10 @@
 """A real Airflow on this machine that runs the pipeline on its schedule, until Ctrl-C.
 
-.venv-airflow/bin/python -m pipeline.airflow.local_scheduler [--preset=NAME] [--set section.field=value ...]
+.venv-airflow/bin/python -m pipeline.airflow.local_scheduler [--preset=NAME] [--set
+section.field=value ...]
 
-The database is SQLite, one task at a time, or the one of AIRFLOW__DATABASE__SQL_ALCHEMY_CONN with the
-LocalExecutor. Every other setting of Airflow can be given as its environment variable too.
+The database is SQLite, one task at a time, or the one of AIRFLOW__DATABASE__SQL_ALCHEMY_CONN with
+the LocalExecutor. Every other setting of Airflow can be given as its environment variable too.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ from pipeline.local.child_process import Failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs until Ctrl-C; returns the exit status (1: Airflow failed, 2: the configuration is wrong)."""
+    """Runs until Ctrl-C; returns the exit status (1: Airflow failed, 2: the configuration is
+    wrong).
+    """
     parser = argparse.ArgumentParser(
         prog="airflow_local", description="Runs the pipeline on a local Airflow."
     )
     options.add(parser)
-    parser.add_argument("--home", default="runs/airflow", metavar="FOLDER", help="of Airflow's own files")
+    parser.add_argument(
+        "--home", default="runs/airflow", metavar="FOLDER", help="of Airflow's own files"
+    )
     parser.add_argument("--port", type=int, default=8080, help="of the web page; 0 starts none")
     args = parser.parse_args(argv)
     # A terminal that has no ✓ shows a question mark.
@@ -73,7 +78,9 @@ def environment(home: str) -> dict[str, str]:
     return {
         "AIRFLOW_HOME": home,
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
-        "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor" if database.startswith("sqlite") else "LocalExecutor",
+        "AIRFLOW__CORE__EXECUTOR": (
+            "SequentialExecutor" if database.startswith("sqlite") else "LocalExecutor"
+        ),
         "AIRFLOW__CORE__DAGS_FOLDER": os.path.join(home, "dags"),
         # Tasks of all pipelines at once; the LocalExecutor starts so many processes.
         "AIRFLOW__CORE__PARALLELISM": "4",
@@ -82,7 +89,8 @@ def environment(home: str) -> dict[str, str]:
         # The sentence of the error, not where it was raised.
         "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACKS": "False",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-        # How soon after a crash its tasks are given to the next scheduler: at most the sum of these two.
+        # How soon after a crash its tasks are given to the next scheduler: at most the sum of these
+        # two.
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "30",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
         # A task without a sign of life has failed; it gives one every five seconds.
@@ -115,7 +123,8 @@ def _host() -> str:
 
 
 def _claim(config: Config, home: str) -> None:
-    """Locks the folder of Airflow's files as long as this process lives, and registers the pipeline there.
+    """Locks the folder of Airflow's files as long as this process lives, and registers the pipeline
+    there.
 
     Raises:
       ConfigError: another Airflow runs there, or it cannot be written.
@@ -127,13 +136,13 @@ def _claim(config: Config, home: str) -> None:
         _register(config, home)
     except BlockingIOError:
         raise ConfigError(
-            f"--home={home}: another Airflow runs there; stop it first, or name another folder with "
-            "--home=FOLDER."
+            f"--home={home}: another Airflow runs there; stop it first, or name another folder with"
+            " --home=FOLDER."
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"--home={home}: {error.filename} cannot be written ({error.strerror}); name another folder with "
-            "--home=FOLDER."
+            f"--home={home}: {error.filename} cannot be written ({error.strerror}); name another"
+            " folder with --home=FOLDER."
         ) from None
 
 
@@ -161,7 +170,10 @@ def _serve(config: Config, home: str, port: int) -> None:
     Raises:
       Failed: it has ended, or could not start.
     """
-    print(f"Airflow for {config.name}, cron {config.schedule.cron} (UTC). Its files: {home}", flush=True)
+    print(
+        f"Airflow for {config.name}, cron {config.schedule.cron} (UTC). Its files: {home}",
+        flush=True,
+    )
     _module(home, "airflow", "db", "migrate")
     follow = Follow(config.name, _dag_file(config))
     with contextlib.ExitStack() as stack:
@@ -172,7 +184,10 @@ def _serve(config: Config, home: str, port: int) -> None:
             for line in follow.changes():
                 print(line, flush=True)
             if page and page.poll() is not None:
-                print(f"The web page has ended, the rest goes on: see {_log(home, 'webserver')}.", flush=True)
+                print(
+                    f"The web page has ended, the rest goes on: see {_log(home, 'webserver')}.",
+                    flush=True,
+                )
                 page = None
             time.sleep(2)
     raise Failed(f"Airflow's scheduler has ended: see {_log(home, 'scheduler')}.")
@@ -207,7 +222,9 @@ def _web_page(home: str, port: int) -> Iterator[subprocess.Popen]:
 
 
 def _password(home: str) -> str:
-    """Of the user admin: what the file says, also where the database is another or the person changed it."""
+    """Of the user admin: what the file says, also where the database is another or the person
+    changed it.
+    """
     path = os.path.join(home, "password")
     if not os.path.exists(path):
         _write(path, secrets.token_urlsafe(12), 0o600)
@@ -219,9 +236,11 @@ def _password(home: str) -> str:
 
 @contextlib.contextmanager
 def _part(home: str, *arguments: str) -> Iterator[subprocess.Popen]:
-    """A part of Airflow that runs beside this process and is stopped with it, with all its tasks."""
+    """A part of Airflow that runs beside this process and is stopped with it."""
     with open(_log(home, arguments[0]), "a") as log:
-        part = child_process.start([sys.executable, "-m", "airflow", *arguments], stdout=log, stderr=log)
+        part = child_process.start(
+            [sys.executable, "-m", "airflow", *arguments], stdout=log, stderr=log
+        )
     try:
         yield part
     finally:

@@ -16,14 +16,18 @@ NAME = "admin"
 
 @providers_configuration_loaded
 def main() -> int:
-    """Adds the user or changes the password, in the database of Airflow's settings; 1: it did not work."""
+    """Adds the user or changes the password, in the database of Airflow's settings; 1: it did not
+    work.
+    """
     word = sys.stdin.read()
     with get_application_builder() as builder:
         people = builder.sm
         user = people.find_user(NAME)
         if not user:
             role = people.find_role("Admin")
-            return 0 if people.add_user(NAME, "Local", "Admin", "admin@localhost", role, word) else 1
+            return (
+                0 if people.add_user(NAME, "Local", "Admin", "admin@localhost", role, word) else 1
+            )
         if check_password_hash(user.password, word):
             # Setting it again would end the person's sessions.
             return 0

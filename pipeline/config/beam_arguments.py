@@ -14,16 +14,19 @@ RUNNERS = ("direct", "flink", "spark", "dataflow")
 # Flink releases that Beam 2.77 has a job server for.
 FLINK_VERSIONS = ("1.19", "1.20", "2.0", "2.1", "2.2")
 _ENVIRONMENTS = "loopback, external:HOST:PORT, process:COMMAND or docker:IMAGE"
-# A stage that follows at once takes over the Python workers of the one before, which have TensorFlow loaded.
+# A stage that follows at once takes over the Python workers of the one before, which have
+# TensorFlow loaded.
 _WORKER_MILLIS = 20_000
-# Without a word about where workers get our code from, TFX packs itself into a source distribution, a
-# second for every Beam component. Where no container is started, any name will do.
+# Without a word about where workers get our code from, TFX packs itself into a source distribution,
+# a second for every Beam component. Where no container is started, any name will do.
 _LOCAL_CODE = "--sdk_container_image=local"
 
 
 def arguments(beam: Beam) -> list[str]:
     """Pipeline arguments for every Beam job of a checked configuration."""
-    made = {"direct": _direct, "flink": _flink, "spark": _spark, "dataflow": _dataflow}[beam.runner](beam)
+    made = {"direct": _direct, "flink": _flink, "spark": _spark, "dataflow": _dataflow}[
+        beam.runner
+    ](beam)
     return [*made, *beam.args]
 
 
@@ -36,7 +39,11 @@ def _direct(beam: Beam) -> list[str]:
 
 
 def _flink(beam: Beam) -> list[str]:
-    args = ["--runner=FlinkRunner", f"--flink_master={beam.master}", f"--flink_version={beam.flink_version}"]
+    args = [
+        "--runner=FlinkRunner",
+        f"--flink_master={beam.master}",
+        f"--flink_version={beam.flink_version}",
+    ]
     args += _job_server(beam, "--flink_job_server_jar")
     args += [f"--parallelism={beam.workers}", f"--number_of_execution_retries={beam.retries}"]
     args += [f"--execution_retry_delay={round(beam.retry_seconds * 1000)}"]
@@ -64,9 +71,11 @@ def _job_server(beam: Beam, jar_option: str) -> list[str]:
     if not beam.job_server:
         return []
     return [
-        f"--job_endpoint={beam.job_server}"
-        if is_address(beam.job_server)
-        else f"{jar_option}={beam.job_server}"
+        (
+            f"--job_endpoint={beam.job_server}"
+            if is_address(beam.job_server)
+            else f"{jar_option}={beam.job_server}"
+        )
     ]
 
 
@@ -93,7 +102,9 @@ def check(config: Config) -> None:
     if beam.workers < 1:
         raise ConfigError(f"beam.workers={beam.workers}: must be 1 or more.")
     if any(arg.split("=")[0] == "--runner" for arg in beam.args):
-        raise ConfigError("beam.args: name the runner with --set beam.runner=RUNNER, not with --runner.")
+        raise ConfigError(
+            "beam.args: name the runner with --set beam.runner=RUNNER, not with --runner."
+        )
     if beam.runner == "direct":
         _check_unused(beam, "master", "job_server", "project", "region", "temp_location", "image")
     elif beam.runner == "dataflow":
@@ -118,17 +129,24 @@ def _check_cluster(beam: Beam) -> None:
     _check_unused(beam, "project", "region", "temp_location", "image")
     example = {"flink": "localhost:8081", "spark": "spark://HOST:7077 or local[4]"}[beam.runner]
     if not beam.master:
-        raise ConfigError(f"beam.master is empty: {beam.runner} needs its address, such as {example}.")
-    if beam.runner == "spark" and not re.fullmatch(r"local(\[.+\])?|spark://.+|yarn|k8s://.+", beam.master):
+        raise ConfigError(
+            f"beam.master is empty: {beam.runner} needs its address, such as {example}."
+        )
+    if beam.runner == "spark" and not re.fullmatch(
+        r"local(\[.+\])?|spark://.+|yarn|k8s://.+", beam.master
+    ):
         raise ConfigError(f"beam.master={beam.master}: must be a Spark master, such as {example}.")
-    if beam.runner == "flink" and not (beam.master in ("[local]", "[auto]") or is_address(beam.master)):
+    if beam.runner == "flink" and not (
+        beam.master in ("[local]", "[auto]") or is_address(beam.master)
+    ):
         raise ConfigError(
             f"beam.master={beam.master}: must be Flink's HOST:PORT, such as {example}, or [local]."
         )
     if beam.runner == "spark" and beam.workers > 1:
         raise ConfigError(
-            f"beam.workers={beam.workers}: Spark takes what its master offers; leave beam.workers out and "
-            f"say --set beam.master=local[{beam.workers}] for so many workers on this machine."
+            f"beam.workers={beam.workers}: Spark takes what its master offers; leave beam.workers"
+            f" out and say --set beam.master=local[{beam.workers}] for so many workers on this"
+            " machine."
         )
     if beam.runner == "flink" and beam.flink_version not in FLINK_VERSIONS:
         raise ConfigError(
@@ -154,8 +172,9 @@ def _check_job_server(beam: Beam) -> None:
     if not shutil.which(os.path.join(home, "bin", "java") if home else "java"):
         where = f"in JAVA_HOME={home}" if home else "on the PATH"
         raise ConfigError(
-            f"beam.runner={beam.runner}: java is not {where}, and Beam's job server needs it; install "
-            "Java 17, or name a job server that runs with --set beam.job_server=HOST:PORT."
+            f"beam.runner={beam.runner}: java is not {where}, and Beam's job server needs it;"
+            " install Java 17, or name a job server that runs with --set"
+            " beam.job_server=HOST:PORT."
         )
 
 
@@ -180,8 +199,8 @@ def _check_environment(beam: Beam) -> None:
         )
     if kind == "loopback" and not _is_local(beam.master):
         raise ConfigError(
-            f"beam.environment=loopback: the workers of {beam.master} cannot reach this process; must be "
-            "external:HOST:PORT, process:COMMAND or docker:IMAGE."
+            f"beam.environment=loopback: the workers of {beam.master} cannot reach this process;"
+            " must be external:HOST:PORT, process:COMMAND or docker:IMAGE."
         )
 
 
@@ -210,7 +229,9 @@ def _check_shared(config: Config, who: str) -> None:
         mend += ", or say --set beam.shared_paths=true if every machine has this folder"
     for name, path in (("artifacts", config.artifacts or config.root), ("data.source", source)):
         if "://" not in path:
-            raise ConfigError(f"{name}={path}: a folder of this machine, which {who} cannot read; {mend}.")
+            raise ConfigError(
+                f"{name}={path}: a folder of this machine, which {who} cannot read; {mend}."
+            )
 
 
 def is_address(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The five fields of a cron expression that Airflow and Kubeflow read alike. Standard library only."""
+"""Cron expressions that Airflow and Kubeflow read alike. Standard library only."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ def check(expression: str) -> None:
     texts = expression.split(" ")
     if len(texts) != len(_FIELDS):
         raise ValueError(
-            "must have five fields (minute, hour, day of month, month, day of week), such as '0 3 * * 0'."
+            "must have five fields (minute, hour, day of month, month, day of week), such as '0 3 *"
+            " * 0'."
         )
     values = [_values(text, *field) for text, field in zip(texts, _FIELDS, strict=True)]
     days, months, weekdays = values[2], values[3], texts[4]
     if weekdays.startswith("*") and min(days) > max(_LONGEST[month - 1] for month in months):
-        raise ValueError(f"never comes, because month {texts[3]} has no day {texts[2]}; name an earlier day.")
+        raise ValueError(
+            f"never comes, because month {texts[3]} has no day {texts[2]}; name an earlier day."
+        )
 
 
 def _values(text: str, name: str, low: int, high: int, names: tuple[str, ...]) -> set[int]:

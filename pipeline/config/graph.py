@@ -1,4 +1,4 @@
-"""The shape of the graph, for schedulers that must not import TFX; `pipeline.pipeline` builds it."""
+"""The shape of the graph, for schedulers without TFX; `pipeline.pipeline` builds it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pipeline.config.settings import Config
 
 
 def nodes(config: Config) -> dict[str, tuple[str, ...]]:
-    """Nodes of the pipeline with the nodes that each waits for, in an order that can be executed."""
+    """Nodes with those that each waits for, in an order that can be executed."""
     infer = config.data.schema == "infer"
     statistics = {"StatisticsGen": ("ExampleGen",) if infer else ("ExampleGen", "SchemaGen")}
     schema: dict[str, tuple[str, ...]] = {"SchemaGen": ("StatisticsGen",) if infer else ()}

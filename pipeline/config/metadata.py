@@ -43,7 +43,9 @@ def connection(config: Config, secret: bool = True) -> metadata_store_pb2.Connec
         )
     port = at.port or _PORTS[at.kind]
     if at.kind == "mysql":
-        return metadata.mysql_metadata_connection_config(at.host, port, at.database, at.user, password)
+        return metadata.mysql_metadata_connection_config(
+            at.host, port, at.database, at.user, password
+        )
     server = metadata_store_pb2.PostgreSQLDatabaseConfig(
         host=at.host, port=str(port), user=at.user, password=_quoted(password), dbname=at.database
     )
@@ -71,7 +73,9 @@ class Store(metadata.Metadata):
 
 
 class _PostgreSQL(ml_metadata.MetadataStore):
-    """ML Metadata 1.17 makes broken SQL of every text with a backslash, and TFX writes JSON inside JSON."""
+    """ML Metadata 1.17 makes broken SQL of every text with a backslash, and TFX writes JSON inside
+    JSON.
+    """
 
     def _call(self, method_name: str, request: Message, response: Message, *options: Any) -> None:
         stored = copy.deepcopy(request)
@@ -84,7 +88,9 @@ def _replace(message: Message, old: str, new: str) -> None:
     """Replaces a character in every text of a message, those inside other messages too."""
     for field, value in message.ListFields():
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            values = value.values() if field.message_type.fields_by_name["value"].message_type else ()
+            values = (
+                value.values() if field.message_type.fields_by_name["value"].message_type else ()
+            )
         elif field.message_type is not None:
             values = value if field.is_repeated else [value]
         else:
@@ -101,7 +107,8 @@ def check(config: Config) -> None:
     """Finds a store that no run can use, and one that is not that of the artifacts.
 
     Raises:
-      ConfigError: a server does not let us in, a file is damaged, or the artifacts are of another store.
+      ConfigError: a server does not let us in, a file is damaged, or the artifacts are of another
+        store.
     """
     at = config.metadata
     try:
@@ -117,25 +124,29 @@ def check(config: Config) -> None:
             raise ConfigError(full) from error
         if at.kind == "sqlite":
             raise ConfigError(
-                f"{Paths(config).metadata} cannot be used: {reason}. Bring back a copy of it, or remove it: "
-                "the next run makes a new one and serves nothing from the cache."
+                f"{Paths(config).metadata} cannot be used: {reason}. Bring back a copy of it, or"
+                " remove it: the next run makes a new one and serves nothing from the cache."
             ) from error
         raise ConfigError(
-            f"metadata.kind={at.kind}: no connection to database {at.database} as {at.user} at "
-            f"{at.host}:{at.port or _PORTS[at.kind]}: {reason}. Mend the section metadata or the server."
+            f"metadata.kind={at.kind}: no connection to database {at.database} as {at.user} at"
+            f" {at.host}:{at.port or _PORTS[at.kind]}: {reason}. Mend the section metadata or the"
+            " server."
         ) from error
     if config.artifacts and not known:
         _check_artifacts(store, Paths(config).artifacts)
 
 
 def _check_artifacts(store: ml_metadata.MetadataStore, place: str) -> None:
-    """Every store counts from one, and the numbers name the folders: two would write into each other's."""
+    """Every store counts from one, and the numbers name the folders: two would write into each
+    other's.
+    """
     folder = os.path.join(place, "ExampleGen", "examples")
     if not tf.io.gfile.exists(folder):
         return
     folders = [os.path.join(folder, name.rstrip("/")) for name in tf.io.gfile.listdir(folder)]
     if not any(store.get_artifacts_by_uri(one) for one in folders):
         raise ConfigError(
-            f"artifacts={place}: this metadata store does not know what is in {folder}; set metadata to the "
-            "store of these artifacts, name another folder, or remove this one if its store is lost."
+            f"artifacts={place}: this metadata store does not know what is in {folder}; set"
+            " metadata to the store of these artifacts, name another folder, or remove this one if"
+            " its store is lost."
         )

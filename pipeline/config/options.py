@@ -13,7 +13,10 @@ from pipeline.config.text import assign, read
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the options that `resolve` reads; every runner has them."""
     parser.add_argument(
-        "--preset", default="digits", metavar="NAME", help="start from: " + ", ".join(presets.PRESETS)
+        "--preset",
+        default="digits",
+        metavar="NAME",
+        help="start from: " + ", ".join(presets.PRESETS),
     )
     parser.add_argument(
         "--set",
@@ -23,7 +26,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="change one setting; repeatable",
     )
     parser.add_argument(
-        "--config", metavar="FILE", help="start from a configuration of --print-config, not from a preset"
+        "--config",
+        metavar="FILE",
+        help="start from a configuration of --print-config, not from a preset",
     )
     parser.add_argument(
         "--no-cache",

@@ -1,4 +1,6 @@
-"""Where a run writes, everything below `<root>/<name>`, and what else it names on disks and in buckets."""
+"""Where a run writes, everything below `<root>/<name>`, and what else it names on disks and in
+buckets.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ class Paths:
 
 
 def settings(config: Config) -> dict[str, tuple[str, ...]]:
-    """Settings that name files or folders, with what they name; those that name none are left out."""
+    """Settings that name files or folders, with what they name, if anything."""
     own_schema = config.data.schema not in ("curated", "infer")
     jar = not beam_arguments.is_address(config.beam.job_server)
     found = {

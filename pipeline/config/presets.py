@@ -14,15 +14,21 @@ from pipeline.config.settings import Config, ConfigError, Data, Evaluate, Model,
 def digits() -> Config:
     """Handwritten digits, 1,797 real scans that scikit-learn carries; the demo.
 
-    `make demo`: ResNet-8 of the CIFAR family on 32x32 pixels, about a minute on two cores. Ten-crop is
-    worse than center here, because its mirrored digits are no digits.
+    `make demo`: ResNet-8 of the CIFAR family on 32x32 pixels, about a minute on two cores. Ten-crop
+    is worse than center here, because its mirrored digits are no digits.
     """
     return Config(
         name="resnet-digits",
         preset="digits",
         data=Data(kind="digits", classes=10),
         transform=Transform(
-            size=32, crop="scale", scale_min=33, scale_max=39, flip=False, colour=0.0, test_shorter_side=36
+            size=32,
+            crop="scale",
+            scale_min=33,
+            scale_max=39,
+            flip=False,
+            colour=0.0,
+            test_shorter_side=36,
         ),
         model=Model(family="cifar", depth=8, shortcut="A"),
         train=Train(
@@ -41,7 +47,8 @@ def digits() -> Config:
 def cifar10() -> Config:
     """CIFAR-10 from TFDS with the paper's recipe (section 4.2): ResNet-56, 6.97 % test error.
 
-    `--preset=cifar10 --set data.source=TFDS_DATA_DIR`; 64,000 iterations of 128 are 164 epochs of 50,000.
+    `--preset=cifar10 --set data.source=TFDS_DATA_DIR`; 64,000 iterations of 128 are 164 epochs of
+    50,000.
     """
     return Config(
         name="resnet-cifar10",
@@ -65,7 +72,12 @@ def imagenette() -> Config:
         data=Data(kind="tfds", tfds_name="imagenette/320px-v2", classes=10),
         model=Model(depth=18),
         train=Train(
-            batch_size=64, epochs=40, learning_rate=0.1, scale_lr=True, schedule="cosine", warmup_epochs=2
+            batch_size=64,
+            epochs=40,
+            learning_rate=0.1,
+            scale_lr=True,
+            schedule="cosine",
+            warmup_epochs=2,
         ),
         evaluate=Evaluate(max_top1_error=0.4, max_top5_error=0.1),
     )
@@ -74,8 +86,8 @@ def imagenette() -> Config:
 def imagenet() -> Config:
     """ILSVRC2012 as downloaded: ResNet-50 v1.5, 90 epochs, cosine, Inception crops.
 
-    `--preset=imagenet --set data.source=FOLDER_OF_THE_THREE_ARCHIVES`. Published runs of this recipe
-    reach 76 to 77 % top-1 (center); it was not run to its end here.
+    `--preset=imagenet --set data.source=FOLDER_OF_THE_THREE_ARCHIVES`. Published runs of this
+    recipe reach 76 to 77 % top-1 (center); it was not run to its end here.
     """
     return Config(
         name="resnet-imagenet",
@@ -98,11 +110,12 @@ def imagenet() -> Config:
 
 
 def imagenet_paper() -> Config:
-    """ILSVRC2012 with the paper's own recipe (section 3.4): ResNet-50 B, 22.85 % ten-crop top-1 error.
+    """ILSVRC2012 with the paper's own recipe (section 3.4): ResNet-50 B, 22.85 % ten-crop top-1
+    error.
 
     Scale augmentation in [256, 480], per-pixel mean, colour noise, batch 256, rate 0.1 divided by
-    10 at plateaus, 120 epochs (600,000 iterations), batch normalisation measured again at the end, ten
-    crops and five scales. It was not run to its end here.
+    10 at plateaus, 120 epochs (600,000 iterations), batch normalisation measured again at the end,
+    ten crops and five scales. It was not run to its end here.
     """
     return dataclasses.replace(
         imagenet(),
@@ -112,7 +125,9 @@ def imagenet_paper() -> Config:
         model=Model(depth=50, pool="caffe"),
         train=Train(batch_size=256, epochs=120, schedule="plateau", bn_examples=25_600),
         evaluate=Evaluate(
-            protocols=("center", "ten_crop", "multi_scale"), max_top1_error=0.26, max_top5_error=0.09
+            protocols=("center", "ten_crop", "multi_scale"),
+            max_top1_error=0.26,
+            max_top5_error=0.09,
         ),
     )
 
@@ -120,10 +135,10 @@ def imagenet_paper() -> Config:
 def modern() -> Config:
     """ILSVRC2012 beyond the paper: `imagenet` for 250 epochs, with a moving average of the weights.
 
-    What longer training gave others with this net and a like recipe: 76.1 to 77.1 % top-1 from 90 to 200
-    epochs (TensorFlow Model Garden), 77.0 to 78.3 % from 90 to 250 (NVIDIA).
-    The 80.9 % of torchvision's second weights took 600 epochs, TrivialAugment, mixup, cutmix and random
-    erasing. It was not run to its end here.
+    What longer training gave others with this net and a like recipe: 76.1 to 77.1 % top-1 from 90
+    to 200 epochs (TensorFlow Model Garden), 77.0 to 78.3 % from 90 to 250 (NVIDIA). The 80.9 % of
+    torchvision's second weights took 600 epochs, TrivialAugment, mixup, cutmix and random erasing.
+    It was not run to its end here.
     """
     base = imagenet()
     return dataclasses.replace(
@@ -131,7 +146,12 @@ def modern() -> Config:
         name="resnet-modern",
         preset="modern",
         train=dataclasses.replace(
-            base.train, epochs=250, warmup_epochs=8, weight_decay=3e-5, ema=0.9999, bn_examples=25_600
+            base.train,
+            epochs=250,
+            warmup_epochs=8,
+            weight_decay=3e-5,
+            ema=0.9999,
+            bn_examples=25_600,
         ),
     )
 
@@ -139,7 +159,8 @@ def modern() -> Config:
 def folder() -> Config:
     """Your own photographs in class folders, rescaled once to a shorter side of 320 pixels.
 
-    `--preset=folder --set data.source=FOLDER` with FOLDER/train/CLASS/*.jpg (and val/ if you have it).
+    `--preset=folder --set data.source=FOLDER` with FOLDER/train/CLASS/*.jpg (and val/ if you have
+    it).
     """
     return Config(
         name="resnet-folder",
@@ -148,7 +169,12 @@ def folder() -> Config:
         transform=Transform(upright=True, shorter_side=320, scale_max=320, mean="channel"),
         model=Model(depth=18),
         train=Train(
-            batch_size=32, epochs=30, learning_rate=0.1, scale_lr=True, schedule="cosine", warmup_epochs=1
+            batch_size=32,
+            epochs=30,
+            learning_rate=0.1,
+            scale_lr=True,
+            schedule="cosine",
+            warmup_epochs=1,
         ),
         evaluate=Evaluate(max_top1_error=0.5, max_top5_error=0.5),
     )

@@ -1,4 +1,6 @@
-"""What can be known about `serve` before anything runs. Standard library only: Airflow checks it too."""
+"""What can be known about `serve` before anything runs. Standard library only: Airflow checks it
+too.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +32,20 @@ def check(serve: Serve, artifacts: str = "") -> None:
             ipaddress.ip_address(serve.host)
         except ValueError:
             raise ConfigError(
-                f"serve.host={serve.host}: must be an address of this machine, such as 127.0.0.1 or 0.0.0.0."
+                f"serve.host={serve.host}: must be an address of this machine, such as 127.0.0.1 or"
+                " 0.0.0.0."
             ) from None
     for name in ("rest_port", "grpc_port"):
         if not 0 < getattr(serve, name) < 65_536:
             raise ConfigError(f"serve.{name}={getattr(serve, name)}: must be from 1 to 65535.")
     if serve.rest_port == serve.grpc_port:
-        raise ConfigError(f"serve.grpc_port={serve.grpc_port}: serve.rest_port is the same; name another.")
+        raise ConfigError(
+            f"serve.grpc_port={serve.grpc_port}: serve.rest_port is the same; name another."
+        )
     if serve.validator not in ("embedded", "none") and not _IMAGE.fullmatch(serve.validator):
         raise ConfigError(
-            f"serve.validator={serve.validator}: must be embedded, none, or an image with its version, such "
-            "as tensorflow/serving:2.20.0."
+            f"serve.validator={serve.validator}: must be embedded, none, or an image with its"
+            " version, such as tensorflow/serving:2.20.0."
         )
     for name, lowest in (
         ("validator_images", 1), ("max_memory_mb", 0), ("num_versions", 1), ("max_batch_size", 0),
@@ -52,10 +57,13 @@ def check(serve: Serve, artifacts: str = "") -> None:
         least = f"{serve.min_replicas} (serve.min_replicas)"
         raise ConfigError(f"serve.max_replicas={serve.max_replicas}: must be {least} or more.")
     if not re.fullmatch(r"[1-9]\d*[MG]i", serve.memory):
-        raise ConfigError(f"serve.memory={serve.memory}: must be a number with Mi or Gi, such as 4Gi.")
+        raise ConfigError(
+            f"serve.memory={serve.memory}: must be a number with Mi or Gi, such as 4Gi."
+        )
     if not _IMAGE.fullmatch(serve.image):
         raise ConfigError(
-            f"serve.image={serve.image}: must name a version, as tensorflow/serving:2.20.0 does; not latest."
+            f"serve.image={serve.image}: must name a version, as tensorflow/serving:2.20.0 does;"
+            " not latest."
         )
     _check_canary(serve, serve.directory or artifacts)
 
@@ -66,13 +74,13 @@ def _check_canary(serve: Serve, place: str) -> None:
             raise ConfigError(f"serve.{name}={getattr(serve, name)}: must be 0 or more.")
     if labels(serve) and serve.canary_hours:
         raise ConfigError(
-            f"serve.labels={','.join(serve.labels)}: with serve.canary_hours the pushes set the labels; "
-            "leave one of the two out."
+            f"serve.labels={','.join(serve.labels)}: with serve.canary_hours the pushes set the"
+            " labels; leave one of the two out."
         )
     if serve.canary_hours and "://" in place:
         raise ConfigError(
-            f"serve.canary_hours={serve.canary_hours:g}: the servers' file of models cannot lie in {place}; "
-            "mount the bucket and name its folder with --set serve.directory=FOLDER."
+            f"serve.canary_hours={serve.canary_hours:g}: the servers' file of models cannot lie in"
+            f" {place}; mount the bucket and name its folder with --set serve.directory=FOLDER."
         )
 
 
@@ -87,8 +95,8 @@ def labels(serve: Serve) -> dict[str, int]:
         name, _, version = entry.partition("=")
         if not _NAME.fullmatch(name) or not re.fullmatch(r"\d{1,18}", version) or name in found:
             raise ConfigError(
-                f"serve.labels={','.join(serve.labels)}: must be a list of LABEL=VERSION with a label once "
-                "each, such as stable=1764000000,canary=1764086400."
+                f"serve.labels={','.join(serve.labels)}: must be a list of LABEL=VERSION with a"
+                " label once each, such as stable=1764000000,canary=1764086400."
             )
         found[name] = int(version)
     return found

@@ -46,24 +46,24 @@ class Data:
     eval_shards: int = 0
     # Seed of the global shuffle, recorded in the artifact.
     seed: int = 0
-    # Part of all images that may be quarantined before the run stops; `max_bad_images` may be in any
-    # case, up to a quarter of all.
+    # Part of all images that may be quarantined before the run stops; `max_bad_images` may be in
+    # any case, up to a quarter of all.
     max_bad_fraction: float = 0.01
     max_bad_images: int = 10
-    # A class may have no image in the evaluation split. A class folder without images, and evaluation
-    # images of classes that the training split lacks, are left out then.
+    # A class may have no image in the evaluation split. A class folder without images, and
+    # evaluation images of classes that the training split lacks, are left out then.
     allow_missing_classes: bool = False
     # Images of more pixels are quarantined before they are decoded.
     max_pixels: int = 100_000_000
     # "curated" imports our schema with the classes of the source; "infer" lets
     # SchemaGen make one; anything else is the path of a schema.pbtxt.
     schema: str = "curated"
-    # A source that grows: with {SPAN} in `source` (such as /data/flowers/span-{SPAN}) the newest `spans`
-    # spans are one data set, a rolling window.
+    # A source that grows: with {SPAN} in `source` (such as /data/flowers/span-{SPAN}) the newest
+    # `spans` spans are one data set, a rolling window.
     spans: int = 1
     # Most that a span may differ from the one before it: of labels and formats the largest
-    # difference of a value's share (L-infinity), of heights and widths the Jensen-Shannon divergence,
-    # 0..1 both; 1 asks nothing.
+    # difference of a value's share (L-infinity), of heights and widths the Jensen-Shannon
+    # divergence, 0..1 both; 1 asks nothing.
     max_label_drift: float = 0.3
     max_size_drift: float = 0.4
     max_format_drift: float = 0.3
@@ -81,7 +81,8 @@ class Evaluate:
     # Highest top-1 and top-5 error, 0..1, of a model that may be pushed.
     max_top1_error: float = 0.9
     max_top5_error: float = 0.9
-    # A candidate may be worse than the latest blessed model by this much top-1; 1 compares with none.
+    # A candidate may be worse than the latest blessed model by this much top-1; 1 compares with
+    # none.
     max_top1_increase: float = 0.0
     # Metrics for every class as well.
     per_class: bool = True
@@ -107,18 +108,19 @@ class Serve:
     batch_timeout_micros: int = 0
     # For Prometheus, under /monitoring/prometheus/metrics.
     metrics: bool = True
-    # Who serves a blessed model before it is pushed, and must answer as the Evaluator did: "embedded",
-    # an image of TensorFlow Serving for docker (tensorflow/serving:2.20.0), or "none".
+    # Who serves a blessed model before it is pushed, and must answer as the Evaluator did:
+    # "embedded", an image of TensorFlow Serving for docker (tensorflow/serving:2.20.0), or "none".
     validator: str = "embedded"
     # Images of the evaluation split that are asked for.
     validator_images: int = 16
     # Most milliseconds of one image (99th percentile) and megabytes of the server; 0 asks nothing.
     max_latency_ms: float = 0.0
     max_memory_mb: int = 0
-    # Hours that a pushed version is a canary before it can be stable (docs/serving.md); 0: it serves at once.
+    # Hours that a pushed version is a canary before it can be stable (docs/serving.md); 0: it
+    # serves at once.
     canary_hours: float = 0.0
-    # The rest is for containers (`python -m pipeline.serving_files`): TensorFlow Serving with its version
-    # (2.20.0-gpu with gpus), how many servers, and what each gets.
+    # The rest is for containers (`python -m pipeline.serving_files`): TensorFlow Serving with its
+    # version (2.20.0-gpu with gpus), how many servers, and what each gets.
     image: str = "tensorflow/serving:2.20.0"
     min_replicas: int = 2
     max_replicas: int = 6
@@ -129,7 +131,9 @@ class Serve:
 
 @dataclasses.dataclass(frozen=True)
 class Beam:
-    """How and where the heavy steps run: ingestion, statistics, Transform, evaluation (docs/beam.md)."""
+    """How and where the heavy steps run: ingestion, statistics, Transform, evaluation
+    (docs/beam.md).
+    """
 
     # "direct" (this machine), "flink", "spark" or "dataflow".
     runner: str = "direct"
@@ -139,15 +143,18 @@ class Beam:
     master: str = ""
     # Release of the Flink cluster; Beam has a job server for 1.19, 1.20, 2.0, 2.1 and 2.2.
     flink_version: str = "1.20"
-    # Beam's job server (Flink, Spark): its jar, or HOST:PORT of one that runs; "" lets Beam download it.
+    # Beam's job server (Flink, Spark): its jar, or HOST:PORT of one that runs; "" lets Beam
+    # download it.
     job_server: str = ""
     # Who runs Python for Flink and Spark: loopback (this process, for a cluster on this machine),
-    # external:HOST:PORT (a pool of workers beside each task manager), process:COMMAND or docker:IMAGE.
+    # external:HOST:PORT (a pool of workers beside each task manager), process:COMMAND or
+    # docker:IMAGE.
     environment: str = "loopback"
-    # Asks Flink to start the failed part of a job again this often, so many seconds later; a cluster may
-    # hold to its own restart-strategy (docs/beam.md).
+    # Asks Flink to start the failed part of a job again this often, so many seconds later; a
+    # cluster may hold to its own restart-strategy (docs/beam.md).
     retries: int = 3
-    # Longer than the 20 seconds for which a Python worker is kept, or the restart is handed a dead one.
+    # Longer than the 20 seconds for which a Python worker is kept, or the restart is handed a dead
+    # one.
     retry_seconds: float = 25.0
     # Local folders are the same ones on every machine of the cluster.
     shared_paths: bool = False
@@ -164,7 +171,8 @@ class Beam:
 class Metadata:
     """The store of ML Metadata: what ran, on what, with what result."""
 
-    # "sqlite" (a file below `root`), "mysql" or "postgresql" (a server that several machines share).
+    # "sqlite" (a file below `root`), "mysql" or "postgresql" (a server that several machines
+    # share).
     kind: str = "sqlite"
     host: str = "127.0.0.1"
     # 0 is the usual one: 3306, 5432.
@@ -214,8 +222,8 @@ class Config:
     preset: str = "digits"
     # Everything a run writes, except what `serve.directory` names.
     root: str = "runs"
-    # Pipeline root: the artifacts, on any file system that TensorFlow reads (gs://BUCKET/FOLDER); "" is
-    # <root>/<name>/artifacts.
+    # Pipeline root: the artifacts, on any file system that TensorFlow reads (gs://BUCKET/FOLDER);
+    # "" is <root>/<name>/artifacts.
     artifacts: str = ""
     cache: bool = True
     # Components that run although nothing has changed.

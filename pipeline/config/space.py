@@ -13,34 +13,43 @@ from pipeline.config.paths import Paths
 from pipeline.config.settings import Config
 
 # As Linux, TensorFlow, SQLite and quotas say it.
-_FULL = re.compile(r"no space left|disk is full|disk quota exceeded|errno (28|122)\b", re.IGNORECASE)
+_FULL = re.compile(
+    r"no space left|disk is full|disk quota exceeded|errno (28|122)\b", re.IGNORECASE
+)
 # Less than any file of a run: whatever failed then, failed of this.
 _NOTHING = 64 * 1024
 _PARAMETERS = dict(zip(BLOCKS, (11.7e6, 21.8e6, 25.6e6, 44.5e6, 60.2e6), strict=True))
-# Of a network: weights and momentum twice (while a checkpoint is replaced), the exported model with its Keras
-# file, and as much again for the pushed version and for the one that it is compared with.
+# Of a network: weights and momentum twice (while a checkpoint is replaced), the exported model with
+# its Keras file, and as much again for the pushed version and for the one that it is compared with.
 _COPIES = 10
 # Metadata, logs, statistics.
 _REST = 20e6
 
 
 def sentence(error: BaseException, config: Config) -> str:
-    """Which disk is full, what is free there and what a run needs; "" when the error is of another kind."""
+    """Which disk is full, what is free there and what a run needs; "" when the error is of another
+    kind.
+    """
     disks = _disks(config)
     place, free = min(disks.items(), key=lambda item: item[1])
     said = any(_FULL.search(f"{e} {getattr(e, 'message', '')}") for e in _chain(error))
     if not said and free > _NOTHING:
         return ""
     return (
-        f"The disk of {place} is full: {_megabytes(free)} are free there, and a whole run needs about "
-        f"{_megabytes(needed(config))}. Make room, or name another place (root=, artifacts=, or the "
-        "environment variable TMPDIR), and run the same command again: it goes on where it stopped."
+        f"The disk of {place} is full: {_megabytes(free)} are free there, and a whole run needs"
+        f" about {_megabytes(needed(config))}. Make room, or name another place (root=, artifacts=,"
+        " or the environment variable TMPDIR), and run the same command again: it goes on where it"
+        " stopped."
     )
 
 
 def needed(config: Config) -> float:
     """Bytes that a run writes, roughly: the images once or twice, and copies of the network."""
-    images = 2 * _size(config.data.source) if config.transform.shorter_side else _size(config.data.source)
+    images = (
+        2 * _size(config.data.source)
+        if config.transform.shorter_side
+        else _size(config.data.source)
+    )
     return images + _COPIES * 4 * _parameters(config.model) + _REST
 
 

@@ -38,7 +38,8 @@ def read(path: str) -> Config:
         return from_dict(tree)
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise ConfigError(
-            f"{path} cannot be read as a configuration, which is JSON as --print-config prints it: {error}"
+            f"{path} cannot be read as a configuration, which is JSON as --print-config prints it:"
+            f" {error}"
         ) from error
 
 
@@ -64,7 +65,9 @@ def assign(config: Config, assignments: Iterable[str]) -> Config:
     for assignment in assignments:
         key, sep, value = assignment.partition("=")
         if not sep:
-            raise ConfigError(f"--set {assignment}: must be section.field=value, such as train.epochs=3.")
+            raise ConfigError(
+                f"--set {assignment}: must be section.field=value, such as train.epochs=3."
+            )
         config = _assign(config, key.strip().split("."), value, key.strip())
     return config
 
@@ -77,7 +80,9 @@ def _assign(node: Any, path: list[str], value: str, key: str) -> Any:
     if dataclasses.is_dataclass(hints[name]):
         if not rest:
             fields = ", ".join(typing.get_type_hints(hints[name]))
-            raise ConfigError(f"--set {key}: {name} is a section; name one of its fields: {fields}.")
+            raise ConfigError(
+                f"--set {key}: {name} is a section; name one of its fields: {fields}."
+            )
         return dataclasses.replace(node, **{name: _assign(getattr(node, name), rest, value, key)})
     if rest:
         raise ConfigError(f"--set {key}: {name} is a value and has no field {rest[0]}.")
@@ -129,12 +134,16 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise ConfigError(f"{key}={json.dumps(value)}: must be {_NAMES.get(hint, 'a list or a section')}.")
+        raise ConfigError(
+            f"{key}={json.dumps(value)}: must be {_NAMES.get(hint, 'a list or a section')}."
+        )
     return _text(value, key) if hint is str else value
 
 
 def _text(value: str, key: str) -> str:
     # Bytes of a path that are no UTF-8 come as lone surrogates, which no protocol buffer takes.
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise ConfigError(f"{key}={value!a}: must be UTF-8 text; rename what has this name, or link to it.")
+        raise ConfigError(
+            f"{key}={value!a}: must be UTF-8 text; rename what has this name, or link to it."
+        )
     return value

@@ -1,4 +1,6 @@
-"""What can be known to be wrong before anything heavy starts. No TensorFlow here: Airflow checks it too."""
+"""What can be known to be wrong before anything heavy starts. No TensorFlow here: Airflow checks it
+too.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ def check(config: Config) -> None:
     _one_of("data.kind", config.data.kind, kinds)
     if not re.fullmatch(r"[\w.-]{1,200}", config.name) or config.name in (".", ".."):
         raise ConfigError(
-            f"name={config.name!r}: must be letters, digits, '_', '-' and '.', 200 at most, because a "
-            "folder and a DAG have this name."
+            f"name={config.name!r}: must be letters, digits, '_', '-' and '.', 200 at most, because"
+            " a folder and a DAG have this name."
         )
     if "://" in config.root:
         raise ConfigError(
@@ -37,14 +39,18 @@ def check(config: Config) -> None:
     _check_folder("serve.directory", config.serve.directory)
     if config.data.kind not in ("digits", "tfds") and not config.data.source:
         raise ConfigError(
-            f"data.source is empty: name the {config.data.kind} images with --set data.source=FOLDER."
+            f"data.source is empty: name the {config.data.kind} images with --set"
+            " data.source=FOLDER."
         )
     if not 0 <= config.data.max_bad_fraction <= 1:
-        raise ConfigError(f"data.max_bad_fraction={config.data.max_bad_fraction}: must be from 0 to 1.")
+        raise ConfigError(
+            f"data.max_bad_fraction={config.data.max_bad_fraction}: must be from 0 to 1."
+        )
     own = config.data.schema not in ("curated", "infer")
     if own and "://" not in config.data.schema and not os.path.isfile(config.data.schema):
         raise ConfigError(
-            f"data.schema={config.data.schema}: must be curated, infer or the path of a schema.pbtxt."
+            f"data.schema={config.data.schema}: must be curated, infer or the path of a"
+            " schema.pbtxt."
         )
     for name in ("train_shards", "eval_shards", "classes", "max_bad_images"):
         if getattr(config.data, name) < 0:
@@ -61,7 +67,8 @@ def check(config: Config) -> None:
     for name in ("max_label_drift", "max_size_drift", "max_format_drift", "max_skew"):
         if not 0 < getattr(config.data, name) <= 1:
             raise ConfigError(
-                f"data.{name}={getattr(config.data, name)}: must be above 0 and at most 1 (asks nothing)."
+                f"data.{name}={getattr(config.data, name)}: must be above 0 and at most 1 (asks"
+                " nothing)."
             )
     if not 0 < config.data.holdout < 1:
         raise ConfigError(f"data.holdout={config.data.holdout}: must be between 0 and 1.")
@@ -69,10 +76,12 @@ def check(config: Config) -> None:
         settings.check(config.transform, config.model, config.train, config.tune)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    if config.model.ensemble and (config.train.init_from or config.train.warm_start or config.tune.enabled):
+    if config.model.ensemble and (
+        config.train.init_from or config.train.warm_start or config.tune.enabled
+    ):
         raise ConfigError(
-            "model.ensemble: an ensemble is not trained; set train.init_from=, train.warm_start=false "
-            "and tune.enabled=false."
+            "model.ensemble: an ensemble is not trained; set train.init_from=,"
+            " train.warm_start=false and tune.enabled=false."
         )
     if not config.evaluate.protocols:
         raise ConfigError("evaluate.protocols is empty: name at least one, such as center.")
@@ -82,13 +91,15 @@ def check(config: Config) -> None:
     for name in ("max_top1_error", "max_top5_error"):
         if not 0 < getattr(config.evaluate, name) <= 1:
             raise ConfigError(
-                f"evaluate.{name}={getattr(config.evaluate, name)}: must be above 0 and at most 1, which "
-                "lets every model pass."
+                f"evaluate.{name}={getattr(config.evaluate, name)}: must be above 0 and at most 1,"
+                " which lets every model pass."
             )
-    if not -1 <= config.evaluate.max_top1_increase <= 1:  # nor NaN, which every comparison would pass
+    if (
+        not -1 <= config.evaluate.max_top1_increase <= 1
+    ):  # nor NaN, which every comparison would pass
         raise ConfigError(
-            f"evaluate.max_top1_increase={config.evaluate.max_top1_increase}: must be from -1 to 1, which "
-            "compares with none."
+            f"evaluate.max_top1_increase={config.evaluate.max_top1_increase}: must be from -1 to 1,"
+            " which compares with none."
         )
     _check_numbers(to_dict(config), "")
     _check_metadata(config.metadata)
@@ -107,8 +118,8 @@ def _check_folder(name: str, path: str) -> None:
     whole = path if not path or "://" in path else os.path.abspath(os.path.expanduser(path))
     if set(whole) & set("[]*?\\"):
         raise ConfigError(
-            f"{name}={path}: {whole} has one of the characters [ ] * ? \\, which TensorFlow and TFX take for "
-            "a pattern: name another folder."
+            f"{name}={path}: {whole} has one of the characters [ ] * ? \\, which TensorFlow and TFX"
+            " take for a pattern: name another folder."
         )
 
 
@@ -124,7 +135,9 @@ def _check_numbers(tree: dict[str, Any], where: str) -> None:
 def _check_metadata(metadata: Metadata) -> None:
     _one_of("metadata.kind", metadata.kind, ("sqlite", "mysql", "postgresql"))
     if not 0 <= metadata.port <= 65535:
-        raise ConfigError(f"metadata.port={metadata.port}: must be from 1 to 65535, or 0 for the usual one.")
+        raise ConfigError(
+            f"metadata.port={metadata.port}: must be from 1 to 65535, or 0 for the usual one."
+        )
     if metadata.kind == "sqlite":
         return
     for name in ("host", "database", "user"):
@@ -140,11 +153,15 @@ def _check_schedule(schedule: Schedule) -> None:
     try:
         datetime.date.fromisoformat(schedule.start)
     except ValueError:
-        raise ConfigError(f"schedule.start={schedule.start}: must be a day such as 2026-01-31.") from None
+        raise ConfigError(
+            f"schedule.start={schedule.start}: must be a day such as 2026-01-31."
+        ) from None
     for name in ("retries", "retry_minutes", "timeout_hours"):
         # More is longer than Python's dates go.
         if not 0 <= getattr(schedule, name) <= 1_000_000:
-            raise ConfigError(f"schedule.{name}={getattr(schedule, name)}: must be from 0 to 1000000.")
+            raise ConfigError(
+                f"schedule.{name}={getattr(schedule, name)}: must be from 0 to 1000000."
+            )
 
 
 def _one_of(name: str, value: str, valid: Iterable[str]) -> None:

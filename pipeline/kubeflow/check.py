@@ -46,13 +46,14 @@ def check(config: Config) -> list[str]:
         )
     if not config.kubeflow.image:
         raise ConfigError(
-            "kubeflow.image is empty: name the image of the Dockerfile as the cluster pulls it, with "
-            "--set kubeflow.image=REGISTRY/NAME:TAG."
+            "kubeflow.image is empty: name the image of the Dockerfile as the cluster pulls it,"
+            " with --set kubeflow.image=REGISTRY/NAME:TAG."
         )
     if not config.artifacts.startswith(_STORES):
         raise ConfigError(
-            f"artifacts={config.artifacts or 'a folder of this machine'}: steps run on several machines and "
-            "Kubeflow stores artifacts in buckets only; say --set artifacts=gs://BUCKET/FOLDER."
+            f"artifacts={config.artifacts or 'a folder of this machine'}: steps run on several"
+            " machines and Kubeflow stores artifacts in buckets only; say --set"
+            " artifacts=gs://BUCKET/FOLDER."
         )
     _check_places(config)
     _check_beam(config.beam)
@@ -80,13 +81,13 @@ def _check_beam(beam: Beam) -> None:
         return
     if not re.fullmatch(r"[\w.\-]+:\d+", beam.job_server):
         raise ConfigError(
-            f"beam.job_server={beam.job_server}: the steps have no Java; name Beam's job server for "
-            f"{beam.runner} in the cluster with --set beam.job_server=HOST:PORT."
+            f"beam.job_server={beam.job_server}: the steps have no Java; name Beam's job server for"
+            f" {beam.runner} in the cluster with --set beam.job_server=HOST:PORT."
         )
     if beam.environment == "loopback":
         raise ConfigError(
-            f"beam.environment=loopback: {beam.runner}'s workers must not depend on a step's container; say "
-            "external:HOST:PORT, process:COMMAND or docker:IMAGE."
+            f"beam.environment=loopback: {beam.runner}'s workers must not depend on a step's"
+            " container; say external:HOST:PORT, process:COMMAND or docker:IMAGE."
         )
 
 
@@ -96,13 +97,16 @@ def _warnings(config: Config) -> list[str]:
         **{f"model.ensemble[{i}]": path for i, path in enumerate(config.model.ensemble)},
     }
     # What does not exist is refused when it is looked for.
-    places = {name: path for name, path in starts.items() if os.path.isabs(path) or os.path.exists(path)}
+    places = {
+        name: path for name, path in starts.items() if os.path.isabs(path) or os.path.exists(path)
+    }
     if config.data.kind == "digits":
         places["data.kind=digits, written below root"] = config.root
     else:
         places["data.source"] = config.data.source or tfds_source.default_dir()
     return [
-        f"{name}: {path} is a folder of this machine; every step must find the same one there, or it fails."
+        f"{name}: {path} is a folder of this machine; every step must find the same one there, or"
+        " it fails."
         for name, path in places.items()
         if "://" not in path
     ]
@@ -114,7 +118,9 @@ def cron(config: Config) -> str:
 
 
 def resources(config: Config) -> dict[str, Resources]:
-    """What every node needs, from lines such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every other node.
+    """What every node needs, from lines such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every
+    other
+    node.
 
     Raises:
       ConfigError: a line names no node or no quantity.
@@ -125,8 +131,8 @@ def resources(config: Config) -> dict[str, Resources]:
         name, *quantities = line.split() or [""]
         if name not in nodes and name != _EVERY:
             raise ConfigError(
-                f"kubeflow.resources: {line!r} must begin with a node of this pipeline ({', '.join(nodes)}) "
-                "or with * for all others."
+                f"kubeflow.resources: {line!r} must begin with a node of this pipeline"
+                f" ({', '.join(nodes)}) or with * for all others."
             )
         if name in said:
             raise ConfigError(f"kubeflow.resources: {name} is there twice; keep one line of it.")
@@ -140,8 +146,8 @@ def _quantities(line: str, assignments: list[str]) -> Resources:
         key, _, value = assignment.partition("=")
         if key not in _QUANTITIES or not _QUANTITIES[key].fullmatch(value):
             raise ConfigError(
-                f"kubeflow.resources: {assignment!r} in {line!r} must be cpu=16 or cpu=500m, memory=64G "
-                "or gpu=4."
+                f"kubeflow.resources: {assignment!r} in {line!r} must be cpu=16 or cpu=500m,"
+                " memory=64G or gpu=4."
             )
         found[key] = value
     return Resources(**found)

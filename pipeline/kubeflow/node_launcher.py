@@ -1,12 +1,14 @@
-"""What a step's container runs: TFX's executor command, given what the open-source Kubeflow leaves out.
+"""What a step's container runs: TFX's executor command, given what the open-source Kubeflow leaves
+out.
 
-python -m pipeline.kubeflow.node_launcher --executor_class_path CLASS --json_serialized_invocation_args JSON
+python -m pipeline.kubeflow.node_launcher --executor_class_path CLASS
+--json_serialized_invocation_args JSON
   --json_serialized_inputs_spec_args JSON [Beam options]
 
-Kubeflow's launcher hands artifacts over without their types, which TFX must know; the step's own declaration
-has them. It may also add an artifact for logs, which is none of TFX's. Its folder for temporary files is the
-container's own, which the workers of a Beam cluster cannot see. And a step that is tried again gets the same
-places for its artifacts, with what the try before has left there.
+Kubeflow's launcher hands artifacts over without their types, which TFX must know; the step's own
+declaration has them. It may also add an artifact for logs, which is none of TFX's. Its folder for
+temporary files is the container's own, which the workers of a Beam cluster cannot see. And a step
+that is tried again gets the same places for its artifacts, with what the try before has left there.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, beam = parser.parse_known_args(argv)
     local_runner.environment()
     call = completed(
-        json.loads(args.json_serialized_invocation_args), json.loads(args.json_serialized_inputs_spec_args)
+        json.loads(args.json_serialized_invocation_args),
+        json.loads(args.json_serialized_inputs_spec_args),
     )
     report = call["outputs"].get("outputFile", "")
     if _on_cluster(beam):
@@ -60,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _clear(outputs: dict[str, Any]) -> None:
-    """Removes what an earlier try of the step has written: TFX would add to it, or refuse to replace it.
+    """Removes what an earlier try of the step has written: TFX would add to it, or refuse to
+    replace
+    it.
 
     What ExampleGen has prepared lies beside these folders and is used again.
     """
@@ -79,7 +84,8 @@ def _execute() -> None:
 
 
 def completed(call: dict[str, Any], declared: dict[str, Any]) -> dict[str, Any]:
-    """An ExecutorInput with the types of its input artifacts, and without artifacts that are not TFX's.
+    """An ExecutorInput with the types of its input artifacts, and without artifacts that are not
+    TFX's.
 
     Args:
       call: ExecutorInput, JSON form, as the launcher writes it.
@@ -88,11 +94,17 @@ def completed(call: dict[str, Any], declared: dict[str, Any]) -> dict[str, Any]:
     inputs, outputs = call.get("inputs", {}), call.get("outputs", {})
     types = {key: item["artifactType"] for key, item in declared.get("artifacts", {}).items()}
     given = {
-        key: {"artifacts": [{**artifact, "type": types[key]} for artifact in item.get("artifacts", [])]}
+        key: {
+            "artifacts": [
+                {**artifact, "type": types[key]} for artifact in item.get("artifacts", [])
+            ]
+        }
         for key, item in inputs.get("artifacts", {}).items()
         if key in types
     }
-    made = {key: item for key, item in outputs.get("artifacts", {}).items() if not _is_kubeflows(item)}
+    made = {
+        key: item for key, item in outputs.get("artifacts", {}).items() if not _is_kubeflows(item)
+    }
     return {
         **call,
         "inputs": {**inputs, "artifacts": given},
@@ -106,12 +118,16 @@ def _on_cluster(beam: Sequence[str]) -> bool:
 
 
 def _folder(call: dict[str, Any]) -> str:
-    """Where the step, in all its tries, keeps its artifacts: TFX puts temporary files beside its report."""
+    """Where the step, in all its tries, keeps its artifacts: TFX puts temporary files beside its
+    report.
+    """
     return os.path.dirname(next(iter(call["outputs"]["artifacts"].values()))["artifacts"][0]["uri"])
 
 
 def _bring_back(report: str, place: str) -> None:
-    """Moves the step's report to where the launcher reads it, and removes the temporary files beside it."""
+    """Moves the step's report to where the launcher reads it, and removes the temporary files
+    beside it.
+    """
     if report == place:
         return
     import tensorflow as tf
@@ -126,7 +142,9 @@ def _bring_back(report: str, place: str) -> None:
 
 def _is_kubeflows(item: dict[str, Any]) -> bool:
     """Whether an output is one that Kubeflow adds, such as `executor-logs`."""
-    return any(a.get("type", {}).get("schemaTitle", "").startswith("system.") for a in item["artifacts"])
+    return any(
+        a.get("type", {}).get("schemaTitle", "").startswith("system.") for a in item["artifacts"]
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The pipeline in Kubeflow's language: TFX's compiler, then what the open-source back end needs.
 
-That back end takes schema 2.1.0 alone, has no resolvers and runs no driver hooks; the graph needs neither.
+That back end takes schema 2.1.0 alone, has no resolvers and runs no driver hooks; the graph needs
+neither.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pipeline.kubeflow import check
 
 # Every step's command; TFX's executor runs in it.
 COMMAND = ("python", "-m", "pipeline.kubeflow.node_launcher")
-# Their results depend on what is outside of the run: new data in the source, what is pushed already.
+# Their results depend on what is outside of the run: new data in the source, what is pushed
+# already.
 UNCACHED = ("ExampleGen", "Baseline", "Pusher")
 _YEAR = 365 * 24 * 3600
 
@@ -76,7 +78,8 @@ def _container(spec: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
 def _resources(needs: check.Resources, accelerator: str) -> dict[str, Any]:
     """Limits, which Kubernetes takes for the requests as well.
 
-    The fields that begin with `resource` are what the back end reads; older releases know the others alone.
+    The fields that begin with `resource` are what the back end reads; older releases know the
+    others alone.
     """
     found: dict[str, Any] = {}
     if needs.cpu:
@@ -104,14 +107,16 @@ def _number(quantity: str) -> float:
 def _retries(config: Config) -> dict[str, Any]:
     """How a failed step is tried again.
 
-    Argo counts `backoffMaxDuration` from the start of the first try and stops the step then: it is the time
-    limit of all tries, and must not be left out, as the back end would take 0 for it.
+    Argo counts `backoffMaxDuration` from the start of the first try and stops the step then: it is
+    the time limit of all tries, and must not be left out, as the back end would take 0 for it.
     """
     schedule = config.schedule
     if not schedule.retries and not schedule.timeout_hours:
         return {}
     wait = math.ceil(60 * schedule.retry_minutes)
-    limit = math.ceil(3600 * schedule.timeout_hours) * (schedule.retries + 1) + wait * schedule.retries
+    limit = (
+        math.ceil(3600 * schedule.timeout_hours) * (schedule.retries + 1) + wait * schedule.retries
+    )
     return {
         "maxRetryCount": schedule.retries,
         "backoffDuration": f"{wait}s",

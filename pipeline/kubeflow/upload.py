@@ -1,7 +1,9 @@
-"""Bringing the compiled pipeline to Kubeflow: one pipeline, a version a specification, one recurring run.
+"""Bringing the compiled pipeline to Kubeflow: one pipeline, a version a specification, one
+recurring
+run.
 
-Names hold digests of what they stand for: what is there by its name is not made again, so that a deployment
-can be repeated, and one that was cut off is finished by the next.
+Names hold digests of what they stand for: what is there by its name is not made again, so that a
+deployment can be repeated, and one that was cut off is finished by the next.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ def connect(config: Config) -> Any:
     kfp, _ = sdk()
     if not config.kubeflow.host:
         raise ConfigError(
-            "kubeflow.host is empty: name the address of the API with --set kubeflow.host=http://localhost:8080."
+            "kubeflow.host is empty: name the address of the API with --set"
+            " kubeflow.host=http://localhost:8080."
         )
     # The SDK asks five times and logs a trace each time; the caller has the reason.
     logging.disable(logging.ERROR)
@@ -68,8 +71,8 @@ def connect(config: Config) -> Any:
 
 def _no_kubeflow(config: Config) -> ConfigError:
     return ConfigError(
-        f"kubeflow.host={config.kubeflow.host} gives no sign of Kubeflow's API: mend the address, or set "
-        f"{TOKEN} where it asks who is there."
+        f"kubeflow.host={config.kubeflow.host} gives no sign of Kubeflow's API: mend the address,"
+        f" or set {TOKEN} where it asks who is there."
     )
 
 
@@ -117,7 +120,9 @@ def deploy(client: Any, config: Config, spec: str) -> list[str]:
         client.enable_recurring_run(kept.recurring_run_id)
         done.append(f"recurring run {wanted} switched on")
     for old in ours:
-        if old.recurring_run_id != kept.recurring_run_id and _is_made_here(old.display_name, config.name):
+        if old.recurring_run_id != kept.recurring_run_id and _is_made_here(
+            old.display_name, config.name
+        ):
             client.delete_recurring_run(old.recurring_run_id)
             done.append(f"recurring run {old.display_name} removed")
     return done
@@ -129,7 +134,9 @@ def _is_made_here(recurring_run: str, pipeline: str) -> bool:
 
 
 def _experiment(client: Any, name: str, namespace: str | None, done: list[str]) -> str:
-    """Id of the experiment, which is made where there is none; "" where what answers has no experiments."""
+    """Id of the experiment, which is made where there is none; "" where what answers has no
+    experiments.
+    """
     listed = client.experiments.experiment_service_list_experiments
     for found in _pages(listed, "experiments", filter=_named(name), **_in(namespace)):
         return found.experiment_id
@@ -143,7 +150,10 @@ def _experiment(client: Any, name: str, namespace: str | None, done: list[str]) 
 def _pipeline(client: Any, name: str, namespace: str | None, done: list[str]) -> str:
     """Id of the pipeline, which is made without a version where there is none."""
     for found in _pages(
-        client.pipelines.pipeline_service_list_pipelines, "pipelines", filter=_named(name), **_in(namespace)
+        client.pipelines.pipeline_service_list_pipelines,
+        "pipelines",
+        filter=_named(name),
+        **_in(namespace),
     ):
         return found.pipeline_id
     made = client.pipelines.pipeline_service_create_pipeline(
@@ -156,7 +166,10 @@ def _pipeline(client: Any, name: str, namespace: str | None, done: list[str]) ->
 def _version(client: Any, pipeline: str, name: str, spec: str, done: list[str]) -> str:
     """Id of the pipeline's version of that name, which is uploaded where there is none."""
     listed = _pages(
-        client.list_pipeline_versions, "pipeline_versions", pipeline_id=pipeline, filter=_named(name)
+        client.list_pipeline_versions,
+        "pipeline_versions",
+        pipeline_id=pipeline,
+        filter=_named(name),
     )
     for found in listed:
         return found.pipeline_version_id
@@ -191,7 +204,9 @@ def _pages(list_page: Callable[..., Any], field: str, **query: Any) -> Iterator[
 
 def _named(name: str) -> str:
     """The API's filter for a display name."""
-    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
+    return json.dumps(
+        {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
+    )
 
 
 def _in(namespace: str | None) -> dict[str, str]:

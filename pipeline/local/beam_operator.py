@@ -18,8 +18,9 @@ View = TypeVar("View", bound=pipeline_options.PipelineOptions)
 class Options(pipeline_options.PipelineOptions):
     """Beam's options that build each view once.
 
-    Beam asks for a view several times a transform and builds an argument parser every time: a quarter of the
-    Evaluator's time on little data. Views share their values, so that one is as good as another.
+    Beam asks for a view several times a transform and builds an argument parser every time: a
+    quarter of the Evaluator's time on little data. Views share their values, so that one is as good
+    as another.
     """
 
     def view_as(self, cls: type[View]) -> View:
@@ -41,7 +42,8 @@ _TFDV_CODER = tfdv_types._ArrowRecordBatchCoder()
 class RecordBatchCoder(coders.Coder):
     """TFDV's coder, but for how it tells the size of a batch.
 
-    Beam asks for that of each of the first batches in every place, and TFDV's serializes all images for
+    Beam asks for that of each of the first batches in every place, and TFDV's serializes all images
+    for
     it: a third of what the Evaluator costs for each image beside the model.
     """
 

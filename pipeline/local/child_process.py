@@ -1,8 +1,8 @@
 """A step as a process of its own that leaves nothing behind. Standard library only.
 
-Run as a program, this file is the guard of such a process. The guard leads a session, in which it runs the
-command. It ends all that is left in the session when the command ends, or when the process that started the
-guard does: then the pipe that is its standard input ends.
+Run as a program, this file is the guard of such a process. The guard leads a session, in which it
+runs the command. It ends all that is left in the session when the command ends, or when the process
+that started the guard does: then the pipe that is its standard input ends.
 """
 
 from __future__ import annotations
@@ -44,11 +44,16 @@ class Child:
         """Runs it to its end and hands on every line that it prints.
 
         Raises:
-          Failed: it failed; the message has the reason and the path of the full log where it named one.
+          Failed: it failed; the message has the reason and the path of the full log where it named
+            one.
         """
         last = log = ""
         self._process = start(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
         assert self._process.stdout
         with self._process.stdout as lines:
@@ -70,9 +75,11 @@ class Child:
 
 
 def start(command: Sequence[str], **options: Any) -> subprocess.Popen:
-    """Starts a command under a guard, which ends as the command does; `options` are those of Popen."""
+    """Starts a command under a guard, which ends as it does; `options` are Popen's."""
     guard = [sys.executable, "-IS", os.path.abspath(__file__)]
-    return subprocess.Popen([*guard, *command], stdin=subprocess.PIPE, start_new_session=True, **options)
+    return subprocess.Popen(
+        [*guard, *command], stdin=subprocess.PIPE, start_new_session=True, **options
+    )
 
 
 def end(process: subprocess.Popen, patience: float) -> None:
@@ -87,7 +94,8 @@ def end(process: subprocess.Popen, patience: float) -> None:
 
 
 def die_with_parent() -> None:
-    """Called in a process: it ends when the one that started it does, now if that has happened already.
+    """Called in a process: it ends when the one that started it does, now if that has happened
+    already.
 
     Both must be of one session; whoever gets the processes of the dead is of another.
     """
@@ -98,7 +106,10 @@ def die_with_parent() -> None:
 
 def _guard(command: Sequence[str]) -> int:
     if os.getsid(0) != os.getpid():
-        sys.exit(f"{__file__} would end the terminal that runs it: use pipeline.local.child_process.start.")
+        sys.exit(
+            f"{__file__} would end the terminal that runs it: use"
+            " pipeline.local.child_process.start."
+        )
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
     except OSError as error:

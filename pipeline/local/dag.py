@@ -38,7 +38,8 @@ def prepare(config: Config) -> None:
     """Sets this process up for the nodes of a run.
 
     Raises:
-      ConfigError: a place that TensorFlow or Beam cannot reach with what is installed, or cannot be written.
+      ConfigError: a place that TensorFlow or Beam cannot reach with what is installed, or cannot be
+        written.
     """
     paths = Paths(config)
     _check_reach("artifacts", paths.artifacts, filesystems.FileSystems.get_filesystem)
@@ -88,7 +89,8 @@ def compiled(config: Config, run_id: str) -> Any:
 def named(ir: Any, run_id: str) -> Any:
     """The graph with the name of its run in ML Metadata; "" takes the time."""
     runtime_parameter_utils.substitute_runtime_parameter(
-        ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id or datetime.datetime.now().isoformat()}
+        ir,
+        {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id or datetime.datetime.now().isoformat()},
     )
     return ir
 
@@ -102,8 +104,8 @@ class _Launcher(launcher.Launcher):
     """Upstream's, which lets a node add to what is in its folders."""
 
     def _run_executor(self, execution_info: Any) -> Any:
-        # Of a try that was killed, or of a metadata store that is lost: the number of the execution is in use
-        # again.
+        # Of a try that was killed, or of a metadata store that is lost: the number of the execution
+        # is in use again.
         for artifact in itertools.chain.from_iterable(execution_info.output_dict.values()):
             if not artifact.is_external:
                 files.remove_tree(artifact.uri)
@@ -139,12 +141,16 @@ class Nodes:
             self.run(name)
 
     def run(self, name: str) -> str:
-        """One node, from the cache where nothing has changed; returns "done", "cached" or "skipped"."""
+        """One node, from the cache where nothing has changed; returns "done", "cached" or
+        "skipped".
+        """
         self.current = name
         with self._view.component(name, talks=name in ("Trainer", "Tuner")) as outcome:
             info = self._launcher(name).launch()
             cached, outputs = (
-                _result(self._connection, info.execution_id) if info and info.execution_id else (False, {})
+                _result(self._connection, info.execution_id)
+                if info and info.execution_id
+                else (False, {})
             )
             if not outputs:
                 outcome.state, outcome.figure = "skipped", "its inputs are missing"
@@ -172,7 +178,8 @@ class Nodes:
 
 
 class Runner(local_dag_runner.LocalDagRunner):
-    """Upstream's runner with our view of the nodes; `tfx pipeline create` finds pipelines by its `run`.
+    """Upstream's runner with our view of the nodes; `tfx pipeline create` finds pipelines by its
+    `run`.
 
     Args:
       config: that the pipeline was made from.
@@ -202,7 +209,9 @@ def _nothing_whole(folder: str) -> bool:
     return not versions or bool(pushed.damage(versions[0]))
 
 
-def _result(connection: metadata_store_pb2.ConnectionConfig, execution_id: int) -> tuple[bool, Outputs]:
+def _result(
+    connection: metadata_store_pb2.ConnectionConfig, execution_id: int
+) -> tuple[bool, Outputs]:
     """Whether an execution came from the cache, and its outputs as MLMD has them."""
     with store.Store(connection) as handle:
         [execution] = handle.store.get_executions_by_id([execution_id])

@@ -60,7 +60,9 @@ def _trainer(outputs: Mapping[str, Any]) -> str:
 def _evaluator(outputs: Mapping[str, Any]) -> str:
     folder = uri(outputs, "evaluation")
     blessed, _ = evaluation.verdict(folder)
-    tops = ", ".join(f"{name} {error.top1:.2%}" for name, error in sorted(evaluation.errors(folder).items()))
+    tops = ", ".join(
+        f"{name} {error.top1:.2%}" for name, error in sorted(evaluation.errors(folder).items())
+    )
     return f"top-1 error {tops}: {'blessed' if blessed else 'not blessed'}"
 
 
@@ -78,11 +80,15 @@ def _serving_validator(outputs: Mapping[str, Any]) -> str:
 
 def _pusher(outputs: Mapping[str, Any]) -> str:
     version = pushed_version(outputs)
-    return f"version {os.path.basename(version)}" if version else "nothing pushed: the model is not blessed"
+    return (
+        f"version {os.path.basename(version)}"
+        if version
+        else "nothing pushed: the model is not blessed"
+    )
 
 
 def _version(outputs: Mapping[str, Any], found: str, none: str) -> str:
-    """What became of the search for a pushed version: which one, or none, and what was passed over."""
+    """Which pushed version was found, or none, and which were passed over."""
     [artifact] = outputs["model"]
     version = os.path.basename(artifact.get_string_custom_property("version"))
     note = artifact.get_string_custom_property("note")

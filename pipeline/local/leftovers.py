@@ -20,10 +20,11 @@ _OPEN = (metadata_store_pb2.Execution.NEW, metadata_store_pb2.Execution.RUNNING)
 
 
 def close(config: Config) -> int:
-    """Closes the executions that killed runs of this pipeline left open, and removes what they wrote.
+    """Closes the executions that killed runs of this pipeline left open, and removes what they
+    wrote.
 
-    A server of ML Metadata is left alone: the lock holds on this machine only, and a run of another one may
-    be active.
+    A server of ML Metadata is left alone: the lock holds on this machine only, and a run of another
+    one may be active.
 
     Returns:
       How many.
@@ -42,12 +43,18 @@ def close(config: Config) -> int:
     if stopped:
         # After the folders: what a kill leaves of them is found once more.
         store.put_executions(stopped)
-        logging.warning("Closed executions of runs that were stopped: %s", [one.id for one in stopped])
+        logging.warning(
+            "Closed executions of runs that were stopped: %s", [one.id for one in stopped]
+        )
     return len(stopped)
 
 
-def _remove_outputs(store: ml_metadata.MetadataStore, artifacts: str, pipeline: str, execution: int) -> None:
-    """Removes an execution's folders, which TFX calls NODE/OUTPUT/EXECUTION and NODE/.system/*/EXECUTION."""
+def _remove_outputs(
+    store: ml_metadata.MetadataStore, artifacts: str, pipeline: str, execution: int
+) -> None:
+    """Removes an execution's folders, which TFX calls NODE/OUTPUT/EXECUTION and
+    NODE/.system/*/EXECUTION.
+    """
     for context in store.get_contexts_by_execution(execution):
         if context.type != "node":
             continue

@@ -25,5 +25,8 @@ def show(view: View, nodes: Mapping[str, Any]) -> None:
     if evaluation.verdict(figures.uri(nodes["Evaluator"], "evaluation"))[0]:
         step = "change what the server did not bear (serve.max_latency_ms, serve.max_memory_mb)"
     else:
-        step = "train longer or otherwise (train.epochs, train.learning_rate, data), or change the bound"
+        step = (
+            "train longer or otherwise (train.epochs, train.learning_rate, data), or change the"
+            " bound"
+        )
     view.line(f"Next      {step}, and run the command again: a new bound needs no new training.")

@@ -29,7 +29,9 @@ def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs])
     folder = figures.uri(nodes["Evaluator"], "evaluation")
     new, old = evaluation.errors(folder), evaluation.errors(folder, "baseline")
     table = Table(
-        title=f"{evaluation.example_count(folder):,} evaluation images", title_justify="left", box=None
+        title=f"{evaluation.example_count(folder):,} evaluation images",
+        title_justify="left",
+        box=None,
     )
     table.add_column("protocol")
     for title in ("top-1 error", "top-5 error", *(["blessed before: top-1"] if old else [])):
@@ -50,7 +52,9 @@ def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs])
         view.line(f"Model    {escape(short(version))}")
         view.line(f"Serve    {escape(serve_command(made, short(paths.deployment)))}")
         view.line(f"Predict  {escape(predict_command(config.serve))}")
-        view.line(f"Deploy   {escape(short(paths.deployment))} (TensorFlow Serving, Compose, Kubernetes)")
+        view.line(
+            f"Deploy   {escape(short(paths.deployment))} (TensorFlow Serving, Compose, Kubernetes)"
+        )
 
 
 def _write_files(view: View, config: Config, paths: Paths) -> tensorflow_serving.Deployment:
@@ -63,7 +67,9 @@ def serve_command(made: tensorflow_serving.Deployment, folder: str) -> str:
     """The command line that serves the pushed versions, with the production files in `folder`."""
     file = short(made.model_config) if made.model_config else ""
     made = dataclasses.replace(made, directory=short(made.directory), model_config=file)
-    return shlex.join(tensorflow_serving.embedded_command(made, os.path.join(folder, "tensorflow_serving")))
+    return shlex.join(
+        tensorflow_serving.embedded_command(made, os.path.join(folder, "tensorflow_serving"))
+    )
 
 
 def predict_command(serve: Serve) -> str:
@@ -95,7 +101,7 @@ def _hardest(view: View, config: Config, nodes: Mapping[str, Outputs], folder: s
 
 
 def first_synonyms(names: Sequence[str]) -> list[str]:
-    """ImageNet's names are lists of synonyms: the first is enough where no other class has it too."""
+    """The first of ImageNet's synonyms, where no other class has it too."""
     first = [name.split(",")[0] for name in names]
     times = collections.Counter(first)
     return [name if times[short] > 1 else short for name, short in zip(names, first, strict=True)]
@@ -105,7 +111,10 @@ def _verdict(view: View, config: Config, folder: str) -> None:
     blessed, reasons = evaluation.verdict(folder)
     bounds = f"{config.evaluate.protocol} top-1 error at most {config.evaluate.max_top1_error:.2%}"
     if evaluation.errors(folder, "baseline"):
-        bounds += f", and at most {config.evaluate.max_top1_increase * 100:.2f} points over the blessed model"
+        bounds += (
+            f", and at most {config.evaluate.max_top1_increase * 100:.2f} points over the blessed"
+            " model"
+        )
     if blessed:
         view.line(f"[green]Blessed[/]: {bounds}.")
     else:

@@ -1,4 +1,4 @@
-"""Temporary files in a folder of the pipeline's own, so that those of a killed run are found again."""
+"""Temporary files in the pipeline's own folder, where the next run finds and removes them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def folder(home: str) -> Iterator[None]:
-    """Makes temporary files of this process, and of those that it starts, in a folder of the pipeline's own.
+    """Makes temporary files of this process, and of those that it starts, in a folder of the
+    pipeline's own.
 
     It goes with the run; what a killed run has left goes at the start of the next one.
 
     Args:
-      home: folder of the pipeline, by which the other one is named; that is short, as sockets lie there.
+      home: folder of the pipeline, by which the other one is named; that is short, as sockets lie
+        there.
     """
     before = tempfile.tempdir, os.environ.get("TMPDIR")
     name = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]

@@ -109,7 +109,9 @@ class View:
                 "failed": outcome.figure,
                 "skipped": outcome.figure or "skipped",
             }[outcome.state]
-            self.line(f"  [{style}]{mark}[/] {name:<{_WIDTH}} {seconds:7.1f} s   {escape(note.strip())}")
+            self.line(
+                f"  [{style}]{mark}[/] {name:<{_WIDTH}} {seconds:7.1f} s   {escape(note.strip())}"
+            )
 
     def _tick(self, name: str, start: float, stop: threading.Event) -> None:
         while not stop.wait(0.5):
@@ -126,7 +128,10 @@ class Outcome:
 
 def reason(error: BaseException) -> str:
     """The one sentence a person needs of an exception that crossed TFX and Beam."""
-    text = re.sub(r"\s*\[while running '.*?'\]", "", str(error), flags=re.S).strip() or type(error).__name__
+    text = (
+        re.sub(r"\s*\[while running '.*?'\]", "", str(error), flags=re.S).strip()
+        or type(error).__name__
+    )
     handed_over = "Traceback (most recent call last)" in text
     if handed_over:
         # Of a worker process, or a function that TensorFlow called: the last line names the error.
@@ -137,9 +142,15 @@ def reason(error: BaseException) -> str:
     text = re.sub(r"^{{.*?}} | \[Op:\w+\].*$", "", text)  # TensorFlow's too
     known = type(error).__module__.split(".")[0] in ("pipeline", "components", "models")
     if text.startswith("Not a valid TFRecord"):  # Beam adds all bytes of the record
-        text = "A record of its examples is damaged or cut off: --no-cache ExampleGen writes them anew."
+        text = (
+            "A record of its examples is damaged or cut off: --no-cache ExampleGen writes them"
+            " anew."
+        )
     elif "codec can't decode byte" in text:
-        text = f"A text that it reads is no UTF-8, so a file is damaged or not of this project: {text}."
+        text = (
+            "A text that it reads is no UTF-8, so a file is damaged or not of this project:"
+            f" {text}."
+        )
     plain = known or handed_over or isinstance(error, ValueError | RuntimeError)
     return text if plain else f"{type(error).__name__}: {text}"
 

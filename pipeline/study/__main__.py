@@ -1,6 +1,7 @@
 """Runs a study of the paper and writes its report.
 
-python -m pipeline.study degradation --set data.source=TFDS_DATA_DIR [--seeds 0 1] [--devices 0 1 2 3]
+python -m pipeline.study degradation --set data.source=TFDS_DATA_DIR [--seeds 0 1] [--devices 0 1 2
+3]
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _report(study: Study, jobs: Sequence[runner.Job], command: str, say: Callable[[str], None]) -> int:
+def _report(
+    study: Study, jobs: Sequence[runner.Job], command: str, say: Callable[[str], None]
+) -> int:
     """Writes the report of what has ended well; returns the exit status."""
     results = [result for job in jobs if (result := job.result)]
     if not results:
@@ -72,19 +75,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.study",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Runs one of the paper's experiments and writes a report beside its numbers.\n"
-        "What has ended well is not run again; a killed training continues.",
+        description=(
+            "Runs one of the paper's experiments and writes a report beside its numbers.\n"
+            "What has ended well is not run again; a killed training continues."
+        ),
         epilog="studies:\n"
         + "".join(f"  {s.name:<21} {s.source}; preset {s.preset}\n" for s in STUDIES.values())
-        + "\nexamples:\n"
-        "  python -m pipeline.study degradation --set data.source=TFDS_DATA_DIR --devices 0 1 2 3\n"
-        "  python -m pipeline.study shortcuts --set data.source=ILSVRC2012 --members plain-34 'ResNet-34 A'",
+        + "\nexamples:\n  python -m pipeline.study degradation --set data.source=TFDS_DATA_DIR"
+        " --devices 0 1 2 3\n  python -m pipeline.study shortcuts --set data.source=ILSVRC2012"
+        " --members plain-34 'ResNet-34 A'",
     )
     parser.add_argument("study", choices=STUDIES, metavar="STUDY", help="one of those below")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for all runs; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.FIELD=VALUE",
+        help="for all runs; repeatable",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings; default 0")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="of the trainings; default 0"
+    )
     parser.add_argument("--members", nargs="+", default=[], metavar="LABEL", help="only these nets")
     parser.add_argument(
         "--devices",
@@ -93,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="GPU",
         help="GPU numbers, one run at a time on each; without, one run at a time on all devices",
     )
-    parser.add_argument("--report-only", action="store_true", help="run nothing, report what there is")
+    parser.add_argument(
+        "--report-only", action="store_true", help="run nothing, report what there is"
+    )
     return parser
 
 

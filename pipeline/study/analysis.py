@@ -1,7 +1,8 @@
-"""What happens inside a trained network: responses (paper, Figure 7) and gradients (section 4.1) by layer.
+"""What happens inside a trained network: responses (paper, Figure 7) and gradients (section 4.1) by
+layer.
 
-Both are measured on training images without augmentation, and kept as JSON in the member's folder for as long
-as the model, the number of images and this file stay the same.
+Both are measured on training images without augmentation, and kept as JSON in the member's folder
+for as long as the model, the number of images and this file stay the same.
 """
 
 from __future__ import annotations
@@ -68,16 +69,20 @@ def gradients(result: Result, examples: int, initial: bool = False) -> tuple[Lay
         model = build(result) if initial else load(result)
         return layer_gradients(model, _batches(result, examples, full=True))
 
-    kernels, outputs = _cached(result, f"gradients-{'first' if initial else 'last'}-{examples}", compute)
+    kernels, outputs = _cached(
+        result, f"gradients-{'first' if initial else 'last'}-{examples}", compute
+    )
     return kernels, outputs
 
 
 def layer_responses(model: keras.Model, images: Iterable[np.ndarray]) -> Layers:
-    """Standard deviation over all images, places and channels of the output of each 3x3 layer, after batch
-    normalisation and before ReLU and addition.
+    """Standard deviation over all images, places and channels of the output of each 3x3 layer,
+    after
+    batch normalisation and before ReLU and addition.
 
     Args:
-      model: of models.network.architecture; batch normalisation uses its moving averages, as in tests.
+      model: of models.network.architecture; batch normalisation uses its moving averages, as in
+        tests.
       images: batches, float32 [B, size, size, 3], mean subtracted.
 
     Returns:
@@ -112,13 +117,13 @@ def layer_gradients(
 
     Args:
       model: of models.network.architecture.
-      examples: batches of equal size: images float32 [B, size, size, 3], mean subtracted, and labels
-        int [B].
+      examples: batches of equal size: images float32 [B, size, size, 3], mean subtracted, and
+        labels int [B].
 
     Returns:
-      Two figures by layer. Kernels: L2 norm of the gradient of the mean loss of all images. Responses (the
-      output of the layer's batch normalisation): L2 norm of the gradient of an image's loss, as the root
-      of the mean square over images.
+      Two figures by layer. Kernels: L2 norm of the gradient of the mean loss of all images.
+      Responses (the output of the layer's batch normalisation): L2 norm of the gradient of an
+      image's loss, as the root of the mean square over images.
     """
     convolutions = _convolutions(model)
     names = [layer.name for layer in convolutions]
@@ -133,7 +138,8 @@ def layer_gradients(
             value = loss(labels, logits)
         found = tape.gradient(value, kernels + outputs)
         squares = tf.stack([tf.reduce_sum(x**2) for x in found[len(kernels) :]])
-        # Of the mean loss over B images: B times as much for each, squared, and the mean of B of them.
+        # Of the mean loss over B images: B times as much for each, squared, and the mean of B of
+        # them.
         return found[: len(kernels)], squares * tf.cast(tf.shape(images)[0], tf.float32)
 
     count, totals, squares = 0, [np.zeros(kernel.shape) for kernel in kernels], np.zeros(len(names))
@@ -192,7 +198,9 @@ def _normalised(model: keras.Model, convolution: str) -> keras.KerasTensor:
 
 
 def _batches(result: Result, examples: int, full: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Training images as the test protocol `center` shows them, and their labels; `full` batches or all."""
+    """Training images as the test protocol `center` shows them, and their labels; `full` batches or
+    all.
+    """
     constants = preprocessing.load_constants(result.transform_graph)
     examples = min(examples, sum(constants.class_counts))
     batch = min(BATCH, result.config.train.batch_size, examples)
@@ -211,7 +219,9 @@ def _batches(result: Result, examples: int, full: bool) -> Iterator[tuple[np.nda
 
 
 def _cached(result: Result, name: str, compute: Callable[[], Any]) -> Any:
-    """What `compute` gives, as JSON, from the member's folder where it lies there for this model and code."""
+    """What `compute` gives, as JSON, from the member's folder where it lies there for this model
+    and code.
+    """
     path = os.path.join(result.folder, f"{name}.json")
     key = _key(result)
     if os.path.isfile(path):

@@ -1,4 +1,6 @@
-"""What the report of each kind of study shows: a figure, its caption, columns of the table, findings."""
+"""What the report of each kind of study shows: a figure, its caption, columns of the table,
+findings.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Net(NamedTuple):
     def errors(self, protocol: str, key: str) -> list[float]:
         """Measured errors in percent, of each seed; `key` is one of ERRORS."""
         place = list(ERRORS).index(key)
-        found = [result.errors[protocol][place] for result in self.results if protocol in result.errors]
+        found = [
+            result.errors[protocol][place] for result in self.results if protocol in result.errors
+        ]
         return [100 * error for error in found if not math.isnan(error)]
 
     def training_errors(self) -> list[float]:
@@ -47,7 +51,7 @@ class Net(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a kind of study has to show: SVG ("" for none), what it is, and columns for the table."""
+    """What a kind of study shows: SVG ("" for none), its caption, columns of the table."""
 
     figure: str
     caption: str
@@ -58,13 +62,17 @@ class Shown(NamedTuple):
 
 
 def of(study: Study, nets: Sequence[Net]) -> Shown:
-    """What to show of the runs; responses and gradients are computed where the members' folders lack them."""
+    """What to show of the runs; responses and gradients are computed where the members' folders
+    lack them.
+    """
     return KINDS[study.kind](study, nets)
 
 
 def shown_errors(study: Study) -> list[str]:
     """Keys of ERRORS that are worth a column: top-5 where the paper has it."""
-    return [key for key in ERRORS if key == "top1" or any(key in (m.paper or {}) for m in study.members)]
+    return [
+        key for key in ERRORS if key == "top1" or any(key in (m.paper or {}) for m in study.members)
+    ]
 
 
 def mean(values: Sequence[float]) -> str:
@@ -105,8 +113,8 @@ def _curves(study: Study, nets: Sequence[Net]) -> Shown:
         "residual nets": [_curve(net) for net in trained if net.residual],
     }
     caption = (
-        "Training error (thin, dashed) is the mean over an epoch, of augmented images as they were learnt "
-        "from; test error (bold) is that of the central crop after the epoch."
+        "Training error (thin, dashed) is the mean over an epoch, of augmented images as they were"
+        " learnt from; test error (bold) is that of the central crop after the epoch."
     )
     if any(len(net.results) > 1 for net in trained):
         caption += " Means over seeds."
@@ -124,14 +132,18 @@ def _curve(net: Net) -> plots.Curve:
         return [100 * statistics.fmean(row[name] for row in seeds) for seeds in rows]
 
     iterations = [row["epoch"] * first.steps_per_epoch for row in first.history[:epochs]]
-    return plots.Curve(net.label, net.depth, iterations, errors("top1_error"), errors("val_top1_error"))
+    return plots.Curve(
+        net.label, net.depth, iterations, errors("top1_error"), errors("val_top1_error")
+    )
 
 
 def _against_depth(study: Study, nets: Sequence[Net]) -> list[str]:
     """The deepest net of either family against the shallowest."""
     found = []
     for residual in (False, True):
-        family = sorted((net for net in nets if net.residual == residual), key=lambda net: net.depth)
+        family = sorted(
+            (net for net in nets if net.residual == residual), key=lambda net: net.depth
+        )
         if len(family) < 2:
             continue
         shallow, deep = family[0], family[-1]
@@ -139,7 +151,11 @@ def _against_depth(study: Study, nets: Sequence[Net]) -> list[str]:
             f"{name} error {statistics.fmean(b) - statistics.fmean(a):+.2f} points"
             for name, a, b in (
                 ("training", shallow.training_errors(), deep.training_errors()),
-                ("test", shallow.errors(study.protocol, "top1"), deep.errors(study.protocol, "top1")),
+                (
+                    "test",
+                    shallow.errors(study.protocol, "top1"),
+                    deep.errors(study.protocol, "top1"),
+                ),
             )
             if a and b
         ]
@@ -173,21 +189,30 @@ def _responses(study: Study, nets: Sequence[Net]) -> Shown:
     from pipeline.study import analysis  # TensorFlow
 
     found = {
-        net.label: _over_seeds(analysis.responses(result, RESPONSE_IMAGES) for result in net.results)
+        net.label: _over_seeds(
+            analysis.responses(result, RESPONSE_IMAGES) for result in net.results
+        )
         for net in nets
     }
     lines = [_line(net, found[net.label]) for net in nets]
     caption = (
-        "Standard deviation of the outputs of each 3x3 layer, after batch normalisation and before ReLU or "
-        f"addition, over {_first(RESPONSE_IMAGES)}, all places and channels; the trained networks work as in "
-        "tests, with moving averages. Above: layers in their order; below: by magnitude."
+        "Standard deviation of the outputs of each 3x3 layer, after batch normalisation and before"
+        f" ReLU or addition, over {_first(RESPONSE_IMAGES)}, all places and channels; the trained"
+        " networks work as in tests, with moving averages. Above: layers in their order; below: by"
+        " magnitude."
     )
     cells = {
-        label: [str(len(layers)), f"{statistics.fmean(layers.values()):.3f}", f"{max(layers.values()):.3f}"]
+        label: [
+            str(len(layers)),
+            f"{statistics.fmean(layers.values()):.3f}",
+            f"{max(layers.values()):.3f}",
+        ]
         for label, layers in found.items()
     }
     rows: list[list[object]] = [["member", "layer", "std"]]
-    rows += [[label, layer, value] for label, layers in found.items() for layer, value in layers.items()]
+    rows += [
+        [label, layer, value] for label, layers in found.items() for layer, value in layers.items()
+    ]
     header = ["3x3 layers", "mean response std", "largest"]
     return Shown(plots.responses(lines), caption, header, cells, layers=rows)
 
@@ -209,12 +234,15 @@ def _gradients(study: Study, nets: Sequence[Net]) -> Shown:
                 panels[norm][moment].append(_line(net, layers))
                 rows += [[net.label, moment, norm, layer, value] for layer, value in layers.items()]
                 if norm == norms[0]:
-                    cells[net.label].append(f"{min(layers.values()):.3g} to {max(layers.values()):.3g}")
+                    cells[net.label].append(
+                        f"{min(layers.values()):.3g} to {max(layers.values()):.3g}"
+                    )
     caption = (
-        "L2 norms of the gradient of the cross-entropy (without weight decay) at each convolution but "
-        f"projections, on full batches of {_first(GRADIENT_IMAGES)}; batch normalisation works as in "
-        "training. Above: with respect to the kernel, of the mean loss. Below: with respect to the layer's "
-        "output after batch normalisation, of an image's own loss (root of the mean square over images)."
+        "L2 norms of the gradient of the cross-entropy (without weight decay) at each convolution"
+        f" but projections, on full batches of {_first(GRADIENT_IMAGES)}; batch normalisation works"
+        " as in training. Above: with respect to the kernel, of the mean loss. Below: with respect"
+        " to the layer's output after batch normalisation, of an image's own loss (root of the"
+        " mean square over images)."
     )
     header = [f"kernel gradient {moment}" for moment in moments]
     return Shown(plots.gradients(panels), caption, header, cells, layers=rows)

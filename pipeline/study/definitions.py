@@ -98,7 +98,9 @@ def _cifar(depth: int, residual: bool = True, top1: float | None = None) -> Memb
     return Member(label, tuple(settings), None if top1 is None else {"top1": top1})
 
 
-def _imagenet(depth: int, shortcut: str, label: str, top1: float, top5: float | None = None) -> Member:
+def _imagenet(
+    depth: int, shortcut: str, label: str, top1: float, top5: float | None = None
+) -> Member:
     settings = [f"model.depth={depth}"]
     settings.append(f"model.shortcut={shortcut}" if shortcut else "model.residual=false")
     return Member(label, tuple(settings), {"top1": top1} | ({} if top5 is None else {"top5": top5}))
@@ -119,7 +121,10 @@ _ALL = (
         members=(*_PLAIN, *(_RESNETS[depth] for depth in (20, 32, 44, 56, 110))),
         kind="curves",
         protocol="center",
-        caption="A deeper plain net has a higher training and test error; a deeper residual net a lower one.",
+        caption=(
+            "A deeper plain net has a higher training and test error; a deeper residual net a lower"
+            " one."
+        ),
     ),
     Study(
         name="degradation_imagenet",
@@ -134,7 +139,10 @@ _ALL = (
         ),
         kind="curves",
         protocol="ten_crop",
-        caption="34 layers are worse than 18 without shortcuts and better with them, at equal parameters.",
+        caption=(
+            "34 layers are worse than 18 without shortcuts and better with them, at equal"
+            " parameters."
+        ),
         settings=_ALL_PROTOCOLS,
     ),
     Study(
@@ -191,7 +199,10 @@ _ALL = (
         members=(_PLAIN[0], *_PLAIN[2:], *(_RESNETS[depth] for depth in (20, 44, 56, 110))),
         kind="responses",
         protocol="center",
-        caption="Residual nets respond less than plain ones, and deeper residual nets less in every layer.",
+        caption=(
+            "Residual nets respond less than plain ones, and deeper residual nets less in every"
+            " layer."
+        ),
     ),
     Study(
         name="gradients",
@@ -201,7 +212,9 @@ _ALL = (
         members=(_PLAIN[0], *_PLAIN[2:], *(_RESNETS[depth] for depth in (20, 44, 56))),
         kind="gradients",
         protocol="center",
-        caption="Gradients of plain nets have healthy norms: vanishing is not what makes them degrade.",
+        caption=(
+            "Gradients of plain nets have healthy norms: vanishing is not what makes them degrade."
+        ),
     ),
 )
 

@@ -22,7 +22,9 @@ REQUEST = "request.json"
 
 
 def main() -> int:
-    """Runs the pipeline that the request describes and notes what came out; returns the exit status."""
+    """Runs the pipeline that the request describes and notes what came out; returns the exit
+    status.
+    """
     with open(sys.argv[1]) as file:
         request = json.load(file)
     config = from_dict(request["config"])
@@ -31,7 +33,10 @@ def main() -> int:
         folder = os.path.dirname(os.path.abspath(sys.argv[1]))
         outcome = _outcome(nodes, folder)
         if not outcome:
-            print("Nothing was pushed, so there is nothing to study: a bound of evaluate.* was not met.")
+            print(
+                "Nothing was pushed, so there is nothing to study: a bound of evaluate.* was not"
+                " met."
+            )
             return 1
         _write(os.path.join(folder, RESULT), {**request, **outcome})
     return status
@@ -58,7 +63,9 @@ def _result(folder: str, found: Mapping[str, Any]) -> Result:
         config=from_dict(found["config"]),
         history=found["history"],
         steps_per_epoch=found["steps_per_epoch"],
-        errors={name: (_number(top1), _number(top5)) for name, (top1, top5) in found["errors"].items()},
+        errors={
+            name: (_number(top1), _number(top5)) for name, (top1, top5) in found["errors"].items()
+        },
         parameters=found["parameters"],
         seconds=_number(found["seconds"]),
         commit=found["commit"],
@@ -73,7 +80,8 @@ def _named(path: str) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is damaged or of another version ({error}): remove it, and the run is made again."
+            f"{path} is damaged or of another version ({error}): remove it, and the run is made"
+            " again."
         ) from error
 
 
@@ -85,7 +93,12 @@ def write_request(folder: str, member: str, config: Any) -> str:
     """Writes what `main` reads; returns its path."""
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, REQUEST)
-    tree = {"member": member, "seed": config.train.seed, "commit": _commit(), "config": to_dict(config)}
+    tree = {
+        "member": member,
+        "seed": config.train.seed,
+        "commit": _commit(),
+        "config": to_dict(config),
+    }
     _write(path, tree)
     return path
 
@@ -110,7 +123,9 @@ def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
     with open(os.path.join(run, "summary.json")) as file:
         summary = json.load(file)
     with open(os.path.join(run, "history.csv")) as file:
-        history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        history = [
+            {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+        ]
     errors = evaluation.errors(figures.uri(nodes["Evaluator"], "evaluation"))
     examples = nodes["Transform"].get("transformed_examples") or nodes["ExampleGen"]["examples"]
     paths = {
@@ -146,7 +161,11 @@ def _commit() -> str:
 
     try:
         commit = git("rev-parse", "--short", "HEAD")
-        return f"{commit}+" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
+        return (
+            f"{commit}+"
+            if commit and git("status", "--porcelain", "--untracked-files=no")
+            else commit
+        )
     except FileNotFoundError:  # no git on this machine
         return ""
 

@@ -81,16 +81,28 @@ def curves(panels: Mapping[str, Sequence[Curve]]) -> str:
     unit, name = (1e4, "iterations (1e4)") if last >= 2e4 else (1.0, "iterations")
     low, high = error_range(nets)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH if len(shown) > 1 else 0.6 * _WIDTH, 3.9), layout="constrained")
+        figure = Figure(
+            figsize=(_WIDTH if len(shown) > 1 else 0.6 * _WIDTH, 3.9), layout="constrained"
+        )
         axes = figure.subplots(1, len(shown), squeeze=False)[0]
         for ax, (title, panel) in zip(axes, shown.items(), strict=True):
-            ax.set(title=title, xlabel=name, ylabel="error (%)", xlim=(0, last / unit), ylim=(low, high))
+            ax.set(
+                title=title,
+                xlabel=name,
+                ylabel="error (%)",
+                xlim=(0, last / unit),
+                ylim=(low, high),
+            )
             for curve in panel:
                 x, colour = np.asarray(curve.iterations) / unit, colours[curve.depth]
                 marker = "." if len(x) == 1 else ""  # one epoch makes no line
-                ax.plot(x, curve.training, marker=marker, color=colour, linewidth=0.8, linestyle=_DASHED)
+                ax.plot(
+                    x, curve.training, marker=marker, color=colour, linewidth=0.8, linestyle=_DASHED
+                )
                 ax.plot(x, curve.test, marker=marker, color=colour, linewidth=1.6)
-            _end_labels(ax, [(curve.label, curve.test[-1], colours[curve.depth]) for curve in panel])
+            _end_labels(
+                ax, [(curve.label, curve.test[-1], colours[curve.depth]) for curve in panel]
+            )
         _key(figure, [("training error", 0.8, _DASHED), ("test error", 1.6, "-")])
         return _svg(figure)
 
@@ -139,7 +151,9 @@ def gradients(panels: Mapping[str, Mapping[str, Sequence[Line]]]) -> str:
             ax.set_title(moment)
         for ax in axes[-1]:
             ax.set_xlabel("convolution layer, from the image to the classes")
-        _nets_key(figure, [line for row in panels.values() for lines in row.values() for line in lines])
+        _nets_key(
+            figure, [line for row in panels.values() for lines in row.values() for line in lines]
+        )
         return _svg(figure)
 
 
@@ -155,22 +169,38 @@ def bars(panels: Mapping[str, Sequence[Bar]]) -> str:
     rows = max(len(panel) for panel in panels.values())
     with matplotlib.rc_context(_STYLE):
         figure = Figure(
-            figsize=(_WIDTH if len(panels) > 1 else 0.7 * _WIDTH, 1.2 + 0.3 * rows), layout="constrained"
+            figsize=(_WIDTH if len(panels) > 1 else 0.7 * _WIDTH, 1.2 + 0.3 * rows),
+            layout="constrained",
         )
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, (name, panel) in zip(axes, panels.items(), strict=True):
             places = np.arange(len(panel))
             deviations = [0 if math.isnan(bar.deviation) else bar.deviation for bar in panel]
             ax.errorbar(
-                [bar.ours for bar in panel], places, xerr=deviations, fmt="o", color=_COLOURS[0], capsize=3
+                [bar.ours for bar in panel],
+                places,
+                xerr=deviations,
+                fmt="o",
+                color=_COLOURS[0],
+                capsize=3,
             )
             ax.plot([bar.paper for bar in panel], places, "D", color=_COLOURS[1], fillstyle="none")
-            ax.set_yticks(places, [bar.label for bar in panel] if ax is axes[0] else [""] * len(panel))
+            ax.set_yticks(
+                places, [bar.label for bar in panel] if ax is axes[0] else [""] * len(panel)
+            )
             ax.set(xlabel=name, ylim=(len(panel) - 0.5, -0.5))
             ax.margins(x=0.12)
         handles = [
             Line2D([], [], marker="o", linestyle="none", color=_COLOURS[0], label="here"),
-            Line2D([], [], marker="D", linestyle="none", color=_COLOURS[1], fillstyle="none", label="paper"),
+            Line2D(
+                [],
+                [],
+                marker="D",
+                linestyle="none",
+                color=_COLOURS[1],
+                fillstyle="none",
+                label="paper",
+            ),
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
         return _svg(figure)
@@ -183,8 +213,12 @@ def _colours(depths: Iterable[int]) -> dict[int, str]:
 
 def error_range(nets: Sequence[Curve]) -> tuple[float, float]:
     """Round limits for what the curves do once the first, steep part is over."""
-    values = [np.asarray(errors, float) for curve in nets for errors in (curve.training, curve.test)]
-    late = [np.percentile(errors, 75) for errors in values] + [1.15 * errors[-1] for errors in values]
+    values = [
+        np.asarray(errors, float) for curve in nets for errors in (curve.training, curve.test)
+    ]
+    late = [np.percentile(errors, 75) for errors in values] + [
+        1.15 * errors[-1] for errors in values
+    ]
     high = max(5.0, min(100.0, 5 * math.ceil(max(late) * 1.05 / 5)))
     lowest = min(errors.min() for errors in values)
     low = min(5.0 * math.floor(lowest / 5), high - 5) if lowest > high / 2 else 0.0
@@ -206,7 +240,13 @@ def _end_labels(ax: Axes, labels: Sequence[tuple[str, float, str]]) -> None:
             color=colour,
             va="center",
             fontsize=8,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 0,
+            }
             | {"relpos": (0, 0.5)},
             annotation_clip=False,
         )
@@ -227,14 +267,20 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
             if middle(above) - middle(below) >= gap * (len(below) + len(above)) / 2:
                 break
             groups[-2:] = [below + above]
-    return [middle(group) + gap * (i - (len(group) - 1) / 2) for group in groups for i in range(len(group))]
+    return [
+        middle(group) + gap * (i - (len(group) - 1) / 2)
+        for group in groups
+        for i in range(len(group))
+    ]
 
 
 def _layers(ax: Axes, lines: Sequence[Line]) -> None:
     colours = _colours(line.depth for line in lines)
     for line in lines:
         places = np.arange(1, len(line.values) + 1)
-        ax.plot(places, line.values, color=colours[line.depth], linewidth=1.2, linestyle=_style(line))
+        ax.plot(
+            places, line.values, color=colours[line.depth], linewidth=1.2, linestyle=_style(line)
+        )
     ax.set_xlim(0, max(len(line.values) for line in lines) + 1)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
 
@@ -256,7 +302,9 @@ def _nets_key(figure: Figure, lines: Sequence[Line]) -> None:
         )
         for line in lines
     }
-    figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=min(len(handles), 6))
+    figure.legend(
+        handles=list(handles.values()), loc="outside upper center", ncols=min(len(handles), 6)
+    )
 
 
 def _key(figure: Figure, entries: Sequence[tuple[str, float, Any]]) -> None:

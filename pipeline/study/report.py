@@ -1,4 +1,4 @@
-"""The report of a study: one page with figure, table and setting, and the same as CSV and Markdown."""
+"""The report of a study: a page with figure, table and settings; the same as CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,15 @@ from pipeline.study.definitions import Result, Study
 # What a recipe is; the rest of a configuration says where and on what it runs.
 _RECIPE = ("data", "transform", "model", "train")
 _NO_RECIPE = {
-    "data": {"source", "train_shards", "eval_shards", "seed", "max_bad_fraction", "max_pixels", "schema"},
+    "data": {
+        "source",
+        "train_shards",
+        "eval_shards",
+        "seed",
+        "max_bad_fraction",
+        "max_pixels",
+        "schema",
+    },
     "train": {"seed", "strategy", "cpu_devices", "tpu", "checkpoint_seconds", "checkpoint_dir"},
 }
 
@@ -35,10 +43,11 @@ class Table(NamedTuple):
 
 
 def write(study: Study, results: Sequence[Result], folder: str, command: str) -> str:
-    """Writes report.html, figure.svg, results.csv and results.md, and layers.csv where layers are studied.
+    """Writes report.html, figure.svg, results.csv and results.md, and layers.csv where layers are
+    studied.
 
-    Each file is whole or not there. Responses and gradients are computed here, unless they lie in the
-    members' folders.
+    Each file is whole or not there. Responses and gradients are computed here, unless they lie in
+    the members' folders.
 
     Args:
       study: what was to be run.
@@ -124,7 +133,9 @@ def _results(study: Study, nets: Sequence[Net], shown: Shown) -> Table:
 
 def _other_protocols(study: Study, nets: Sequence[Net]) -> list[Table]:
     """Errors under the other test protocols, where some were measured."""
-    measured = dict.fromkeys(name for net in nets for result in net.results for name in result.errors)
+    measured = dict.fromkeys(
+        name for net in nets for result in net.results for name in result.errors
+    )
     others = [name for name in measured if name != study.protocol]
     columns = [
         column
@@ -144,14 +155,22 @@ def _table(columns: Sequence[tuple[str, list[str]]]) -> Table:
     return Table(list(header), [list(row) for row in zip(*cells, strict=True)])
 
 
-def _errors(study: Study, nets: Sequence[Net], protocol: str, key: str) -> list[tuple[str, list[str]]]:
+def _errors(
+    study: Study, nets: Sequence[Net], protocol: str, key: str
+) -> list[tuple[str, list[str]]]:
     ours = [net.errors(protocol, key) for net in nets]
     columns = [(f"{contents.ERRORS[key]}, {protocol}", [mean(values) for values in ours])]
     paper = [(net.member.paper or {}).get(key) for net in nets]
     if protocol == study.protocol and any(value is not None for value in paper):
-        columns.append(("paper", [contents.NONE if value is None else f"{value:.2f}" for value in paper]))
+        columns.append(
+            ("paper", [contents.NONE if value is None else f"{value:.2f}" for value in paper])
+        )
         gaps = [
-            f"{statistics.fmean(values) - value:+.2f}" if values and value is not None else contents.NONE
+            (
+                f"{statistics.fmean(values) - value:+.2f}"
+                if values and value is not None
+                else contents.NONE
+            )
             for values, value in zip(ours, paper, strict=True)
         ]
         columns.append(("difference", gaps))
@@ -165,7 +184,8 @@ def _note(study: Study, nets: Sequence[Net]) -> str:
         parts.append("± is the standard deviation over the seeds (divisor n-1).")
     if 1 in seeds:
         parts.append(
-            "One seed each: small differences may be chance (five runs of the paper's ResNet-110 have ±0.16)."
+            "One seed each: small differences may be chance (five runs of the paper's ResNet-110"
+            " have ±0.16)."
             if seeds == {1}
             else "Where there is one seed no deviation is known."
         )
@@ -179,7 +199,9 @@ def _note(study: Study, nets: Sequence[Net]) -> str:
         for result in net.results
         for name in same
     ):
-        parts.append(f"The data are not the study's ({own}); the paper's errors are for those images alone.")
+        parts.append(
+            f"The data are not the study's ({own}); the paper's errors are for those images alone."
+        )
     parts.append("Parameters count the moving statistics of batch normalisation.")
     return " ".join(parts)
 
@@ -213,7 +235,9 @@ def _data(config: Config) -> str:
 def _rate(result: Result) -> str:
     train = result.config.train
     after = {
-        "step": f"divided by 10 after epoch {', '.join(f'{epoch:g}' for epoch in train.boundaries)}",
+        "step": (
+            f"divided by 10 after epoch {', '.join(f'{epoch:g}' for epoch in train.boundaries)}"
+        ),
         "plateau": "divided by 10 at plateaus",
         "cosine": "cosine",
     }
@@ -237,12 +261,21 @@ def _duration(seconds: float) -> str:
 
 def _runs(nets: Sequence[Net]) -> list[list[object]]:
     """A row for each run and protocol, errors from 0 to 1."""
-    names = "member seed protocol top1_error top5_error training_top1_error parameters epochs iterations"
+    names = (
+        "member seed protocol top1_error top5_error training_top1_error parameters epochs"
+        " iterations"
+    )
     rows: list[list[object]] = [[*names.split(), "seconds", "commit"]]
     for result in (result for net in nets for result in net.results):
         last = result.history[-1]["top1_error"] if result.history else math.nan
         epochs = result.config.train.epochs
-        facts = [result.parameters, epochs, epochs * result.steps_per_epoch, result.seconds, result.commit]
+        facts = [
+            result.parameters,
+            epochs,
+            epochs * result.steps_per_epoch,
+            result.seconds,
+            result.commit,
+        ]
         for protocol, errors in result.errors.items():
             rows.append([result.member, result.seed, protocol, *errors, last, *facts])
     return rows
@@ -252,7 +285,8 @@ def _csv(rows: Iterable[Sequence[object]]) -> str:
     """Rows as CSV; NaN is left empty."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
-        ["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row] for row in rows
+        ["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row]
+        for row in rows
     )
     return text.getvalue()
 

@@ -75,12 +75,15 @@ class Job:
         return member.read(self.folder)
 
 
-def jobs(study: Study, settings: Sequence[str], seeds: Iterable[int], labels: Sequence[str]) -> list[Job]:
+def jobs(
+    study: Study, settings: Sequence[str], seeds: Iterable[int], labels: Sequence[str]
+) -> list[Job]:
     """The runs of a study, in its order.
 
     Args:
       study: of pipeline.study.definitions.
-      settings: `section.field=value` assignments for all members, after the study's and the member's own.
+      settings: `section.field=value` assignments for all members, after the study's and the
+        member's own.
       seeds: of the trainings.
       labels: of the members to run; empty is all.
 
@@ -91,11 +94,14 @@ def jobs(study: Study, settings: Sequence[str], seeds: Iterable[int], labels: Se
     for label in labels:
         if label not in known:
             raise ConfigError(
-                f"--members {label}: {study.name} has {', '.join(known)}; put a label with a blank in quotes."
+                f"--members {label}: {study.name} has {', '.join(known)}; put a label with a blank"
+                " in quotes."
             )
     for setting in settings:
         if (key := setting.partition("=")[0].strip()) in _OURS:
-            raise ConfigError(f"--set {key}: the study sets this itself; choose with --members and --seeds.")
+            raise ConfigError(
+                f"--set {key}: the study sets this itself; choose with --members and --seeds."
+            )
     base = dataclasses.replace(presets.get(study.preset), name=f"study-{study.preset}")
     made = []
     for one in study.members:
@@ -108,12 +114,16 @@ def jobs(study: Study, settings: Sequence[str], seeds: Iterable[int], labels: Se
             slug = re.sub(r"\W+", "-", one.label.lower())
             name = f"{slug}-seed{seed}-{digest(_computed(config))[:6]}"
             folder = os.path.join(Paths(config).home, "members", name)
-            places = [f"serve.directory={folder}/model", f"train.checkpoint_dir={folder}/checkpoints"]
+            places = [
+                f"serve.directory={folder}/model",
+                f"train.checkpoint_dir={folder}/checkpoints",
+            ]
             config = assign(config, places)
             validity.check(config)
             if config.model.ensemble or config.train.init_from:
                 raise ConfigError(
-                    "A study trains its nets from scratch: set model.ensemble= and train.init_from=."
+                    "A study trains its nets from scratch: set model.ensemble= and"
+                    " train.init_from=."
                 )
             made.append(Job(one, config, folder))
     return made
@@ -141,8 +151,8 @@ def run(todo: Sequence[Job], devices: Sequence[str], say: Callable[[str], None])
 
     Args:
       todo: in this order.
-      devices: values of CUDA_VISIBLE_DEVICES, one run at a time on each. Empty runs one after the other on
-        all devices there are, and shows each run as it goes.
+      devices: values of CUDA_VISIBLE_DEVICES, one run at a time on each. Empty runs one after the
+        other on all devices there are, and shows each run as it goes.
       say: told what happens.
     """
     open_jobs = [job for job in todo if job.result is None]
@@ -192,6 +202,8 @@ def _run_one(
         where = f": see {os.path.relpath(log_path)}" if device is not None else ""
         say(f"{name}: failed (status {status}){where}")
         return False
-    errors = ", ".join(f"{protocol} {top1:.2%}" for protocol, (top1, _) in sorted(result.errors.items()))
+    errors = ", ".join(
+        f"{protocol} {top1:.2%}" for protocol, (top1, _) in sorted(result.errors.items())
+    )
     say(f"{name}: top-1 error {errors}")
     return True

@@ -11,4 +11,12 @@ from .api import ClientError, ImageError, Label
 from .images import read_image
 from .rest import DEFAULT_MODEL, DEFAULT_URL, Client
 
-__all__ = ["DEFAULT_MODEL", "DEFAULT_URL", "Client", "ClientError", "ImageError", "Label", "read_image"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "DEFAULT_URL",
+    "Client",
+    "ClientError",
+    "ImageError",
+    "Label",
+    "read_image",
+]

@@ -57,7 +57,8 @@ class ModelClient(abc.ABC):
     Attributes:
       model_name: name of the model.
       timeout: seconds to wait for one answer.
-      retries: further attempts, with growing pauses, while the server cannot be reached or is too busy.
+      retries: further attempts, with growing pauses, while the server cannot be reached or is too
+        busy.
     """
 
     model_name: str
@@ -84,8 +85,8 @@ class ModelClient(abc.ABC):
           A value for each instance, or a dict by output name where there are several.
 
         Raises:
-          ClientError: there is no such answer. A version that is not served is status 404, and no other
-            answers in its place.
+          ClientError: there is no such answer. A version that is not served is status 404, and no
+            other answers in its place.
           TypeError: an instance holds something else, such as an array of pixels.
         """
 
@@ -115,7 +116,8 @@ class ModelClient(abc.ABC):
             ]
         except (KeyError, TypeError, ValueError):
             raise ClientError(
-                f"The signature top_k of {self.model_name} does not answer with classes and their scores."
+                f"The signature top_k of {self.model_name} does not answer with classes and their"
+                " scores."
             ) from None
 
     def status(self) -> list[dict[str, Any]]:
@@ -182,6 +184,6 @@ def not_served(where: str, model_name: str, version: int | None, text: str) -> C
 def no_pixels(found: str) -> TypeError:
     """An instance holds `found` where it cannot be sent."""
     return TypeError(
-        f"An instance holds {found}: send encoded images as bytes "
-        "(pixels as JSON are 28 to 55 times larger), other values as numbers, strings, lists and dicts."
+        f"An instance holds {found}: send encoded images as bytes (pixels as JSON are 28 to 55"
+        " times larger), other values as numbers, strings, lists and dicts."
     )

@@ -51,7 +51,9 @@ def in_order(function: Callable[[_T], _R], items: Iterable[_T], jobs: int) -> It
     """
     work: queue.SimpleQueue[tuple[Future[_R], _T] | None] = queue.SimpleQueue()
     # Daemons: who presses Ctrl-C does not wait for answers that are under way.
-    threads = [threading.Thread(target=_worker, args=(function, work), daemon=True) for _ in range(jobs)]
+    threads = [
+        threading.Thread(target=_worker, args=(function, work), daemon=True) for _ in range(jobs)
+    ]
     for thread in threads:
         thread.start()
     waiting: deque[Future[_R]] = deque()
@@ -72,7 +74,9 @@ def in_order(function: Callable[[_T], _R], items: Iterable[_T], jobs: int) -> It
             work.put(None)
 
 
-def _worker(function: Callable[[_T], _R], work: queue.SimpleQueue[tuple[Future[_R], _T] | None]) -> None:
+def _worker(
+    function: Callable[[_T], _R], work: queue.SimpleQueue[tuple[Future[_R], _T] | None]
+) -> None:
     while (task := work.get()) is not None:
         future, item = task
         if not future.set_running_or_notify_cancel():

@@ -54,18 +54,36 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="file, folder, http(s) address or -")
     server = parser.add_mutually_exclusive_group()
-    server.add_argument("--url", default=DEFAULT_URL, help=f"address of the REST API ({DEFAULT_URL})")
+    server.add_argument(
+        "--url", default=DEFAULT_URL, help=f"address of the REST API ({DEFAULT_URL})"
+    )
     server.add_argument("--grpc", metavar="HOST:PORT", help="ask over gRPC, in the place of --url")
     add("--model_name", default=DEFAULT_MODEL, help=f"name of the model ({DEFAULT_MODEL})")
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--version", type=int, metavar="N", help="the version that must answer (newest)")
+    chosen.add_argument(
+        "--version", type=int, metavar="N", help="the version that must answer (newest)"
+    )
     chosen.add_argument("--label", metavar="L", help="the same by its label, such as canary")
     add("--top", type=int, default=5, metavar="K", help="most labels for each image (5)")
     written = parser.add_mutually_exclusive_group()
     written.add_argument("--json", action="store_true", help="print JSON")
-    written.add_argument("--out", metavar="FILE", help="write FILE.csv or FILE.jsonl, whole or not at all")
-    add("--jobs", type=int, default=4, metavar="N", help="images that are asked for at the same time (4)")
-    add("--timeout", type=float, default=60.0, metavar="S", help="seconds for one answer or download (60)")
+    written.add_argument(
+        "--out", metavar="FILE", help="write FILE.csv or FILE.jsonl, whole or not at all"
+    )
+    add(
+        "--jobs",
+        type=int,
+        default=4,
+        metavar="N",
+        help="images that are asked for at the same time (4)",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds for one answer or download (60)",
+    )
     add("--retries", type=int, default=3, metavar="N", help="further attempts at a busy server (3)")
     return parser
 
@@ -131,7 +149,9 @@ class _Run:
         if stopped:
             print(f"{stopped}{_unwritten(options.out)}", file=sys.stderr)
         if not options.out:
-            print(output.as_json(kept) if options.json else output.shown(output.table(kept)), end="")
+            print(
+                output.as_json(kept) if options.json else output.shown(output.table(kept)), end=""
+            )
         if not stopped:
             self._sum_up(found)
         return 1 if stopped or self._failed else 0
@@ -147,7 +167,9 @@ class _Run:
 
         return batch.answer(source.name, ask)
 
-    def _counted(self, answers: Iterable[batch.Answer], view: progress_bar.View) -> Iterator[batch.Answer]:
+    def _counted(
+        self, answers: Iterable[batch.Answer], view: progress_bar.View
+    ) -> Iterator[batch.Answer]:
         for answer in answers:
             self._done += 1
             if answer.error:

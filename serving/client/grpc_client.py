@@ -48,7 +48,9 @@ _STATUS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
 # gRPC gives UNAVAILABLE for its own troubles too; these are its words for them.
-_NO_SERVER = re.compile("failed to connect|connection (refused|reset)|socket closed|broken pipe", re.I)
+_NO_SERVER = re.compile(
+    "failed to connect|connection (refused|reset)|socket closed|broken pipe", re.I
+)
 _OPTIONS = (
     # The default of 4 MiB is less than a batch of photographs.
     ("grpc.max_send_message_length", -1),
@@ -72,7 +74,8 @@ class GrpcClient(api.ModelClient):
       address: HOST:PORT of the server.
       model_name: name of the model on it.
       timeout: seconds to wait for one answer.
-      retries: further attempts, with growing pauses, while the server cannot be reached or is too busy.
+      retries: further attempts, with growing pauses, while the server cannot be reached or is too
+        busy.
 
     Raises:
       ClientError: `address` is no such address.
@@ -110,11 +113,15 @@ class GrpcClient(api.ModelClient):
         api.check_choice(version, label)
         # Their inputs have the types that requests need; a REST server looks there itself.
         if (version, label) not in self._signatures:
-            answered = self._call(self._predictions.GetModelMetadata, self._metadata_request(version, label))
+            answered = self._call(
+                self._predictions.GetModelMetadata, self._metadata_request(version, label)
+            )
             self._signatures[version, label] = _signatures(answered)
         signature = self._signatures[version, label].get(signature_name)
         if signature is None:
-            raise ClientError(f'Serving signature name: "{signature_name}" not found in signature def', 400)
+            raise ClientError(
+                f'Serving signature name: "{signature_name}" not found in signature def', 400
+            )
         request = predict_pb2.PredictRequest(model_spec=self._spec(version, label))
         request.model_spec.signature_name = signature_name
         for name, values in _columns(instances, list(signature.inputs)).items():
@@ -159,7 +166,9 @@ class GrpcClient(api.ModelClient):
         try:
             return method(request, timeout=self.timeout)
         except grpc.RpcError as error:
-            version = request.model_spec.version.value if request.model_spec.HasField("version") else None
+            version = (
+                request.model_spec.version.value if request.model_spec.HasField("version") else None
+            )
             raise self._error(error.code(), error.details() or "", version) from None
 
     def _error(self, code: grpc.StatusCode, text: str, version: int | None) -> ClientError:
@@ -169,8 +178,8 @@ class GrpcClient(api.ModelClient):
             return ClientError(f"{self.address}: this machine has no address for that name.")
         if code is grpc.StatusCode.UNAVAILABLE and _NO_SERVER.search(text):
             return Busy(
-                f"No server answers gRPC at {self.address}: start one with `python -m serving.server`, "
-                "or give its address with --grpc."
+                f"No server answers gRPC at {self.address}: start one with `python -m"
+                " serving.server`, or give its address with --grpc."
             )
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ClientError(f"{self.address} did not answer within {self.timeout:g} s.")
@@ -182,7 +191,9 @@ class GrpcClient(api.ModelClient):
         return Busy(text, status) if status in (429, 503) else ClientError(text, status)
 
 
-def _signatures(answered: get_model_metadata_pb2.GetModelMetadataResponse) -> Mapping[str, SignatureDef]:
+def _signatures(
+    answered: get_model_metadata_pb2.GetModelMetadataResponse,
+) -> Mapping[str, SignatureDef]:
     listed = get_model_metadata_pb2.SignatureDefMap()
     answered.metadata["signature_def"].Unpack(listed)
     return listed.signature_def
@@ -196,7 +207,7 @@ def _fields(message: Message) -> dict[str, Any]:
 
 
 def _columns(instances: Sequence[Any], inputs: Sequence[str]) -> dict[str, list[Any]]:
-    """The values of all instances by input; an instance is a dict, or the value of the only input."""
+    """The values of all instances by input; an instance is a dict, or the only input's value."""
     if not len(instances):
         raise ClientError("There are no instances to predict.", 400)
     only = inputs[0] if len(inputs) == 1 else None
@@ -212,7 +223,9 @@ def _tensor(name: str, values: list[Any], dtype: int) -> Any:
     try:
         return tf.make_tensor_proto(values, dtype=dtype)
     except (TypeError, ValueError) as error:
-        raise ClientError(f"Input {name} must be {tf.dtypes.as_dtype(dtype).name}: {error}", 400) from None
+        raise ClientError(
+            f"Input {name} must be {tf.dtypes.as_dtype(dtype).name}: {error}", 400
+        ) from None
 
 
 def _encoded(name: str, value: Any) -> Any:

@@ -68,11 +68,15 @@ def _walk(folder: str, found: Found) -> None:
             else:
                 others += 1
     if not sources:
-        sources.append(Source(folder, f"{folder}: holds no file that ends in {', '.join(SUFFIXES)}."))
+        sources.append(
+            Source(folder, f"{folder}: holds no file that ends in {', '.join(SUFFIXES)}.")
+        )
     found.sources.extend(sources)
     if others:
         files_are = "1 file is" if others == 1 else f"{others} files are"
-        found.notes.append(f"{folder}: {files_are} left out, for not ending in {', '.join(SUFFIXES)}.")
+        found.notes.append(
+            f"{folder}: {files_are} left out, for not ending in {', '.join(SUFFIXES)}."
+        )
 
 
 def read(source: Source, timeout: float = 60.0, retries: int = 0) -> bytes:
@@ -90,7 +94,9 @@ def read(source: Source, timeout: float = 60.0, retries: int = 0) -> bytes:
     if "://" not in source.name:
         return read_image(Path(source.name))
     if not transport.valid(source.name):
-        raise ImageError(f"{source.name}: only files and addresses with http:// or https:// can be read.")
+        raise ImageError(
+            f"{source.name}: only files and addresses with http:// or https:// can be read."
+        )
     try:
         return api.retried(functools.partial(_download, source.name, timeout), retries)
     except Busy as error:
@@ -153,7 +159,9 @@ def _image(name: str, chunks: Iterator[bytes]) -> bytes:
         if len(content) >= longest:
             _check_format(name, content)
         if len(content) > MAX_IMAGE_BYTES:
-            raise ImageError(f"{name}: has more than {MAX_IMAGE_BYTES} bytes, the most that a server takes.")
+            raise ImageError(
+                f"{name}: has more than {MAX_IMAGE_BYTES} bytes, the most that a server takes."
+            )
     _check_format(name, content)
     return bytes(content)
 

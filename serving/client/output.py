@@ -86,4 +86,7 @@ def _entry(answer: Answer) -> dict[str, object]:
     return {"file": answer.name, "labels": [label._asdict() for label in answer.labels]}
 
 
-_FORMATS: dict[str, Callable[[IO[str], Iterable[Answer]], None]] = {".csv": _csv, ".jsonl": _json_lines}
+_FORMATS: dict[str, Callable[[IO[str], Iterable[Answer]], None]] = {
+    ".csv": _csv,
+    ".jsonl": _json_lines,
+}

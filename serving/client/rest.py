@@ -53,13 +53,17 @@ class Client(api.ModelClient):
         label: str | None = None,
     ) -> list[Any]:
         api.check_choice(version, label)
-        body = json.dumps({"signature_name": signature_name, "instances": instances}, default=_to_json)
+        body = json.dumps(
+            {"signature_name": signature_name, "instances": instances}, default=_to_json
+        )
         chosen = f"/versions/{version}" if version is not None else ""
         chosen = f"/labels/{_quoted(label)}" if label is not None else chosen
         ask = functools.partial(self._request, f"{chosen}:predict", body.encode(), version)
         predictions = self._listed(api.retried(ask, self.retries), "predictions")
         if len(predictions) != len(instances):
-            raise ClientError(f"{self.url} answers {len(instances)} instances with {len(predictions)}.")
+            raise ClientError(
+                f"{self.url} answers {len(instances)} instances with {len(predictions)}."
+            )
         return predictions
 
     def metadata(self) -> dict[str, Any]:
@@ -67,11 +71,15 @@ class Client(api.ModelClient):
 
     def _status(self) -> list[dict[str, Any]]:
         versions = self._listed(self._request(""), "model_version_status")
-        if not all(isinstance(one, dict) and {"version", "state"} <= one.keys() for one in versions):
+        if not all(
+            isinstance(one, dict) and {"version", "state"} <= one.keys() for one in versions
+        ):
             raise self._stranger()
         return versions
 
-    def _request(self, path: str, body: bytes | None = None, version: int | None = None) -> dict[str, Any]:
+    def _request(
+        self, path: str, body: bytes | None = None, version: int | None = None
+    ) -> dict[str, Any]:
         """One attempt; Busy where another may have an answer."""
         request = urllib.request.Request(
             f"{self.url}/v1/models/{_quoted(self.model_name)}{path}",
@@ -106,7 +114,10 @@ class Client(api.ModelClient):
             text = str(json.loads(error.read())["error"])
         except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
             # A gateway in front of the server, or no server of models at all.
-            text = f"{self.url} does not speak TensorFlow Serving's REST API: it answered {error.code}."
+            text = (
+                f"{self.url} does not speak TensorFlow Serving's REST API: it answered"
+                f" {error.code}."
+            )
             known = False
         else:
             known = True

@@ -13,7 +13,7 @@ BUSY = (429, 503)
 
 
 def opener(url: str) -> urllib.request.OpenerDirector:
-    """Opens http and https addresses like `url`, and nothing else: no redirection leads to a file."""
+    """Opens http and https addresses only: no redirection leads to a file."""
     host = urllib.parse.urlsplit(url).hostname
     made = urllib.request.OpenerDirector()
     # A proxy from the environment cannot reach this machine's own ports.

@@ -22,7 +22,9 @@ _CANARY_PERCENT = 10
 
 
 def objects(deployment: Deployment) -> str:
-    """ConfigMap, Deployment, Service, HorizontalPodAutoscaler, PodDisruptionBudget and NetworkPolicy."""
+    """ConfigMap, Deployment, Service, HorizontalPodAutoscaler, PodDisruptionBudget and
+    NetworkPolicy.
+    """
     where = (
         "The pods' service account must be allowed to read the bucket."
         if deployment.remote
@@ -49,19 +51,19 @@ def inference_service(deployment: Deployment) -> str:
         "model": {
             "modelFormat": {"name": "tensorflow"},
             "runtimeVersion": _tag(deployment.image),
-            "storageUri": deployment.directory if deployment.remote else f"pvc://{_claim(deployment)}",
+            "storageUri": (
+                deployment.directory if deployment.remote else f"pvc://{_claim(deployment)}"
+            ),
             "resources": _resources(deployment),
         },
     }
-    return tensorflow_serving.commented(
-        f"""
+    return tensorflow_serving.commented(f"""
         kubectl apply -f kserve.yaml
         In the place of tensorflow-serving.yaml, where KServe is installed. Its runtime has ports and flags of
         its own: labels, batching and metrics are not set here, and the model answers as
         {deployment.object_name}. A change makes a new revision; it gets canaryTrafficPercent of the requests
         until that is 100 or gone.
-        """
-    ) + tensorflow_serving.dump(
+        """) + tensorflow_serving.dump(
         {
             "apiVersion": "serving.kserve.io/v1beta1",
             "kind": "InferenceService",
@@ -106,9 +108,15 @@ def _workload(deployment: Deployment) -> dict[str, Any]:
         # Without `replicas`: each apply would undo what the autoscaler has done.
         "spec": {
             "selector": {"matchLabels": _labels(deployment)},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+            },
             "template": {
-                "metadata": {"labels": _labels(deployment), "annotations": _annotations(deployment)},
+                "metadata": {
+                    "labels": _labels(deployment),
+                    "annotations": _annotations(deployment),
+                },
                 "spec": pod,
             },
         },
@@ -124,7 +132,8 @@ def _container(deployment: Deployment) -> dict[str, Any]:
     return {
         "name": "tensorflow-serving",
         "image": deployment.image,
-        # A tag may be set anew: all pods have what it stands for now, and not what their node once got.
+        # A tag may be set anew: all pods have what it stands for now, and not what their node once
+        # got.
         "imagePullPolicy": "Always",
         "command": [tensorflow_serving.BINARY],
         "args": tensorflow_serving.container_flags(deployment),
@@ -160,7 +169,10 @@ def _volumes(deployment: Deployment) -> list[tuple[dict[str, Any], dict[str, Any
     config = {"name": "config", "configMap": {"name": deployment.object_name}}
     found: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (config, {"name": "config", "mountPath": tensorflow_serving.CONFIG, "readOnly": True}),
-        ({"name": "tmp", "emptyDir": {"sizeLimit": _SCRATCH}}, {"name": "tmp", "mountPath": "/tmp"}),
+        (
+            {"name": "tmp", "emptyDir": {"sizeLimit": _SCRATCH}},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ),
     ]
     if not deployment.remote:
         claim = {"claimName": _claim(deployment), "readOnly": True}
@@ -189,7 +201,11 @@ def _autoscaler(deployment: Deployment) -> dict[str, Any]:
         "kind": "HorizontalPodAutoscaler",
         "metadata": _metadata(deployment),
         "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment.object_name},
+            "scaleTargetRef": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "name": deployment.object_name,
+            },
             "minReplicas": deployment.min_replicas,
             "maxReplicas": deployment.max_replicas,
             "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": load}}],
@@ -212,7 +228,10 @@ def _network_policy(deployment: Deployment) -> dict[str, Any]:
 
     A model is code: what it reads it must not be able to send away.
     """
-    callers = {"from": [{"namespaceSelector": {}}], "ports": _tcp(deployment.rest_port, deployment.grpc_port)}
+    callers = {
+        "from": [{"namespaceSelector": {}}],
+        "ports": _tcp(deployment.rest_port, deployment.grpc_port),
+    }
     bucket = {"ports": [{"protocol": "UDP", "port": _DNS}, *_tcp(_DNS, _STORE, *_TOKEN)]}
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -232,8 +251,13 @@ def _tcp(*ports: int) -> list[dict[str, Any]]:
 
 
 def _apart(deployment: Deployment) -> dict[str, Any]:
-    """Servers on machines of their own where there are enough of them; preferred, so that none waits."""
-    others = {"labelSelector": {"matchLabels": _labels(deployment)}, "topologyKey": "kubernetes.io/hostname"}
+    """Servers on machines of their own where there are enough of them; preferred, so that none
+    waits.
+    """
+    others = {
+        "labelSelector": {"matchLabels": _labels(deployment)},
+        "topologyKey": "kubernetes.io/hostname",
+    }
     preferred = [{"weight": 100, "podAffinityTerm": others}]
     return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
 
@@ -250,10 +274,11 @@ def _labels(deployment: Deployment) -> dict[str, str]:
 
 
 def _annotations(deployment: Deployment) -> dict[str, str]:
-    # What is only read at the start: a change makes new pods. models.config is looked at again and again.
-    fixed = tensorflow_serving.batching_parameters(deployment) + tensorflow_serving.monitoring_config(
+    # What is only read at the start: a change makes new pods. models.config is looked at again and
+    # again.
+    fixed = tensorflow_serving.batching_parameters(
         deployment
-    )
+    ) + tensorflow_serving.monitoring_config(deployment)
     annotations = {"resnet-tfx/configuration": hashlib.sha256(fixed.encode()).hexdigest()[:12]}
     if deployment.metrics_path:
         annotations |= {

@@ -37,13 +37,15 @@ class Deployment:
     """What is served, where, and with how much."""
 
     model_name: str = "resnet"
-    # Folder of numbered versions, which containers see at the same path; or a URI such as gs://BUCKET/FOLDER.
+    # Folder of numbered versions, which containers see at the same path; or a URI such as
+    # gs://BUCKET/FOLDER.
     directory: str = "/models/resnet"
     # Address of this machine that is listened to (in Compose: published).
     host: str = "127.0.0.1"
     rest_port: int = 8501
     grpc_port: int = 8500
-    # The newest versions serve together, so that clients of the one before have answers after a push.
+    # The newest versions serve together, so that clients of the one before have answers after a
+    # push.
     num_versions: int = 2
     # Version by label; with labels exactly these versions serve.
     labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -130,37 +132,35 @@ def models_config(deployment: Deployment) -> str:
     config = text_format.Parse(textproto.models_text((settings,)), ModelServerConfig())
     # A path would have one slash after gs:.
     config.model_config_list.config[0].base_path = deployment.directory
-    return commented(
-        """
+    return commented("""
         Without labels the newest versions serve. A label stands for a version; then exactly the versions
         with labels serve, and a canary is asked for under /v1/models/NAME/labels/canary:
           --set serve.labels=stable=1764000000,canary=1764086400
         A label may only name a version that is there: the server would not start.
-        """
-    ) + text_format.MessageToString(config)
+        """) + text_format.MessageToString(config)
 
 
 def batching_parameters(deployment: Deployment) -> str:
-    """The text of a --batching_parameters_file; one with what to start from where nothing is batched."""
+    """The text of a --batching_parameters_file; one with what to start from where nothing is
+    batched.
+    """
     if deployment.batching:
         return textproto.batching_text(deployment.batching)
     cpu = Batching(8, 1000, num_batch_threads=deployment.cpu)
-    gpu = Batching(64, 5000, num_batch_threads=deployment.cpu, allowed_batch_sizes=(1, 8, 16, 32, 64))
+    gpu = Batching(
+        64, 5000, num_batch_threads=deployment.cpu, allowed_batch_sizes=(1, 8, 16, 32, 64)
+    )
     return (
-        commented(
-            """
+        commented("""
             Not used: requests are not batched (serve.max_batch_size=0). Measure before you turn it on with
             --set serve.max_batch_size=8 --set serve.batch_timeout_micros=1000.
             To start from on CPUs: a thread a core, a short wait or none.
-            """
-        )
+            """)
         + textproto.batching_text(cpu)
-        + commented(
-            """
+        + commented("""
             On a GPU, in the place of the lines above: larger batches, a longer wait, and few sizes, because
             kernels are chosen anew for each; what is missing is filled up.
-            """
-        )
+            """)
         + "".join(f"# {line}\n" for line in textproto.batching_text(gpu).splitlines())
     )
 
@@ -173,8 +173,8 @@ def monitoring_config(deployment: Deployment) -> str:
 def ready_command(deployment: Deployment) -> list[str]:
     """Succeeds in the container when a version of the model takes requests.
 
-    The status must be read: its HTTP status is 200 while a version still loads, or after all have gone.
-    The image has neither curl nor Python, but bash and grep.
+    The status must be read: its HTTP status is 200 while a version still loads, or after all have
+    gone. The image has neither curl nor Python, but bash and grep.
     """
     path = shlex.quote(f"/v1/models/{urllib.parse.quote(deployment.model_name, safe='')}")
     request = r"'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'"
@@ -198,9 +198,13 @@ def compose(deployment: Deployment) -> str:
         "image": deployment.image,
         "entrypoint": [BINARY],
         "command": container_flags(deployment),
-        "ports": [f"{address}:{port}:{port}" for port in (deployment.rest_port, deployment.grpc_port)],
-        "volumes": [_bind(".", CONFIG)]
-        + ([] if deployment.remote else [_bind(deployment.directory, deployment.directory)]),
+        "ports": [
+            f"{address}:{port}:{port}" for port in (deployment.rest_port, deployment.grpc_port)
+        ],
+        "volumes": (
+            [_bind(".", CONFIG)]
+            + ([] if deployment.remote else [_bind(deployment.directory, deployment.directory)])
+        ),
         "user": f"{USER}:{USER}",
         "read_only": True,
         "tmpfs": ["/tmp"],
@@ -216,12 +220,10 @@ def compose(deployment: Deployment) -> str:
         },
         "deploy": {"resources": resources},
     }
-    return commented(
-        f"""
+    return commented(f"""
         docker compose -f compose.yaml up --detach --wait
         The versions must be readable for user {USER}.
-        """
-    ) + dump({"services": {deployment.object_name: service}})
+        """) + dump({"services": {deployment.object_name: service}})
 
 
 def _bind(source: str, target: str) -> dict[str, Any]:
@@ -244,7 +246,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    )
 
 
 _Dumper.add_representer(str, _text)

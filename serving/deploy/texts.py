@@ -12,7 +12,9 @@ def files(deployment: tensorflow_serving.Deployment, command: str) -> dict[str, 
       command: the line that writes them, for their first line.
     """
     texts = {
-        f"tensorflow_serving/{tensorflow_serving.MODELS}": tensorflow_serving.models_config(deployment),
+        f"tensorflow_serving/{tensorflow_serving.MODELS}": tensorflow_serving.models_config(
+            deployment
+        ),
         f"tensorflow_serving/{tensorflow_serving.BATCHING}": tensorflow_serving.batching_parameters(
             deployment
         ),

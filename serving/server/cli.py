@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(settings: ServerSettings, listener: socket.socket, start: float) -> int:
-    # What is imported stays. The garbage collector would go through all of it again and again: a fifth of the
-    # time of the imports, and at each full collection later.
+    # What is imported stays. The garbage collector would go through all of it again and again: a
+    # fifth of the time of the imports, and at each full collection later.
     gc.disable()
     with _quiet_stderr():
         from serving.server import connections
@@ -161,7 +161,9 @@ def _quiet_stderr() -> Iterator[None]:
     screen = os.dup(2)
     noise, name = tempfile.mkstemp()
     # In a session of its own, so that Ctrl-C does not reach it.
-    watcher = subprocess.Popen(["sh", "-c", _SHOW, name], stdin=subprocess.PIPE, start_new_session=True)
+    watcher = subprocess.Popen(
+        ["sh", "-c", _SHOW, name], stdin=subprocess.PIPE, start_new_session=True
+    )
     os.dup2(noise, 2)
     os.close(noise)
     report = b"well\n"

@@ -15,8 +15,8 @@ _FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: c
 class PatientProtocol(H11Protocol):
     """HTTP/1.1 that gives up a client which neither sends nor reads, and clients beyond a number.
 
-    A client that has gone without a word would hold its descriptor, and the end of the server, for ever.
-    Without descriptors no version is loaded, and asyncio writes thousands of lines a second.
+    A client that has gone without a word would hold its descriptor, and the end of the server, for
+    ever. Without descriptors no version is loaded, and asyncio writes thousands of lines a second.
 
     Attributes:
       seconds: without a byte from a client that should send, or to one that should read.
@@ -50,7 +50,9 @@ class PatientProtocol(H11Protocol):
         self._look()
 
     def _look(self) -> None:
-        """Ends the connection when the client has done nothing since the last look, and it was its turn."""
+        """Ends the connection when the client has done nothing since the last look, and it was its
+        turn.
+        """
         now = (self._received, self.transport.get_write_buffer_size())
         reads = self.cycle is None or self.cycle.response_complete or self.cycle.more_body
         if now == self._seen and (reads or self.flow.write_paused):
@@ -63,7 +65,8 @@ class PatientProtocol(H11Protocol):
 
 
 def limit() -> int:
-    """Connections that each API may have, so that half of the files that this process may open are left.
+    """Connections that each API may have, so that half of the files that this process may open are
+    left.
 
     Lets the process open as many files as the system allows.
     """

@@ -1,4 +1,6 @@
-"""The command line: TensorFlow Serving's flags, read as its parser reads them, and this server's own."""
+"""The command line: TensorFlow Serving's flags, read as its parser reads them, and this server's
+own.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _SETTINGS = {
     "tensorflow_intra_op_parallelism": "threads of an operation; 0 is one a core",
     "tensorflow_inter_op_parallelism": "operations of a run at the same time; 0 is one a core",
     "tensorflow_session_config_file": "TensorFlow's ConfigProto as text; the two above win over it",
-    "per_process_gpu_memory_fraction": "part of a GPU's memory that is taken; 0 is what TensorFlow chooses",
+    "per_process_gpu_memory_fraction": (
+        "part of a GPU's memory that is taken; 0 is what TensorFlow chooses"
+    ),
     "saved_model_tags": "tags of the graph to load, with commas between them",
     "rest_api_timeout_in_ms": "longest run of the model before 504; 0 is no limit",
     "rest_api_enable_cors_support": "let pages of other origins read answers",
@@ -35,14 +39,22 @@ _SETTINGS = {
     "enable_grpc_healthcheck_service": "answer grpc.health.v1 on --port",
     "enable_serialization_as_tensor_content": "pack the numbers of gRPC's answers",
     "file_system_poll_wait_seconds": "seconds between looks for new versions; 0 looks once",
-    "model_config_file_poll_wait_seconds": "seconds between looks at --model_config_file; 0 looks once",
-    "allow_version_labels_for_unavailable_models": "let a new label name a version that does not serve yet",
+    "model_config_file_poll_wait_seconds": (
+        "seconds between looks at --model_config_file; 0 looks once"
+    ),
+    "allow_version_labels_for_unavailable_models": (
+        "let a new label name a version that does not serve yet"
+    ),
     "max_num_load_retries": "how often a version that fails to load is tried again",
     "enable_model_warmup": "replay the version's warm-up requests before it takes traffic",
     "num_request_iterations_for_warmup": "how often each of them is replayed; 0 is once",
-    "enable_per_model_batching_parameters": "batch the models with a batching_params.pbtxt, as it says",
+    "enable_per_model_batching_parameters": (
+        "batch the models with a batching_params.pbtxt, as it says"
+    ),
     "load_retries_interval_seconds": "seconds between loads of a version that failed",
-    "partial_version_seconds": "seconds without a change until a version that is not whole is reported",
+    "partial_version_seconds": (
+        "seconds without a change until a version that is not whole is reported"
+    ),
     "host": "address to listen on; 0.0.0.0 lets other machines in",
     "rest_api_max_body_bytes": "longest request before 413",
     "max_waiting_requests": "requests that may wait for a thread before 503",
@@ -57,7 +69,10 @@ _IGNORED: dict[str, tuple[type, str]] = {
     "num_unload_threads": (int, "each model has a thread for unloading"),
     "flush_filesystem_caches": (bool, "the system's file cache is left alone"),
     "platform_config_file": (str, "TensorFlow is the only platform"),
-    "grpc_max_threads": (int, "one thread answers gRPC; --rest_api_num_threads run the models of both APIs"),
+    "grpc_max_threads": (
+        int,
+        "one thread answers gRPC; --rest_api_num_threads run the models of both APIs",
+    ),
     "remove_unused_fields_from_bundle_metagraph": (bool, "signatures are all that is kept"),
     "prefer_tflite_model": (bool, "SavedModels are run"),
     "num_tflite_pools": (int, "SavedModels are run"),
@@ -93,7 +108,9 @@ def parse(arguments: Sequence[str] | None) -> ServerSettings:
     parameters = options.pop("batching_parameters_file", None)
     batching = options.pop("enable_batching")
     if parameters and not batching:
-        raise SettingsError("--batching_parameters_file has no effect without --enable_batching=true.")
+        raise SettingsError(
+            "--batching_parameters_file has no effect without --enable_batching=true."
+        )
     if options["ssl_config_file"]:
         textproto.read_ssl(options["ssl_config_file"])  # what is wrong with it shows at once
     micros = options.pop("load_retry_interval_micros", None)
@@ -128,7 +145,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--model_name", default="resnet", help="name in the URL")
     add("--model_base_path", type=_path, help="folder of numbered versions", default=none)
     add("--num_versions", type=int, default=1, help="newest versions that serve together")
-    add("--model_config_file", type=_path, default=none, help="several models, in place of the three above")
+    add(
+        "--model_config_file",
+        type=_path,
+        default=none,
+        help="several models, in place of the three above",
+    )
     _add(parser, "enable_batching", bool, False, "put requests together")
     add("--batching_parameters_file", type=_path, default=none, help="when to put them together")
     add("--monitoring_config_file", type=_path, default=none, help="where Prometheus finds metrics")
@@ -148,11 +170,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    parser: argparse.ArgumentParser, name: str, kind: Callable[[str], Any], default: object, text: str
+    parser: argparse.ArgumentParser,
+    name: str,
+    kind: Callable[[str], Any],
+    default: object,
+    text: str,
 ) -> None:
     if kind is bool:
         # Nothing behind it is true, as in TensorFlow Serving.
-        parser.add_argument(f"--{name}", nargs="?", const=True, type=boolean, default=default, help=text)
+        parser.add_argument(
+            f"--{name}", nargs="?", const=True, type=boolean, default=default, help=text
+        )
     else:
         parser.add_argument(f"--{name}", type=kind, default=default, help=text)
 
@@ -171,10 +199,16 @@ def boolean(text: str) -> bool:
 
 class _Version(argparse.Action):
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: object, values: object, option: str | None = None
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: object,
+        values: object,
+        option: str | None = None,
     ) -> None:
         if values:
-            print(f"TensorFlow ModelServer: serving.server of ResNet-TFX {_installed('resnet-tfx')}")
+            print(
+                f"TensorFlow ModelServer: serving.server of ResNet-TFX {_installed('resnet-tfx')}"
+            )
             print(f"TensorFlow Library: {_installed('tensorflow')}")
             parser.exit()
 

@@ -34,7 +34,9 @@ class Metrics:
 
     def _histogram(self, name: str, labels: list[str]) -> Histogram:
         text = f"Distribution of {name.replace('_', ' ')} in microseconds."
-        return Histogram(f"{_PREFIX}{name}", text, labels, buckets=_BUCKETS, registry=self._registry)
+        return Histogram(
+            f"{_PREFIX}{name}", text, labels, buckets=_BUCKETS, registry=self._registry
+        )
 
     @contextlib.contextmanager
     def request(self, model: str, api: str, entrypoint: str) -> Iterator[None]:

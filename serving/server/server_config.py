@@ -44,7 +44,8 @@ class Batching:
     max_enqueued_batches: int = 64
     # Runs at the same time.
     num_batch_threads: int = os.cpu_count() or 1
-    # Sizes that a batch is padded to, increasing; the last is `max_batch_size`. Empty: none is padded.
+    # Sizes that a batch is padded to, increasing; the last is `max_batch_size`. Empty: none is
+    # padded.
     allowed_batch_sizes: tuple[int, ...] = ()
 
     def validate(self) -> None:
@@ -54,10 +55,13 @@ class Batching:
                 raise SettingsError(f"{name} {getattr(self, name)}: must be at least 1.")
         if not 0 <= self.batch_timeout_micros <= 1e6 * _LONGEST_WAIT:
             raise SettingsError(
-                f"batch_timeout_micros {self.batch_timeout_micros}: must be 0 to {1e6 * _LONGEST_WAIT:.0f}."
+                f"batch_timeout_micros {self.batch_timeout_micros}: must be 0 to"
+                f" {1e6 * _LONGEST_WAIT:.0f}."
             )
         sizes = self.allowed_batch_sizes
-        if sizes and (sizes[-1] != self.max_batch_size or list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
+        if sizes and (
+            sizes[-1] != self.max_batch_size or list(sizes) != sorted(set(sizes)) or sizes[0] < 1
+        ):
             raise SettingsError(
                 f"allowed_batch_sizes {', '.join(map(str, sizes))}: must increase and end with "
                 f"max_batch_size, {self.max_batch_size}."
@@ -75,12 +79,14 @@ class ServerSettings:
     port: int = 8500
     # Threads that parse requests and run the model.
     rest_api_num_threads: int = 4 * (os.cpu_count() or 1)
-    # Runs of a version at the same time; 0 is one a core. More only take turns in the processor's caches.
+    # Runs of a version at the same time; 0 is one a core. More only take turns in the processor's
+    # caches.
     tensorflow_session_parallelism: int = 0
     # Threads of an operation, and operations of a run at the same time; 0 is one a core.
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
-    # TensorFlow's ConfigProto as text, and the part of a GPU's memory to take; 0 is TensorFlow's choice.
+    # TensorFlow's ConfigProto as text, and the part of a GPU's memory to take; 0 is TensorFlow's
+    # choice.
     tensorflow_session_config_file: Path | None = None
     per_process_gpu_memory_fraction: float = 0.0
     # Tags of the graph to load, with commas between them.
@@ -91,7 +97,8 @@ class ServerSettings:
     rest_api_timeout_in_ms: int = 30_000
     # A longer request body, as sent or unzipped, is answered with 413 (gRPC: RESOURCE_EXHAUSTED).
     rest_api_max_body_bytes: int = 100 * 2**20
-    # An encoded image (or any string) with more bytes, an image with more pixels: 400, before it is decoded.
+    # An encoded image (or any string) with more bytes, an image with more pixels: 400, before it is
+    # decoded.
     max_image_bytes: int = 50 * 2**20
     max_image_pixels: int = 100_000_000
     # Answers of the REST API may be read by pages of other origins.
@@ -119,7 +126,8 @@ class ServerSettings:
     # A version that failed to load is tried again so often, so many seconds apart.
     max_num_load_retries: int = 5
     load_retries_interval_seconds: float = 60.0
-    # A version that is not whole, and whose files have not changed for so long, is reported in the status.
+    # A version that is not whole, and whose files have not changed for so long, is reported in the
+    # status.
     partial_version_seconds: float = 60.0
     # Replay assets.extra/tf_serving_warmup_requests before a version takes traffic.
     enable_model_warmup: bool = True
@@ -168,10 +176,13 @@ class ServerSettings:
             "partial_version_seconds",
         ):
             if not 0 <= getattr(self, name) <= _LONGEST_WAIT:
-                raise SettingsError(f"--{name} {getattr(self, name)}: must be 0 to {_LONGEST_WAIT}.")
+                raise SettingsError(
+                    f"--{name} {getattr(self, name)}: must be 0 to {_LONGEST_WAIT}."
+                )
         if not 0 <= self.per_process_gpu_memory_fraction <= 1:
             raise SettingsError(
-                f"--per_process_gpu_memory_fraction {self.per_process_gpu_memory_fraction}: must be 0 to 1."
+                f"--per_process_gpu_memory_fraction {self.per_process_gpu_memory_fraction}: must be"
+                " 0 to 1."
             )
         if self.use_alts_credentials and self.ssl_config_file:
             raise SettingsError("--use_alts_credentials and --ssl_config_file: name one of them.")
@@ -215,12 +226,17 @@ def _validate_model(model: ModelSettings) -> None:
         )
     if (path / "saved_model.pb").exists():
         raise SettingsError(
-            f"--model_base_path {path}: this is one version of a model; name its parent, {path.parent}."
+            f"--model_base_path {path}: this is one version of a model; name its parent,"
+            f" {path.parent}."
         )
     if not model.name or set(model.name) & set("/:"):
-        raise SettingsError(f"--model_name {model.name!r}: must not be empty and not contain / or :.")
+        raise SettingsError(
+            f"--model_name {model.name!r}: must not be empty and not contain / or :."
+        )
     if model.num_versions < 1:
         raise SettingsError(f"--num_versions {model.num_versions}: must be at least 1.")
     for label in model.labels:
         if not label or set(label) & set("/:"):
-            raise SettingsError(f"Label {label!r} of {model.name}: must not be empty and not contain / or :.")
+            raise SettingsError(
+                f"Label {label!r} of {model.name}: must not be empty and not contain / or :."
+            )

@@ -6,9 +6,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    text_format,
+    wrappers_pb2,
+)
 from google.protobuf.message import Message
-from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
+from tensorflow_serving.config.file_system_storage_path_source_pb2 import (
+    FileSystemStoragePathSourceConfig,
+)
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from serving.server.server_config import Batching, ModelSettings, SettingsError
@@ -93,7 +101,9 @@ def _model(one: ModelConfig, where: str) -> ModelSettings:
     policy = one.model_version_policy
     kind = policy.WhichOneof("policy_choice") or "latest"
     if kind == "specific" and not policy.specific.versions:
-        raise SettingsError(f"{where}: policy specific of {one.name} names no version; add versions: NUMBER.")
+        raise SettingsError(
+            f"{where}: policy specific of {one.name} names no version; add versions: NUMBER."
+        )
     return ModelSettings(
         name=one.name,
         base_path=Path(one.base_path).absolute(),
@@ -141,18 +151,29 @@ def read_batching(path: Path | None) -> Batching:
     message = _read(path, _CLASSES["BatchingParameters"]())
     given: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
     given.pop("thread_pool_name", None)
-    for name in ("pad_variable_length_inputs", "enable_large_batch_splitting", "max_execution_batch_size"):
+    for name in (
+        "pad_variable_length_inputs",
+        "enable_large_batch_splitting",
+        "max_execution_batch_size",
+    ):
         value = given.pop(name, None)
         if value and getattr(value, "value", True):
             raise SettingsError(f"{path}: {name} is not supported by this server; leave it out.")
     sizes = tuple(given.pop("allowed_batch_sizes", ()))
-    return Batching(allowed_batch_sizes=sizes, **{name: value.value for name, value in given.items()})
+    return Batching(
+        allowed_batch_sizes=sizes, **{name: value.value for name, value in given.items()}
+    )
 
 
 def batching_text(batching: Batching) -> str:
     """The settings as the text of a --batching_parameters_file."""
     message: Any = _CLASSES["BatchingParameters"]()
-    for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"):
+    for name in (
+        "max_batch_size",
+        "batch_timeout_micros",
+        "max_enqueued_batches",
+        "num_batch_threads",
+    ):
         getattr(message, name).value = getattr(batching, name)
     message.allowed_batch_sizes.extend(batching.allowed_batch_sizes)
     return text_format.MessageToString(message)
@@ -172,7 +193,8 @@ def read_metrics_path(path: Path | None) -> str:
 
 
 def read_ssl(path: Path) -> Any:
-    """The SSLConfig of an --ssl_config_file: server_key, server_cert, custom_ca (PEM) and client_verify.
+    """The SSLConfig of an --ssl_config_file: server_key, server_cert, custom_ca (PEM) and
+    client_verify.
 
     Raises:
       SettingsError: no such file, not its format, or without a key or certificate.

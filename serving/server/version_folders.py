@@ -65,7 +65,9 @@ def missing_part(path: Path) -> str | None:
         return "saved_model.pb is cut off or damaged"
     if not graphs:
         return "saved_model.pb is empty"
-    if not has_variables(path) and any(n.op.startswith(_STATE) for g in graphs for n in g.graph_def.node):
+    if not has_variables(path) and any(
+        n.op.startswith(_STATE) for g in graphs for n in g.graph_def.node
+    ):
         return f"{_INDEX} is missing"
     return None
 

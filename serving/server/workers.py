@@ -30,7 +30,8 @@ class Workers:
         """
         if self._taken >= self._most:
             raise ServingError(
-                Code.UNAVAILABLE, f"{self._waiting} requests wait already (--max_waiting_requests); try again"
+                Code.UNAVAILABLE,
+                f"{self._waiting} requests wait already (--max_waiting_requests); try again",
             )
         self._taken += 1
         future = asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)

@@ -68,7 +68,9 @@ def test_every_crop_is_a_window_of_its_own_padded_image():
 
 def test_passes_show_every_image_once_and_depend_on_the_seed_alone():
     labels = np.arange(300)
-    batches, again, other = (jax_cifar.Batches(IMAGES, labels, 0.0, 32, 9, seed) for seed in (0, 0, 1))
+    batches, again, other = (
+        jax_cifar.Batches(IMAGES, labels, 0.0, 32, 9, seed) for seed in (0, 0, 1)
+    )
     first = np.concatenate([batches[index][1] for index in range(9)])
     assert len(set(first)) == 9 * 32  # 9 full batches a pass, 12 images left out
     np.testing.assert_array_equal(batches[3][0], again[3][0])

@@ -11,11 +11,15 @@ from benchmarks.report import Row
 
 def test_a_stage_is_written_between_its_markers_and_nothing_else_changes(tmp_path, capsys):
     page = tmp_path / "speed.md"
-    page.write_text("A\n<!-- begin x -->\nold\n<!-- end x -->\nB\n<!-- begin y -->\nkept\n<!-- end y -->\n")
+    page.write_text(
+        "A\n<!-- begin x -->\nold\n<!-- end x -->\nB\n<!-- begin y -->\nkept\n<!-- end y -->\n"
+    )
     row = Row("decode", [200, 100, 300], "images/s", "peer 1.0", [100, 100, 100], bar=1.6)
     report.write("x", "make bench-x", [row], ["a fact"], page)
     text = page.read_text()
-    assert "| decode | 200 (100 to 300) images/s | peer 1.0 | 100 | 2 (1 to 3) | ≥ 1.6 | yes |" in text
+    assert (
+        "| decode | 200 (100 to 300) images/s | peer 1.0 | 100 | 2 (1 to 3) | ≥ 1.6 | yes |" in text
+    )
     assert "- a fact" in text and "old" not in text
     assert text.startswith("A\n") and text.endswith("B\n<!-- begin y -->\nkept\n<!-- end y -->\n")
     assert "decode" in capsys.readouterr().out

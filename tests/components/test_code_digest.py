@@ -29,7 +29,9 @@ COMPONENTS = {
 )
 def test_python_imports_no_module_that_is_not_reached(module):
     code = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     imported = json.loads(run.stdout.splitlines()[-1])
     ours = {name for name in imported if name.partition(".")[0] in code_digest.PACKAGES}
     assert ours <= code_digest.reached(module)
@@ -41,7 +43,9 @@ def digests(tmp_path_factory):
     """Digest of every component after a file of a copy of the code has been changed by a function."""
     copy = tmp_path_factory.mktemp("code")
     for package in code_digest.PACKAGES:
-        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     code = (
         "import json; from components.code_digest import digest; "
         f"print(json.dumps({{name: digest(module) for name, module in {COMPONENTS!r}.items()}}))"

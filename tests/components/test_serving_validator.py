@@ -26,7 +26,13 @@ from tests.helpers import data
 
 LABELS = ("ant", "bee", "cat")
 SETTINGS = Transform(size=24, test_shorter_side=28)
-EMBEDDED = {"server": "embedded", "images": 4, "seconds": 60.0, "max_latency_ms": 0.0, "max_memory_mb": 0}
+EMBEDDED = {
+    "server": "embedded",
+    "images": 4,
+    "seconds": 60.0,
+    "max_latency_ms": 0.0,
+    "max_memory_mb": 0,
+}
 
 
 def network(seed):
@@ -75,7 +81,9 @@ def test_a_candidate_that_is_served_as_evaluated_is_blessed(candidate, started):
     assert 200 < report.memory_mb < 10_000
 
 
-def test_other_probabilities_than_the_evaluators_are_seen_on_both_protocols(started, candidate, tmp_path):
+def test_other_probabilities_than_the_evaluators_are_seen_on_both_protocols(
+    started, candidate, tmp_path
+):
     other = str(tmp_path / "other")
     export.export(network(1), other, None, ("center",))
     report = checks.check(started, EXAMPLES, checks.expected(other, EXAMPLES), checks.Limits())
@@ -120,9 +128,9 @@ def test_an_export_that_only_python_runs_is_not_blessed(tmp_path):
         return tf.nn.softmax(module.model(images))
 
     def encoded(examples):
-        return tf.io.parse_example(examples, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})[
-            "image/encoded"
-        ]
+        return tf.io.parse_example(
+            examples, {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+        )["image/encoded"]
 
     spec = tf.TensorSpec([None], tf.string, name="image_bytes")
     module.serve = tf.function(
@@ -133,7 +141,9 @@ def test_an_export_that_only_python_runs_is_not_blessed(tmp_path):
         input_signature=[tf.TensorSpec([None], tf.string, name="examples")],
     )
     path = str(tmp_path / "model")
-    tf.saved_model.save(module, path, {"serving_default": module.serve, "evaluate": module.evaluate})
+    tf.saved_model.save(
+        module, path, {"serving_default": module.serve, "evaluate": module.evaluate}
+    )
     reasons = component.validate(path, EXAMPLES[:2], EMBEDDED).reasons
     assert "REST refuses an image of the evaluation split: " in reasons[0]
     assert "Could not find variable" in reasons[0]
@@ -145,7 +155,9 @@ def test_the_server_ends_with_a_run_that_is_killed(candidate):
         "with server.running(sys.argv[1], 'embedded', 60) as found: "
         "print(found.pid, flush=True); time.sleep(600)"
     )
-    run = subprocess.Popen([sys.executable, "-c", code, candidate], stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, candidate], stdout=subprocess.PIPE, text=True
+    )
     with run:
         command = pathlib.Path(f"/proc/{run.stdout.readline().strip()}/cmdline")
         assert b"serving.server" in command.read_bytes()
@@ -199,7 +211,9 @@ os.execv({python!r}, [{python!r}, "-m", "serving.server", *flags, f"--port={{por
 
 
 def test_the_container_of_tensorflow_serving(candidate, tmp_path, monkeypatch):
-    """docker is a stand-in here, which reads the command as docker does and starts the embedded server."""
+    """docker is a stand-in here, which reads the command as docker does and starts the embedded
+    server.
+    """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     docker = tmp_path / "docker"
     docker.write_text(DOCKER.format(python=sys.executable, root=root))
@@ -210,7 +224,8 @@ def test_the_container_of_tensorflow_serving(candidate, tmp_path, monkeypatch):
     assert (report.reasons, report.memory_mb) == ((), 0)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(
-        model_server.StartError, match=r"docker is not on the PATH, and .*; set serve.validator=embedded"
+        model_server.StartError,
+        match=r"docker is not on the PATH, and .*; set serve.validator=embedded",
     ):
         component.validate(candidate, EXAMPLES[:2], settings)
 
@@ -245,7 +260,9 @@ def artifacts(tmp_path, candidate, blessed):
         artifact_utils.encode_split_names(["eval"]),
     )
     os.makedirs(tmp_path / "examples" / "Split-eval")
-    with tf.io.TFRecordWriter(str(tmp_path / "examples" / "Split-eval" / "data-00000-of-00001")) as writer:
+    with tf.io.TFRecordWriter(
+        str(tmp_path / "examples" / "Split-eval" / "data-00000-of-00001")
+    ) as writer:
         for record in EXAMPLES:
             writer.write(record)
     inputs = {"model": [model], "examples": [examples], "model_blessing": [evaluated]}
@@ -264,11 +281,16 @@ def test_the_component_blesses_with_tfx_own_marks(candidate, tmp_path):
 
 def test_what_the_evaluator_refused_is_not_served(candidate, tmp_path):
     inputs, outputs = artifacts(tmp_path, candidate, blessed=0)
-    component.Executor().Do(inputs, outputs, {"settings": json.dumps({**EMBEDDED, "server": "none such"})})
+    component.Executor().Do(
+        inputs, outputs, {"settings": json.dumps({**EMBEDDED, "server": "none such"})}
+    )
     [blessing] = outputs["blessing"]
     assert blessing.get_int_custom_property("blessed") == 0
     assert os.path.exists(os.path.join(blessing.uri, "INFRA_NOT_BLESSED"))
-    assert component.describe(blessing.uri) == "not to be pushed: the Evaluator has not blessed the model"
+    assert (
+        component.describe(blessing.uri)
+        == "not to be pushed: the Evaluator has not blessed the model"
+    )
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path):

@@ -30,7 +30,9 @@ def shapes(folder, classes=("bar", "disc", "frame"), count=40):
         for i in range(count):
             height, width = rng.integers(200, 400, 2)
             y, x = np.mgrid[:height, :width] / [[[height]], [[width]]] - 0.5
-            shape = [np.abs(y) < 0.1, x**2 + y**2 < 0.12, (np.abs(x) > 0.35) | (np.abs(y) > 0.35)][number]
+            shape = [np.abs(y) < 0.1, x**2 + y**2 < 0.12, (np.abs(x) > 0.35) | (np.abs(y) > 0.35)][
+                number
+            ]
             pixels = np.where(shape[..., None], rng.integers(150, 255, 3), rng.integers(0, 100, 3))
             noisy = np.clip(pixels + rng.normal(0, 10, pixels.shape), 0, 255).astype(np.uint8)
             Image.fromarray(noisy).save(
@@ -50,7 +52,15 @@ def test_own_folders_rescaled_tuned_and_trained_on_two_devices(tmp_path):
         preset="folder",
     )  # fmt: skip
     assert status == 0
-    for node in ("ExampleGen", "StatisticsGen", "SchemaGen", "Transform", "Tuner", "Trainer", "Pusher"):
+    for node in (
+        "ExampleGen",
+        "StatisticsGen",
+        "SchemaGen",
+        "Transform",
+        "Tuner",
+        "Trainer",
+        "Pusher",
+    ):
         assert state(output, node) == "✓", node
     assert "Blessed" in output
     assert len(versions(tmp_path, "resnet-folder")) == 1

@@ -54,7 +54,9 @@ def test_first_run_pushes_and_says_so(home, first):
     assert "python -m serving.server" in first
     for name in re.findall(r"_file=(\S+)", first):
         assert os.path.isfile(os.path.join(home, name))
-    assert os.path.isfile(os.path.join(home, re.search(r"Deploy +(\S+)", first)[1], "kubernetes/kserve.yaml"))
+    assert os.path.isfile(
+        os.path.join(home, re.search(r"Deploy +(\S+)", first)[1], "kubernetes/kserve.yaml")
+    )
     for noise in ("WARNING", "Traceback", "absl", "I0000", "E0000", "DeprecationWarning"):
         assert noise not in first
     log = re.search(r"Full log: (\S+)", first)[1]
@@ -68,12 +70,16 @@ def test_evaluator_agrees_with_predictions_counted_by_hand(home, first):
 
     errors = evaluation.errors(artifact(home, "Evaluator", "evaluation"))
     folder = os.path.join(artifact(home, "ExampleGen", "examples"), "Split-eval")
-    examples = [r.numpy() for f in tf.io.gfile.glob(folder + "/*") for r in tf.data.TFRecordDataset(f)]
+    examples = [
+        r.numpy() for f in tf.io.gfile.glob(folder + "/*") for r in tf.data.TFRecordDataset(f)
+    ]
     labels = [
         tf.train.Example.FromString(e).features.feature["image/class/label"].int64_list.value[0]
         for e in examples
     ]
-    assert len(examples) == 360 == evaluation.example_count(artifact(home, "Evaluator", "evaluation"))
+    assert (
+        len(examples) == 360 == evaluation.example_count(artifact(home, "Evaluator", "evaluation"))
+    )
     model = tf.saved_model.load(os.path.join(artifact(home, "Trainer", "model"), "Format-Serving"))
     outputs = model.signatures["evaluate"](tf.constant(examples))
     for protocol in ("center", "ten_crop"):
@@ -84,7 +90,9 @@ def test_evaluator_agrees_with_predictions_counted_by_hand(home, first):
     per_class = evaluation.per_class(artifact(home, "Evaluator", "evaluation"), "center")
     assert sorted(per_class) == list(range(10))
     counts = np.bincount(labels)
-    assert sum(e * counts[k] for k, e in per_class.items()) / 360 == pytest.approx(errors["center"].top1)
+    assert sum(e * counts[k] for k, e in per_class.items()) / 360 == pytest.approx(
+        errors["center"].top1
+    )
 
 
 def test_pushed_model_predicts_in_a_session(home, first):
@@ -96,7 +104,8 @@ def test_pushed_model_predicts_in_a_session(home, first):
         meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], path)
         signature = meta.signature_def["serving_default"]
         probabilities = session.run(
-            signature.outputs["probabilities"].name, {signature.inputs["image_bytes"].name: [jpeg, jpeg]}
+            signature.outputs["probabilities"].name,
+            {signature.inputs["image_bytes"].name: [jpeg, jpeg]},
         )
     assert probabilities.shape == (2, 10)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
@@ -196,7 +205,9 @@ def _kill_when(folder, settings, ready, limit=300):
 def test_training_killed_in_the_middle_continues(home, first):
     settings = [*QUICK, "train.epochs=8", "train.seed=3"]
     checkpoints = os.path.join(home, "runs", "resnet-digits", "checkpoints")
-    _kill_when(home, settings, lambda: any("checkpoint" in files for *_, files in os.walk(checkpoints)))
+    _kill_when(
+        home, settings, lambda: any("checkpoint" in files for *_, files in os.walk(checkpoints))
+    )
     status, output = run(home, *settings)
     assert status == 0
     assert state(output, "Trainer") == "✓"
@@ -210,7 +221,8 @@ def test_ingestion_killed_in_the_middle_continues(home, first):
     staging = os.path.join(home, "runs", "killed", "artifacts", "ExampleGen", "staging", "*")
     _kill_when(home, settings, lambda: len(glob.glob(staging + "/done/*.json")) > 3)
     done = [
-        os.path.basename(path).removesuffix(".json") for path in glob.glob(staging + "/done/train-*.json")
+        os.path.basename(path).removesuffix(".json")
+        for path in glob.glob(staging + "/done/train-*.json")
     ]
     inodes = {os.stat(path).st_ino for name in done for path in glob.glob(f"{staging}/data/{name}")}
     assert 3 <= len(inodes) == len(done) < 400

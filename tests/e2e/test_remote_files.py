@@ -1,4 +1,6 @@
-"""A whole run whose artifacts and models are behind a URL: everything goes through TensorFlow's file systems.
+"""A whole run whose artifacts and models are behind a URL: everything goes through TensorFlow's
+file
+systems.
 
 file:// stands in for gs://: our code takes it for remote, TensorFlow reads it. Beam needs an
 extra for a bucket; here it gets `FileUrls`.
@@ -48,10 +50,15 @@ def test_only_small_files_stay_in_the_root(tmp_path, capfd, monkeypatch):
     assert status == 0, output
     [version] = tf.io.gfile.listdir(f"{bucket}/serving")
     loaded = tf.saved_model.load(f"{bucket}/serving/{version}")
-    assert loaded.signatures["serving_tensor"](tf.zeros([2, 32, 32, 3]))["probabilities"].shape == (2, 3)
+    assert loaded.signatures["serving_tensor"](tf.zeros([2, 32, 32, 3]))["probabilities"].shape == (
+        2,
+        3,
+    )
     assert {"ExampleGen", "Trainer", "schema"} <= set(os.listdir(tmp_path / "bucket" / "artifacts"))
     kept = [
-        os.path.relpath(p, "runs/remote") for p in glob.glob("runs/**", recursive=True) if os.path.isfile(p)
+        os.path.relpath(p, "runs/remote")
+        for p in glob.glob("runs/**", recursive=True)
+        if os.path.isfile(p)
     ]
     small = ("logs/", "deployment/")
     assert all(p.startswith(small) or p in ("metadata.sqlite", "lock") for p in kept), kept

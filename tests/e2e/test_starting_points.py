@@ -21,7 +21,10 @@ pytestmark = pytest.mark.e2e
 def home(tmp_path_factory):
     """A pushed ResNet-8 of the digits, and a plain net of them."""
     folder = str(tmp_path_factory.mktemp("home"))
-    for settings in (QUICK, [*QUICK, "name=plain", "model.residual=false", "transform.mean=channel"]):
+    for settings in (
+        QUICK,
+        [*QUICK, "name=plain", "model.residual=false", "transform.mean=channel"],
+    ):
         status, output = run(folder, *settings, ALL)
         assert status == 0, output
     return folder
@@ -36,7 +39,9 @@ def evaluated(path, images):
     examples = [
         tf.train.Example(
             features=tf.train.Features(
-                feature={"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))}
+                feature={
+                    "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
+                }
             )
         ).SerializeToString()
         for image in images
@@ -54,7 +59,12 @@ def training(home, name):
 def test_fine_tuning_starts_where_the_pushed_model_ended(home):
     quick = [*QUICK, "train.epochs=1", "train.warmup_epochs=0", "train.learning_rate=0.01"]
     status, output = run(
-        home, *quick, "name=tuned", f"train.init_from={serving(home)}", "train.frozen_stages=2", "data.seed=0"
+        home,
+        *quick,
+        "name=tuned",
+        f"train.init_from={serving(home)}",
+        "train.frozen_stages=2",
+        "data.seed=0",
     )
     assert status == 0, output
     with open(os.path.join(training(home, "tuned")[0], "history.csv")) as file:
@@ -77,7 +87,9 @@ def test_no_epochs_only_evaluate_what_is_there(home):
         evaluation.errors(artifact(home, "Evaluator", "evaluation", name))
         for name in ("resnet-digits", "again")
     )
-    assert {name: new[name].top1 for name in old} == pytest.approx({name: old[name].top1 for name in old})
+    assert {name: new[name].top1 for name in old} == pytest.approx(
+        {name: old[name].top1 for name in old}
+    )
 
 
 def test_an_ensemble_averages_its_members_under_every_protocol(home):
@@ -89,7 +101,9 @@ def test_an_ensemble_averages_its_members_under_every_protocol(home):
     together = evaluated(pushed(home, "both"), images)
     assert sorted(together) == ["center", "multi_scale", "ten_crop"]
     for protocol, probabilities in together.items():
-        np.testing.assert_allclose(probabilities, (alone[0][protocol] + alone[1][protocol]) / 2, atol=1e-6)
+        np.testing.assert_allclose(
+            probabilities, (alone[0][protocol] + alone[1][protocol]) / 2, atol=1e-6
+        )
     assert evaluation.example_count(artifact(home, "Evaluator", "evaluation", "both")) == 360
     status, output = run(home, *QUICK, ALL, "name=both", f"model.ensemble={','.join(members)}")
     assert state(output, "Trainer") == "·"

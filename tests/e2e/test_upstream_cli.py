@@ -31,7 +31,9 @@ def test_pipeline_create_list_and_delete(tmp_path):
     with open(lock, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         command = [TFX, "run", "create", "--engine=local", "--pipeline_name=resnet-digits"]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+        )
     assert "another run of this pipeline is active" in done.stdout
     assert "resnet-digits" in tfx("pipeline", "list", "--engine=local")
     assert "deleted successfully" in tfx(

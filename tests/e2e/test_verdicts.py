@@ -1,4 +1,6 @@
-"""What a run says of a candidate, and what it does beside damaged versions and data that are cut off."""
+"""What a run says of a candidate, and what it does beside damaged versions and data that are cut
+off.
+"""
 
 import os
 import signal

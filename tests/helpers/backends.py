@@ -1,4 +1,6 @@
-"""What conformance tests ask: the embedded server, and TensorFlow Serving's own where it is on the PATH."""
+"""What conformance tests ask: the embedded server, and TensorFlow Serving's own where it is on the
+PATH.
+"""
 
 import asyncio
 import contextlib
@@ -41,7 +43,9 @@ class Api:
 
     def request(self, method, url, content=None, headers=None):
         async def send():
-            async with httpx.AsyncClient(transport=self._transport, base_url="http://test") as client:
+            async with httpx.AsyncClient(
+                transport=self._transport, base_url="http://test"
+            ) as client:
                 return await client.request(method, url, content=content, headers=headers)
 
         return asyncio.run(send())
@@ -52,7 +56,9 @@ class Api:
 
 @contextlib.contextmanager
 def rest(backend, base, name, **options):
-    """A client of the REST API for the folder of versions `base`; options are those of ServerSettings."""
+    """A client of the REST API for the folder of versions `base`; options are those of
+    ServerSettings.
+    """
     if backend == REAL:
         with (
             _process(base, name, **options) as (port, _),
@@ -115,7 +121,11 @@ def remote(backend, models, **options):
 @contextlib.contextmanager
 def _process(base, name, **options):
     rest_port, port = free_port(), free_port()
-    known = ("rest_api_timeout_in_ms", "enable_grpc_healthcheck_service", "rest_api_enable_cors_support")
+    known = (
+        "rest_api_timeout_in_ms",
+        "enable_grpc_healthcheck_service",
+        "rest_api_enable_cors_support",
+    )
     flags = [f"--{key}={value}".lower() for key, value in options.items() if key in known]
     flags += [f"--model_name={name}", f"--model_base_path={base}", f"--port={port}"]
     command = [REAL, *flags, f"--rest_api_port={rest_port}"]

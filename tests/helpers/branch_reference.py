@@ -1,4 +1,5 @@
-"""The authors' networks of 50 layers and more in NumPy, channels first, with the names of their prototxt.
+"""The authors' networks of 50 layers and more in NumPy, channels first, with the names of their
+prototxt.
 
 Writes them as Caffe does, number by number as caffe.proto says, and as Keras did before 2019.
 """
@@ -15,7 +16,9 @@ BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def blocks(depth):
-    """The names of the blocks (2a, 2b ..., or 3a, 3b1, 3b2 ... of the deeper) with their width and stride."""
+    """The names of the blocks (2a, 2b ..., or 3a, 3b1, 3b2 ... of the deeper) with their width and
+    stride.
+    """
     for stage, count in enumerate(BLOCKS[depth], start=2):
         for number in range(count):
             numbered = depth > 50 and stage in (3, 4)
@@ -24,7 +27,9 @@ def blocks(depth):
 
 
 def layers(depth, classes=5, biases=("conv1",), seed=0):
-    """Layer -> its arrays: kernel and perhaps bias, the four of Keras of a bn, gamma and beta of a scale."""
+    """Layer -> its arrays: kernel and perhaps bias, the four of Keras of a bn, gamma and beta of a
+    scale.
+    """
     rng = np.random.default_rng(seed)
     found = {}
 
@@ -51,8 +56,12 @@ def layers(depth, classes=5, biases=("conv1",), seed=0):
 
 
 def logits(layers, depth, pixels, epsilon, pool, normalised=True, scaled=True):
-    """Of mean-subtracted images [n, H, W, 3], BGR; with the gamma and beta of bn, of scale, or both."""
-    layers = {name: [np.asarray(value, np.float64) for value in values] for name, values in layers.items()}
+    """Of mean-subtracted images [n, H, W, 3], BGR; with the gamma and beta of bn, of scale, or
+    both.
+    """
+    layers = {
+        name: [np.asarray(value, np.float64) for value in values] for name, values in layers.items()
+    }
 
     def convolution(name, x, stride):
         y = torch_convolution({"x.weight": layers[name][0]}, "x", x, stride)
@@ -66,7 +75,9 @@ def logits(layers, depth, pixels, epsilon, pool, normalised=True, scaled=True):
 
     x = np.maximum(convolution("conv1", pixels.transpose(0, 3, 1, 2), 2), 0)
     around = (1, 1) if pool == "symmetric" else (0, 1)
-    x = _windows(np.pad(x, [(0, 0), (0, 0), around, around], constant_values=-np.inf), 3, 2).max((4, 5))
+    x = _windows(np.pad(x, [(0, 0), (0, 0), around, around], constant_values=-np.inf), 3, 2).max(
+        (4, 5)
+    )
     for name, _, stride in blocks(depth):
         y = np.maximum(convolution(f"res{name}_branch2a", x, stride), 0)
         y = np.maximum(convolution(f"res{name}_branch2b", y, 1), 0)
@@ -79,17 +90,30 @@ def logits(layers, depth, pixels, epsilon, pool, normalised=True, scaled=True):
 
 def write_caffe(path, layers, old_shapes=False, factor=1.0, epsilon=None):
     """A NetParameter with the blobs of every layer, and a ReLU without any."""
-    net = _text(1, "ResNet-50") + _bytes(100, _text(1, "conv1_relu") + _text(2, "ReLU") + _text(3, "conv1"))
+    net = _text(1, "ResNet-50") + _bytes(
+        100, _text(1, "conv1_relu") + _text(2, "ReLU") + _text(3, "conv1")
+    )
     for name, values in layers.items():
         settings = b""
         if name.startswith("bn"):
-            kind, values = "BatchNorm", [values[2] * factor, values[3] * factor, np.float32([factor])]
+            kind, values = (
+                "BatchNorm",
+                [
+                    values[2] * factor,
+                    values[3] * factor,
+                    np.float32([factor]),
+                ],
+            )
             if epsilon is not None:
-                settings = _bytes(139, _tag(1, 0) + b"\x01" + _tag(3, 5) + struct.pack("<f", epsilon))
+                settings = _bytes(
+                    139, _tag(1, 0) + b"\x01" + _tag(3, 5) + struct.pack("<f", epsilon)
+                )
         else:
             kind = {"fc": "InnerProduct", "sc": "Scale"}.get(name[:2], "Convolution")
         blobs = b"".join(_bytes(7, blob(value, old_shapes)) for value in values)
-        net += _bytes(100, _text(1, name) + _text(2, kind) + _text(3, "x") + _text(4, "y") + blobs + settings)
+        net += _bytes(
+            100, _text(1, name) + _text(2, kind) + _text(3, "x") + _text(4, "y") + blobs + settings
+        )
     path.write_bytes(net)
 
 
@@ -99,7 +123,10 @@ def blob(values, old_shape=False):
     if not old_shape:
         return _bytes(7, _bytes(1, b"".join(map(_varint, values.shape)))) + data
     numbers = (1,) * (4 - values.ndim) + values.shape
-    return b"".join(_tag(field, 0) + _varint(size) for field, size in enumerate(numbers, start=1)) + data
+    return (
+        b"".join(_tag(field, 0) + _varint(size) for field, size in enumerate(numbers, start=1))
+        + data
+    )
 
 
 def _varint(number):
@@ -123,10 +150,16 @@ def _text(field, text):
 
 
 def write_keras(path, layers, version, whole=False, scaled=False, order="tensorflow"):
-    """As Keras 1 (conv1_W:0; on Theano conv1_W, [out, in, h, w] and mirrored) or Keras 2 (conv1/kernel:0)."""
+    """As Keras 1 (conv1_W:0; on Theano conv1_W, [out, in, h, w] and mirrored) or Keras 2
+    (conv1/kernel:0).
+    """
     with h5py.File(path, "w") as file:
         root = file.create_group("model_weights") if whole else file
-        names = ["input_1", *(name for name in layers if scaled or not name.startswith("scale")), "avg_pool"]
+        names = [
+            "input_1",
+            *(name for name in layers if scaled or not name.startswith("scale")),
+            "avg_pool",
+        ]
         root.attrs["layer_names"] = np.array([name.encode() for name in names])
         if version == 2:
             root.attrs["backend"], root.attrs["keras_version"] = order.encode(), b"2.0.8"
@@ -141,7 +174,9 @@ def write_keras(path, layers, version, whole=False, scaled=False, order="tensorf
 def _named(name, values, version, order):
     parts = ("kernel", "bias") if version == 2 else ("W", "b")
     if name.startswith(("bn", "scale")):
-        running = ("moving_mean", "moving_variance") if version == 2 else ("running_mean", "running_std")
+        running = (
+            ("moving_mean", "moving_variance") if version == 2 else ("running_mean", "running_std")
+        )
         parts = ("gamma", "beta", *running)
     values = [value.T if value.ndim == 2 else value for value in values]
     if order == "theano":
@@ -150,4 +185,6 @@ def _named(name, values, version, order):
         values = [value.transpose(2, 3, 1, 0) if value.ndim == 4 else value for value in values]
     after = "" if order == "theano" and version == 1 else ":0"
     between = "/" if version == 2 else "_"
-    return {f"{name}{between}{part}{after}": value for part, value in zip(parts, values, strict=False)}
+    return {
+        f"{name}{between}{part}{after}": value for part, value in zip(parts, values, strict=False)
+    }

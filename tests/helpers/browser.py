@@ -45,7 +45,8 @@ class Browser:
 
     Attributes:
       events: everything that the tab has reported, as (method, parameters).
-      complaints: errors in its console, uncaught exceptions and violations of the page's security policy.
+      complaints: errors in its console, uncaught exceptions and violations of the page's security
+        policy.
     """
 
     def __init__(self, profile: Path, *flags: str):
@@ -57,7 +58,9 @@ class Browser:
         self._session = None
         self._socket = connect(self._address(), max_size=None, proxy=None)
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
             self.send(f"{domain}.enable")
 
@@ -108,7 +111,11 @@ class Browser:
     def run(self, expression):
         """The value of a JavaScript expression in the tab; promises are awaited."""
         done = self.send(
-            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
+            "Runtime.evaluate",
+            expression=expression,
+            awaitPromise=True,
+            returnByValue=True,
+            userGesture=True,
         )
         if "exceptionDetails" in done:
             raise RuntimeError(done["exceptionDetails"]["exception"].get("description", expression))
@@ -119,7 +126,9 @@ class Browser:
         end = time.monotonic() + _WAIT_SECONDS
         while not (value := self.run(condition)):
             if time.monotonic() > end:
-                raise TimeoutError(f"{condition}; the page says:\n{self.run('document.body.innerText')}")
+                raise TimeoutError(
+                    f"{condition}; the page says:\n{self.run('document.body.innerText')}"
+                )
             time.sleep(0.05)
         return value
 
@@ -148,7 +157,9 @@ class Browser:
 
     def prefer(self, **features):
         """Media features of the person, such as prefers_color_scheme="dark"."""
-        listed = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        listed = [
+            {"name": name.replace("_", "-"), "value": value} for name, value in features.items()
+        ]
         self.send("Emulation.setEmulatedMedia", features=listed)
 
     def screenshot(self, path):
@@ -163,14 +174,24 @@ class Browser:
                 if line.startswith("DevTools listening on "):
                     return line.split()[-1]
             time.sleep(0.05)
-        raise RuntimeError(f"Chromium did not start:\n{Path(self._log.name).read_text(errors='replace')}")
+        raise RuntimeError(
+            f"Chromium did not start:\n{Path(self._log.name).read_text(errors='replace')}"
+        )
 
     def _note(self, event):
         method, content = event.get("method"), event.get("params", {})
         self.events.append((method, content))
         if method == "Runtime.exceptionThrown":
-            self.complaints.append(content["exceptionDetails"]["exception"].get("description", "exception"))
-        elif method == "Runtime.consoleAPICalled" and content["type"] in ("error", "warning", "assert"):
-            self.complaints.append(str([a.get("value", a.get("description")) for a in content["args"]]))
+            self.complaints.append(
+                content["exceptionDetails"]["exception"].get("description", "exception")
+            )
+        elif method == "Runtime.consoleAPICalled" and content["type"] in (
+            "error",
+            "warning",
+            "assert",
+        ):
+            self.complaints.append(
+                str([a.get("value", a.get("description")) for a in content["args"]])
+            )
         elif method == "Log.entryAdded" and content["entry"]["level"] in ("error", "warning"):
             self.complaints.append(f"{content['entry']['text']} {content['entry'].get('url', '')}")

@@ -25,7 +25,9 @@ class Both:
         file = folder / "models.config"
         file.write_text(text_format.MessageToString(config))
         self.grpc = f"127.0.0.1:{free_port()}"
-        self._server = Server(None, f"--model_config_file={file}", f"--port={self.grpc.split(':')[1]}")
+        self._server = Server(
+            None, f"--model_config_file={file}", f"--port={self.grpc.split(':')[1]}"
+        )
         self.url = self._server.url
 
     def stop(self):

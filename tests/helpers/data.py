@@ -1,4 +1,6 @@
-"""Makers of small inputs: images of every quirk, archives, class folders. NumPy, PIL and tarfile only."""
+"""Makers of small inputs: images of every quirk, archives, class folders. NumPy, PIL and tarfile
+only.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,17 @@ def grey(seed: int = 0, **options) -> bytes:
 def png(seed: int = 0, mode: str = "RGB") -> bytes:
     """A PNG of mode RGB, RGBA, L, LA, P, 1 or I;16 (16 bit: 257 times the 8-bit values)."""
     if mode == "I;16":
-        return _save(Image.fromarray(pixels(seed, channels=1)[..., 0].astype(np.uint16) * 257), "PNG")
+        return _save(
+            Image.fromarray(pixels(seed, channels=1)[..., 0].astype(np.uint16) * 257), "PNG"
+        )
     return _save(Image.fromarray(pixels(seed)).convert(mode), "PNG")
 
 
 def cmyk(seed: int = 0) -> bytes:
     """A CMYK JPEG as Adobe writes it, inverted, with its marker."""
-    return _save(Image.fromarray(pixels(seed, channels=4), "CMYK"), "JPEG", quality=95, subsampling=0)
+    return _save(
+        Image.fromarray(pixels(seed, channels=4), "CMYK"), "JPEG", quality=95, subsampling=0
+    )
 
 
 def cmyk_without_adobe(seed: int = 0) -> bytes:
@@ -56,7 +62,9 @@ def ycck(seed: int = 0) -> bytes:
     ink = pixels(seed, channels=4)  # C, M, Y, K; Adobe stores 255 - ink
     ycc = np.asarray(Image.fromarray(ink[..., :3]).convert("YCbCr"))  # of R = 255 - stored C = ink
     stored = np.concatenate([ycc, 255 - ink[..., 3:]], -1)
-    data = bytearray(_save(Image.fromarray(255 - stored, "CMYK"), "JPEG", quality=95, subsampling=0))
+    data = bytearray(
+        _save(Image.fromarray(255 - stored, "CMYK"), "JPEG", quality=95, subsampling=0)
+    )
     data[data.index(b"Adobe") + 11] = 2  # the transform: YCCK
     return bytes(data)
 
@@ -95,7 +103,13 @@ def bomb(side: int = 65_000) -> bytes:
 def convertible() -> dict[str, bytes]:
     """Images that are not RGB or grey JPEGs but hold a picture."""
     kinds = {f"png_{mode}": png(7, mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")}
-    return {**kinds, "cmyk": cmyk(7), "cmyk_plain": cmyk_without_adobe(7), "ycck": ycck(7), "gif": _gif(7)}
+    return {
+        **kinds,
+        "cmyk": cmyk(7),
+        "cmyk_plain": cmyk_without_adobe(7),
+        "ycck": ycck(7),
+        "gif": _gif(7),
+    }
 
 
 def plain() -> dict[str, bytes]:
@@ -169,7 +183,10 @@ def ilsvrc(
 def small_ilsvrc(folder: str, classes: int = 3, per_class: int = 8, val_per_class: int = 4) -> str:
     """Good images only: `classes` of them, each image with a seed of its own."""
     wnids = [f"n{1000 + 7 * i:08d}" for i in range(classes)]
-    train = {w: {f"{w}_{i}.JPEG": jpeg(100 * c + i) for i in range(per_class)} for c, w in enumerate(wnids)}
+    train = {
+        w: {f"{w}_{i}.JPEG": jpeg(100 * c + i) for i in range(per_class)}
+        for c, w in enumerate(wnids)
+    }
     val = [(w, jpeg(9000 + 100 * c + i)) for i in range(val_per_class) for c, w in enumerate(wnids)]
     return ilsvrc(folder, train, val)
 

@@ -1,4 +1,5 @@
-"""The doors through which a file comes to a network, each to pixels or to the sentence that refuses it.
+"""The doors through which a file comes to a network, each to pixels or to the sentence that refuses
+it.
 
 The network shows its input: the probabilities of its classes tell the pixels of the crop.
 """
@@ -32,7 +33,9 @@ from serving.client import images as client_images
 
 SIZE = 16
 # As published, and with all that is done to a photograph of one's own.
-STORED = Transform(size=SIZE, crop="none", flip=False, colour=0.0, mean="channel", test_shorter_side=18)
+STORED = Transform(
+    size=SIZE, crop="none", flip=False, colour=0.0, mean="channel", test_shorter_side=18
+)
 OWN = Transform(**{**vars(STORED), "upright": True, "shorter_side": 48})
 MAX_PIXELS = 100_000_000
 _CLASSES = 3 * SIZE * SIZE + 1
@@ -80,10 +83,14 @@ def network(settings: Transform) -> protocols.Network:
     kernels = []
     for stage, step in ((2, 4), (3, SIZE // 4)):
         filters = channels * step * step
-        layer = keras.layers.Conv2D(filters, step, step, use_bias=False, name=f"conv{stage}_block1_out")
+        layer = keras.layers.Conv2D(
+            filters, step, step, use_bias=False, name=f"conv{stage}_block1_out"
+        )
         x = layer(x)
         # Every value of a patch in a channel of its own: the order is that of a reshaped patch.
-        kernels.append((layer, np.eye(filters, dtype=np.float32).reshape(step, step, channels, filters)))
+        kernels.append(
+            (layer, np.eye(filters, dtype=np.float32).reshape(step, step, channels, filters))
+        )
         channels = filters
     x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     logits = keras.layers.Dense(_CLASSES, use_bias=False, name="logits")
@@ -99,12 +106,16 @@ def pixels(probabilities: np.ndarray) -> np.ndarray:
     logs = np.log(np.asarray(probabilities, np.float64))
     values = (logs[:-1] - logs[-1]) / _SCALE
     quarter = SIZE // 4
-    patches = values.reshape(quarter, quarter, 4, 4, 3)  # place in the patch of patches, then in the patch
+    patches = values.reshape(
+        quarter, quarter, 4, 4, 3
+    )  # place in the patch of patches, then in the patch
     return patches.transpose(0, 2, 1, 3, 4).reshape(SIZE, SIZE, 3)
 
 
 def brightest(crop: np.ndarray) -> np.ndarray:
-    """What `classify` tells of a crop: how far its brightest values are from the first of them, [5]."""
+    """What `classify` tells of a crop: how far its brightest values are from the first of them,
+    [5].
+    """
     best = np.sort(crop, axis=None)[::-1][: export.TOP_K]
     return best - best[0]
 
@@ -127,7 +138,11 @@ def refusing(*errors: type[Exception]) -> Callable[[Door], Door]:
 
 def sentence(error: Exception) -> str:
     """What an error says; of TensorFlow's, without the place in the graph where it arose."""
-    said = error.details() if isinstance(error, grpc.RpcError) else getattr(error, "message", str(error))
+    said = (
+        error.details()
+        if isinstance(error, grpc.RpcError)
+        else getattr(error, "message", str(error))
+    )
     rule = re.search(r"Summarized data: b'(.*?)'", said, re.DOTALL)
     return rule[1] if rule else said.rpartition("<stack traces unavailable>\n")[2]
 
@@ -155,7 +170,9 @@ def trained(found: Sequence[image_files.Image], settings: Transform) -> np.ndarr
     """The test's crops as Transform and the Trainer's input give them: float32 [n, size, size, 3]."""
     stored = _stored(found, settings)
     records = tf.data.Dataset.from_tensor_slices((np.arange(len(stored)), stored))
-    batches = augmentation.train_images(records, lambda record: (record, 0), 1, 0, settings, CONSTANTS)
+    batches = augmentation.train_images(
+        records, lambda record: (record, 0), 1, 0, settings, CONSTANTS
+    )
     return np.concatenate([batch for batch, _ in batches.as_numpy_iterator()])
 
 
@@ -181,7 +198,9 @@ def evaluated(encoded: Sequence[bytes], settings: Transform) -> np.ndarray:
 
 
 def signatures(path: str) -> dict[str, Door]:
-    """The doors of a SavedModel, by the names of its signatures; `classify` gives what `brightest` does."""
+    """The doors of a SavedModel, by the names of its signatures; `classify` gives what `brightest`
+    does.
+    """
     loaded = tf.saved_model.load(path)
     found = loaded.signatures
 
@@ -219,7 +238,9 @@ def served(path: str) -> Iterator[dict[str, Door]]:
                 request = predict_pb2.PredictRequest()
                 request.model_spec.name = model_server.NAME
                 request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([data]))
-                return pixels(tf.make_ndarray(stub.Predict(request, 120).outputs["probabilities"])[0])
+                return pixels(
+                    tf.make_ndarray(stub.Predict(request, 120).outputs["probabilities"])[0]
+                )
 
             yield {"REST": rest, "gRPC": remote}
 

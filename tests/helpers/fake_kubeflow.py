@@ -1,6 +1,7 @@
 """A Kubeflow Pipelines API in this process: keeps what it is given and records every request.
 
-Bodies must be what the generated models of kfp_server_api know, and specifications a PipelineSpec 2.1.0.
+Bodies must be what the generated models of kfp_server_api know, and specifications a PipelineSpec
+2.1.0.
 """
 
 import email
@@ -36,7 +37,12 @@ class FakeKubeflow:
     def __init__(self):
         self.requests, self.fails, self.page = [], set(), ""
         self._ids = itertools.count(100)
-        self.stored = {"experiments": [], "pipelines": [], "pipeline_versions": [], "recurringRuns": []}
+        self.stored = {
+            "experiments": [],
+            "pipelines": [],
+            "pipeline_versions": [],
+            "recurringRuns": [],
+        }
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -67,7 +73,9 @@ class FakeKubeflow:
         found = re.fullmatch(r"recurringruns/([0-9]+)(:enable)?", kind)
         if found:
             return 200, self._recurring_run(method, *found.groups())
-        stored = {"recurringruns": "recurringRuns", "pipelines/versions": "pipeline_versions"}.get(name, name)
+        stored = {"recurringruns": "recurringRuns", "pipelines/versions": "pipeline_versions"}.get(
+            name, name
+        )
         if method == "GET":
             owner = re.search(r"pipelines/([0-9]+)/versions", kind)
             items = [i for i in self.stored[stored] if not owner or i["pipeline_id"] == owner[1]]
@@ -80,7 +88,9 @@ class FakeKubeflow:
         item = {**strict(json.loads(body), model), key: self._id()}
         if stored == "recurringRuns":
             # They belong where their experiment does.
-            [owner] = [e for e in self.stored["experiments"] if e["experiment_id"] == item["experiment_id"]]
+            [owner] = [
+                e for e in self.stored["experiments"] if e["experiment_id"] == item["experiment_id"]
+            ]
             item |= {key: owner[key] for key in ("namespace",) if key in owner}
         return 200, self._keep(stored, item)
 
@@ -102,7 +112,8 @@ class FakeKubeflow:
 
     def _upload(self, query, headers, body):
         message = email.message_from_bytes(
-            f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode() + body, policy=email.policy.HTTP
+            f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode() + body,
+            policy=email.policy.HTTP,
         )
         [part] = message.iter_parts()
         spec = yaml.safe_load(part.get_payload(decode=True))
@@ -118,13 +129,17 @@ class FakeKubeflow:
 
 
 def strict(body, model):
-    """The body, when it has no field that the model does not know and every value has the field's type."""
+    """The body, when it has no field that the model does not know and every value has the field's
+    type.
+    """
     kind = getattr(kfp_server_api, model)
     unknown = set(body) - set(kind.attribute_map.values())
     assert not unknown, f"{model} has no {unknown}"
     for field, key in kind.attribute_map.items():
         part = kind.openapi_types[field]
-        if isinstance(body.get(key), dict) and hasattr(getattr(kfp_server_api, part, None), "attribute_map"):
+        if isinstance(body.get(key), dict) and hasattr(
+            getattr(kfp_server_api, part, None), "attribute_map"
+        ):
             strict(body[key], part)
     kfp_server_api.ApiClient().deserialize(SimpleNamespace(data=json.dumps(body)), model)
     return body

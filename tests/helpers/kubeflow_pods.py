@@ -1,13 +1,16 @@
-"""Runs a compiled pipeline as Kubeflow's driver and launcher do, every container's command as a process.
+"""Runs a compiled pipeline as Kubeflow's driver and launcher do, every container's command as a
+process.
 
 After backend/src/v2/driver and backend/src/v2/component/launcher_v2.go of kubeflow/pipelines:
 
 - artifacts go to <root>/<pipeline>/<run>/<task>/<uuid>/<output>; no driver hook is run;
-- an input comes from ML Metadata: its name is its number, it has NO type (`"instanceSchema": ""`), and its
-  metadata carry what the back end added;
-- what a step gives back is read strictly, and its metadata go through ML Metadata's types: no null there;
+- an input comes from ML Metadata: its name is its number, it has NO type (`"instanceSchema": ""`),
+  and its metadata carry what the back end added;
+- what a step gives back is read strictly, and its metadata go through ML Metadata's types: no null
+  there;
 - with the back end's PUBLISH_LOGS on, a step has one output more, `executor-logs`;
-- a task that may be cached is, by its command, image, parameters and the numbers of its input artifacts;
+- a task that may be cached is, by its command, image, parameters and the numbers of its input
+  artifacts;
 - a task that is tried again gets the same input and the same places for its outputs.
 
 Not as there: artifacts lie in a folder, not in a bucket, and all steps share this machine.
@@ -66,7 +69,9 @@ class Launcher:
     def _needs(self, name):
         task = self.tasks[name]
         inputs = task.get("inputs", {}).get("artifacts", {}).values()
-        return set(task.get("dependentTasks", [])) | {i["taskOutputArtifact"]["producerTask"] for i in inputs}
+        return set(task.get("dependentTasks", [])) | {
+            i["taskOutputArtifact"]["producerTask"] for i in inputs
+        }
 
     def container(self, name):
         label = self.spec["components"][self.tasks[name]["componentRef"]["name"]]["executorLabel"]
@@ -111,7 +116,9 @@ class Launcher:
 
     def _inputs(self, run, name):
         asked = self.tasks[name].get("inputs", {})
-        parameters = {k: v["runtimeValue"]["constant"] for k, v in asked.get("parameters", {}).items()}
+        parameters = {
+            k: v["runtimeValue"]["constant"] for k, v in asked.get("parameters", {}).items()
+        }
         artifacts = {}
         for key, item in asked.get("artifacts", {}).items():
             source = item["taskOutputArtifact"]
@@ -127,22 +134,31 @@ class Launcher:
         component = self.spec["components"][self.tasks[name]["componentRef"]["name"]]
         made = {}
         for key, item in component.get("outputDefinitions", {}).get("artifacts", {}).items():
-            made[key] = {"artifacts": [{"type": item["artifactType"], "metadata": item.get("metadata", {})}]}
+            made[key] = {
+                "artifacts": [{"type": item["artifactType"], "metadata": item.get("metadata", {})}]
+            }
         made["executor-logs"] = json.loads(json.dumps(_LOGS))
         salt, root = str(uuid.uuid4()), self.spec["defaultPipelineRoot"]
         for key, item in made.items():
             pipeline = self.spec["pipelineInfo"]["name"]
             item["artifacts"][0]["uri"] = "/".join([root, pipeline, identifier, name, salt, key])
         # In a pod it is /tmp/kfp_outputs, a folder of its own.
-        return {"artifacts": made, "outputFile": os.path.join(pod, "kfp_outputs", "output_metadata.json")}
+        return {
+            "artifacts": made,
+            "outputFile": os.path.join(pod, "kfp_outputs", "output_metadata.json"),
+        }
 
     def _execute(self, name, pod, call):
         container = self.container(name)
-        command = [part.replace("{{$}}", call) for part in [*container["command"], *container["args"]]]
+        command = [
+            part.replace("{{$}}", call) for part in [*container["command"], *container["args"]]
+        ]
         command[0] = {"python": sys.executable}.get(command[0], command[0])
         log = os.path.join(pod, "log")
         with open(log, "w") as file:
-            status = subprocess.run(command, cwd=pod, stdout=file, stderr=file, timeout=300).returncode
+            status = subprocess.run(
+                command, cwd=pod, stdout=file, stderr=file, timeout=300
+            ).returncode
         with open(log) as file:
             text = file.read()
         if status:

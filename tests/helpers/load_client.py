@@ -1,9 +1,11 @@
-"""Constant load from a process of its own: `python load_client.py URL CONNECTIONS OUT`, until its input ends.
+"""Constant load from a process of its own: `python load_client.py URL CONNECTIONS OUT`, until its
+input ends.
 
 It prints a line when the first answer is there.
 
-Every request has rows 1 .. 8, and model m multiplies them by its version. OUT is JSON: `versions` (answers of
-each), `failures`, `mixed` (answers with rows of several versions), `longest` (seconds between two answers).
+Every request has rows 1 .. 8, and model m multiplies them by its version. OUT is JSON: `versions`
+(answers of each), `failures`, `mixed` (answers with rows of several versions), `longest` (seconds
+between two answers).
 """
 
 import asyncio
@@ -22,8 +24,8 @@ class Load:
         self.versions, self.failures, self.mixed = {}, [], 0
         self.longest, self.last, self.running = 0.0, time.monotonic(), True
         self.head = (
-            f"POST /v1/models/m:predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(BODY)}\r\n\r\n"
+            f"POST /v1/models/m:predict HTTP/1.1\r\nHost: {host}\r\nContent-Type:"
+            f" application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
         ).encode()
 
     async def connection(self):
@@ -60,7 +62,9 @@ class Load:
 async def answer(reader):
     """Status and body of one response."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-    length = next(int(line.split(":")[1]) for line in head.splitlines() if line.startswith("content-length"))
+    length = next(
+        int(line.split(":")[1]) for line in head.splitlines() if line.startswith("content-length")
+    )
     return int(head.split()[1]), await reader.readexactly(length)
 
 

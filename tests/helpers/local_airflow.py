@@ -55,7 +55,16 @@ class Airflow:
         """Program and arguments."""
         sets = [part for setting in self._settings for part in ("--set", setting)]
         home, port = os.path.join(self.folder, "home"), str(self.port)
-        return [PYTHON, "-m", "pipeline.airflow.local_scheduler", "--home", home, "--port", port, *sets]
+        return [
+            PYTHON,
+            "-m",
+            "pipeline.airflow.local_scheduler",
+            "--home",
+            home,
+            "--port",
+            port,
+            *sets,
+        ]
 
     def start(self):
         """Starts it; returns the process."""
@@ -89,11 +98,15 @@ class Airflow:
 
     def runs(self):
         """(run id, state, type), oldest first."""
-        return self.query("SELECT run_id, state, run_type FROM dag_run WHERE dag_id = ? ORDER BY id", NAME)
+        return self.query(
+            "SELECT run_id, state, run_type FROM dag_run WHERE dag_id = ? ORDER BY id", NAME
+        )
 
     def tasks(self, run):
         """Task name -> (state, tries)."""
-        rows = self.query("SELECT task_id, state, try_number FROM task_instance WHERE run_id = ?", run)
+        rows = self.query(
+            "SELECT task_id, state, try_number FROM task_instance WHERE run_id = ?", run
+        )
         return {task: (state, tries) for task, state, tries in rows}
 
     def wait(self, condition, seconds, what, pause=0.5):
@@ -111,7 +124,9 @@ class Airflow:
 
         def ended():
             runs = self.runs()
-            return len(runs) > number and runs[number][1] in ("success", "failed") and runs[number][:2]
+            return (
+                len(runs) > number and runs[number][1] in ("success", "failed") and runs[number][:2]
+            )
 
         return self.wait(ended, seconds, f"end of run {number}")
 

@@ -51,7 +51,9 @@ def export_dense(path, scale=1.0, classes=()):
     archive.add_endpoint(
         "regress",
         lambda inputs: {
-            "outputs": tf.io.parse_example(inputs, {"v": tf.io.FixedLenFeature([1], tf.float32)})["v"]
+            "outputs": tf.io.parse_example(inputs, {"v": tf.io.FixedLenFeature([1], tf.float32)})[
+                "v"
+            ]
         },
         [tf.TensorSpec([None], tf.string, name="inputs")],
     )
@@ -67,9 +69,14 @@ def _slow(steps):
 
 
 def export_image(path, names=COLOURS):
-    """Encoded images -> shares of red, green and blue, by these names, in their mean colour (sum 1)."""
+    """Encoded images -> shares of red, green and blue, by these names, in their mean colour (sum
+    1).
+    """
     model = keras.Sequential(
-        [keras.layers.Input((3,)), keras.layers.Dense(3, use_bias=False, kernel_initializer="identity")]
+        [
+            keras.layers.Input((3,)),
+            keras.layers.Dense(3, use_bias=False, kernel_initializer="identity"),
+        ]
     )
 
     def shares(image_bytes):
@@ -78,14 +85,18 @@ def export_image(path, names=COLOURS):
             mean = tf.reduce_mean(tf.cast(image, tf.float32), axis=(0, 1))
             return mean / tf.reduce_sum(mean)
 
-        return model(tf.map_fn(colour, image_bytes, fn_output_signature=tf.TensorSpec([3], tf.float32)))
+        return model(
+            tf.map_fn(colour, image_bytes, fn_output_signature=tf.TensorSpec([3], tf.float32))
+        )
 
     def top_k(image_bytes):
         scores, index = tf.math.top_k(shares(image_bytes), 2)
         return {"classes": tf.gather(tf.constant(names), index), "scores": scores}
 
     def classify(inputs):
-        parsed = tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+        parsed = tf.io.parse_example(
+            inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+        )
         return top_k(parsed["image/encoded"])
 
     archive = keras.export.ExportArchive()
@@ -106,7 +117,8 @@ def export_broken(path):
     module = tf.Module()
     module.model = _dense(1.0)
     module.serve = tf.function(
-        lambda x: {"y": module.model(x)}, input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")]
+        lambda x: {"y": module.model(x)},
+        input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")],
     )
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve})
     return path

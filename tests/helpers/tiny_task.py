@@ -1,4 +1,5 @@
-"""A classification task small enough to train in seconds: stripes of four directions, as JPEG TFRecords.
+"""A classification task small enough to train in seconds: stripes of four directions, as JPEG
+TFRecords.
 
 Run as a script it trains on it: `python tiny_task.py ARGUMENTS.json [STEP_TO_DIE_AT]`.
 """
@@ -65,10 +66,14 @@ def write_records(folder, total, seed, shards=2):
     for number in range(total):
         label = number % CLASSES
         feature = {
-            "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[jpeg(label, rng)])),
+            "image/encoded": tf.train.Feature(
+                bytes_list=tf.train.BytesList(value=[jpeg(label, rng)])
+            ),
             "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
         }
-        examples.append(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+        examples.append(
+            tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+        )
     for shard in range(shards):
         with tf.io.TFRecordWriter(f"{folder}/data-{shard:05d}-of-{shards:05d}") as writer:
             for example in examples[shard::shards]:

@@ -1,4 +1,5 @@
-"""Run by a Python that has PyTorch: writes checkpoints with random weights, images and their logits.
+"""Run by a Python that has PyTorch: writes checkpoints with random weights, images and their
+logits.
 
     python torch_networks.py FOLDER
 
@@ -17,7 +18,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions; zeros are padded on both sides of the shortcut, as PyTorch's CIFAR nets do."""
+    """Two 3x3 convolutions; zeros are padded on both sides of the shortcut, as PyTorch's CIFAR nets
+    do.
+    """
 
     def __init__(self, into, out, stride):
         super().__init__()
@@ -31,7 +34,9 @@ class Block(nn.Module):
         y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
         if self.changes:
             quarter = y.shape[1] // 4
-            x = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, quarter, quarter))
+            x = nn.functional.pad(
+                x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, quarter, quarter)
+            )
         return torch.relu(x + y)
 
 

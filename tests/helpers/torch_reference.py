@@ -5,14 +5,18 @@ import numpy as np
 EPSILON = 1e-5
 
 
-def state(blocks, bottleneck=False, shortcut="B", classes=5, branch="downsample", head="fc", seed=0):
+def state(
+    blocks, bottleneck=False, shortcut="B", classes=5, branch="downsample", head="fc", seed=0
+):
     """A state dict of random numbers, in PyTorch's order; three stages are a CIFAR network's."""
     rng = np.random.default_rng(seed)
     cifar = len(blocks) == 3
     found = {}
 
     def conv(name, out, into, kernel):
-        found[f"{name}.weight"] = rng.normal(0, (2 / (into * kernel**2)) ** 0.5, [out, into, kernel, kernel])
+        found[f"{name}.weight"] = rng.normal(
+            0, (2 / (into * kernel**2)) ** 0.5, [out, into, kernel, kernel]
+        )
 
     def norm(name, size):
         found[f"{name}.weight"] = rng.uniform(0.5, 1.2, size)
@@ -50,7 +54,9 @@ def logits(state, pixels, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     cifar = "layer4.0.conv1.weight" not in state
     x = np.maximum(_norm(state, "bn1", _conv(state, "conv1", x, 1 if cifar else 2)), 0)
     if not cifar:
-        x = _windows(np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=-np.inf), 3, 2).max((4, 5))
+        x = _windows(
+            np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=-np.inf), 3, 2
+        ).max((4, 5))
     for stage in (1, 2, 3) if cifar else (1, 2, 3, 4):
         block = 0
         while f"layer{stage}.{block}.conv1.weight" in state:
@@ -86,11 +92,14 @@ def _conv(state, name, x, stride):
 
 
 def _windows(x, size, stride):
-    return np.lib.stride_tricks.sliding_window_view(x, (size, size), (2, 3))[:, :, ::stride, ::stride]
+    return np.lib.stride_tricks.sliding_window_view(x, (size, size), (2, 3))[
+        :, :, ::stride, ::stride
+    ]
 
 
 def _norm(state, name, x):
     scale, shift, mean, variance = (
-        state[f"{name}.{part}"][:, None, None] for part in ("weight", "bias", "running_mean", "running_var")
+        state[f"{name}.{part}"][:, None, None]
+        for part in ("weight", "bias", "running_mean", "running_var")
     )
     return (x - mean) / np.sqrt(variance + EPSILON) * scale + shift

@@ -1,7 +1,8 @@
 """Writes checkpoints as the versions of torch.save did, from the descriptions of its formats.
 
-Given the tensors and numbers of akamaster's resnet20-12fca82f.th (PyTorch 0.3, Python 3.5, DataParallel on a
-GPU), `save(path, value, "0.3", location="cuda:0", keys=...)` writes that file, byte for byte.
+Given the tensors and numbers of akamaster's resnet20-12fca82f.th (PyTorch 0.3, Python 3.5,
+DataParallel on a GPU), `save(path, value, "0.3", location="cuda:0", keys=...)` writes that file,
+byte for byte.
 """
 
 import collections
@@ -109,7 +110,9 @@ class Pickler(pickle._Pickler):
         elif self.python == 2 and isinstance(obj, collections.OrderedDict):
             pairs = [[key, value] for key, value in obj.items()]
             self.alive.append(pairs)
-            self.save_reduce(self._name("collections", "OrderedDict"), (pairs,), vars(obj) or None, obj=obj)
+            self.save_reduce(
+                self._name("collections", "OrderedDict"), (pairs,), vars(obj) or None, obj=obj
+            )
         elif self.python == 2 and isinstance(obj, str):
             self._save_bytes(obj)
         else:
@@ -158,11 +161,15 @@ class Pickler(pickle._Pickler):
 
 
 def save(path, value, version="1.6", **options):
-    """`value`: dictionaries, lists, numbers, texts, the above, and arrays with their strides and bases."""
+    """`value`: dictionaries, lists, numbers, texts, the above, and arrays with their strides and
+    bases.
+    """
     out = io.BytesIO()
     pickler = Pickler(out, version, **options)
     pickler.dump(value)
-    {"0.1": _tar, "0.3": _pickles, "0.4": _pickles, "1.6": _zip}[version](path, out.getvalue(), pickler)
+    {"0.1": _tar, "0.3": _pickles, "0.4": _pickles, "1.6": _zip}[version](
+        path, out.getvalue(), pickler
+    )
 
 
 def _zip(path, body, pickler):
@@ -192,7 +199,9 @@ def _pickles(path, body, pickler):
 
 
 def _tar(path, body, pickler):
-    """storages: count; of each its description, size and data; views. tensors: count; description of each."""
+    """storages: count; of each its description, size and data; views. tensors: count; description
+    of each.
+    """
     storages, tensors = io.BytesIO(), io.BytesIO()
     views = []
     for number, array in pickler.tensors.items():

@@ -1,7 +1,10 @@
-"""Reads files of weights that were made to take memory or time: `python weight_fuzzer.py FOLDER COPIES SEED`.
+"""Reads files of weights that were made to take memory or time: `python weight_fuzzer.py FOLDER
+COPIES
+SEED`.
 
-Every file of FOLDER is read, and COPIES of it with random changes. What comes out is a line for each that
-gives neither tensors nor a sentence, or that takes more memory than its size explains or more than seconds.
+Every file of FOLDER is read, and COPIES of it with random changes. What comes out is a line for
+each that gives neither tensors nor a sentence, or that takes more memory than its size explains or
+more than seconds.
 """
 
 import os
@@ -37,7 +40,11 @@ def read(path, size):
         said = ""
     except ValueError as error:
         text = str(error)
-        said = text if "\n" in text or "MemoryError" in text or "allocate" in text or len(text) > 1000 else ""
+        said = (
+            text
+            if "\n" in text or "MemoryError" in text or "allocate" in text or len(text) > 1000
+            else ""
+        )
     except BaseException as error:  # all others are what is looked for
         said = f"{type(error).__name__}: {error}"
     finally:

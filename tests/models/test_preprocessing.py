@@ -66,7 +66,13 @@ def rows(count, seed=0):
         height, width = SHAPES[number % len(SHAPES)]
         encoded = data.jpeg(seed + number, height, width)
         made.append(
-            Row(encoded, height, width, (number * number) % 3 or number % 2 * 2, f"{seed}_{number}.JPEG")
+            Row(
+                encoded,
+                height,
+                width,
+                (number * number) % 3 or number % 2 * 2,
+                f"{seed}_{number}.JPEG",
+            )
         )
     return made
 
@@ -78,7 +84,9 @@ def artifact(kind, folder):
 
 
 def transform(folder, splits, settings, materialize, shape="shape {}"):
-    """Runs TFX's Transform executor; returns the TransformGraph's and the transformed examples' folders."""
+    """Runs TFX's Transform executor; returns the TransformGraph's and the transformed examples'
+    folders.
+    """
     for split, records in splits.items():
         path = folder / "examples" / f"Split-{split}"
         path.mkdir(parents=True)
@@ -89,18 +97,23 @@ def transform(folder, splits, settings, materialize, shape="shape {}"):
     kinds = [(name, "BYTES") for name in BYTES] + [(name, "INT") for name in INTS]
     (folder / "schema" / "schema.pbtxt").write_text(
         "".join(
-            f'feature {{ name: "{name}" type: {kind} presence {{ min_fraction: 1 min_count: 1 }} {shape} }}\n'
+            f'feature {{ name: "{name}" type: {kind} presence {{ min_fraction: 1 min_count: 1 }}'
+            f" {shape} }}\n"
             for name, kind in kinds
         )
     )
     examples = artifact(standard_artifacts.Examples, folder / "examples")
     examples.split_names = json.dumps(list(splits))
-    outputs = {keys.TRANSFORM_GRAPH_KEY: [artifact(standard_artifacts.TransformGraph, folder / "graph")]}
+    outputs = {
+        keys.TRANSFORM_GRAPH_KEY: [artifact(standard_artifacts.TransformGraph, folder / "graph")]
+    }
     if materialize:
         outputs[keys.TRANSFORMED_EXAMPLES_KEY] = [
             artifact(standard_artifacts.Examples, folder / "transformed")
         ]
-    config = transform_pb2.SplitsConfig(analyze=["train"], transform=list(splits) if materialize else [])
+    config = transform_pb2.SplitsConfig(
+        analyze=["train"], transform=list(splits) if materialize else []
+    )
     context = Executor.Context(["--runner=FnApiRunner"], tmp_dir=str(folder / "tmp"), unique_id="1")
     Executor(context).Do(
         {
@@ -110,7 +123,9 @@ def transform(folder, splits, settings, materialize, shape="shape {}"):
         outputs,
         {
             keys.PREPROCESSING_FN_KEY: "models.preprocessing.preprocessing_fn",
-            keys.CUSTOM_CONFIG_KEY: json.dumps({"transform": dataclasses.asdict(settings), "code": "0"}),
+            keys.CUSTOM_CONFIG_KEY: json.dumps(
+                {"transform": dataclasses.asdict(settings), "code": "0"}
+            ),
             keys.DISABLE_STATISTICS_KEY: 1,
             keys.SPLITS_CONFIG_KEY: proto_utils.proto_to_json(config),
         },
@@ -133,7 +148,10 @@ def center_by_pil(record, shorter_side=0):
 def read(folder, split):
     (path,) = (folder / f"Split-{split}").iterdir()
     dataset = tf.data.TFRecordDataset(str(path), compression_type="GZIP")
-    return [tf.train.Example.FromString(record).features.feature for record in dataset.as_numpy_iterator()]
+    return [
+        tf.train.Example.FromString(record).features.feature
+        for record in dataset.as_numpy_iterator()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +171,9 @@ def test_constants_are_those_of_the_training_split(analyzed):
     assert constants.pixel_mean.dtype == constants.covariance.dtype == np.float32
     np.testing.assert_allclose(constants.pixel_mean, crops.mean(0), atol=0.5)
     np.testing.assert_allclose(constants.channel_mean, pixels.mean(0), atol=0.1)
-    np.testing.assert_allclose(constants.covariance, np.cov(pixels, rowvar=False), rtol=0.01, atol=3)
+    np.testing.assert_allclose(
+        constants.covariance, np.cov(pixels, rowvar=False), rtol=0.01, atol=3
+    )
     counts = collections.Counter(record.label for record in train)
     assert constants.labels == SYNSETS
     assert constants.class_counts == tuple(counts[label] for label in range(3))
@@ -169,7 +189,9 @@ def rescaled(tmp_path_factory):
     settings = dataclasses.replace(SETTINGS, shorter_side=40, analyze_fraction=0.5)
     train = rows(40)
     splits = {"train": train, "eval": rows(5, seed=900)}
-    graph, transformed = transform(tmp_path_factory.mktemp("rescaled"), splits, settings, True, shape="")
+    graph, transformed = transform(
+        tmp_path_factory.mktemp("rescaled"), splits, settings, True, shape=""
+    )
     return graph, splits, transformed
 
 
@@ -192,7 +214,9 @@ def test_scale_stage_shrinks_large_images_alone(rescaled, split):
         smaller = [40 * side // min(sides) for side in sides]
         assert [value["image/height"], value["image/width"]] == smaller
         image = Image.open(io.BytesIO(value["image/encoded"]))
-        expected = Image.open(io.BytesIO(original.encoded)).resize(smaller[::-1], Image.Resampling.BILINEAR)
+        expected = Image.open(io.BytesIO(original.encoded)).resize(
+            smaller[::-1], Image.Resampling.BILINEAR
+        )
         assert image.size == expected.size
         difference = np.abs(np.asarray(image, float) - np.asarray(expected, float))
         assert difference.max() <= 2  # PIL rounds after each of its two passes, here once
@@ -210,7 +234,9 @@ def test_sample_is_chosen_by_the_file_name(rescaled):
     sample = [record for record, used in zip(splits["train"], chosen, strict=True) if used]
     constants = preprocessing.load_constants(graph)
     np.testing.assert_allclose(
-        constants.pixel_mean, np.mean([center_by_pil(record, 40) for record in sample], axis=0), atol=0.5
+        constants.pixel_mean,
+        np.mean([center_by_pil(record, 40) for record in sample], axis=0),
+        atol=0.5,
     )
     # Counts are of all examples, sampled or not.
     assert sum(constants.class_counts) == 40
@@ -234,7 +260,9 @@ def test_sums_are_as_exact_as_float32_is():
     settings = dataclasses.replace(SETTINGS, size=224, test_shorter_side=256)
     encoded = [data.jpeg(seed, 300, 280) for seed in range(8)]
     count, image, outer = preprocessing._totals(tf.constant(encoded), tf.range(8), settings)
-    crops = [augmentation.center_pixels(tf.constant(e), settings).numpy().astype(float) for e in encoded]
+    crops = [
+        augmentation.center_pixels(tf.constant(e), settings).numpy().astype(float) for e in encoded
+    ]
     colours = np.reshape(crops, [-1, 3])
     assert count.numpy() == [8]
     np.testing.assert_allclose(image[0], np.sum(crops, axis=0), rtol=1e-12)
@@ -255,7 +283,10 @@ def test_batches_are_limited_by_bytes():
     """TFX then hands over 20 MiB at a time, not 1,000 rows."""
     assert flags.FLAGS["tfxio_use_byte_size_batching"].value
     kwargs = preprocessing.batch_util.GetBatchElementsKwargs(None)
-    assert kwargs["max_batch_size"] == 20 * 2**20 and kwargs["element_size_fn"](b"x" * 10_000) == 10_000
+    assert (
+        kwargs["max_batch_size"] == 20 * 2**20
+        and kwargs["element_size_fn"](b"x" * 10_000) == 10_000
+    )
 
 
 def test_asset_is_one_file(analyzed):

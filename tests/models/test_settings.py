@@ -35,7 +35,10 @@ def test_presets_pass(preset):
         *(("model", {"depth": depth}) for depth in (18, 34, 50, 101, 152)),
         ("train", {"momentum": 0.0, "weight_decay": 0.0, "boundaries": ()}),
         ("train", {"epochs": 1, "warmup_epochs": 0.99}),
-        ("train", {"epochs": 0, "init_from": "somewhere", "frozen_stages": 5, "warmup_epochs": 5.0}),
+        (
+            "train",
+            {"epochs": 0, "init_from": "somewhere", "frozen_stages": 5, "warmup_epochs": 5.0},
+        ),
         ("train", {"warmup_error": 0.8, "ema": 0.9999, "bn_examples": 1}),
         ("train", {"boundaries": (0.0, 0.5), "seed": MAX_SEED}),
     ],
@@ -108,20 +111,27 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
         (
             "train",
             {"epochs": 1, "warmup_epochs": 1},
-            "train.warmup_epochs=1 does not fit into train.epochs=1: lower it with "
-            "--set train.warmup_epochs=0.",
+            (
+                "train.warmup_epochs=1 does not fit into train.epochs=1: lower it with "
+                "--set train.warmup_epochs=0."
+            ),
         ),
         ("train", {"seed": -3}, "train.seed=-3: must be from 0 to 4294967294."),
         (
             "train",
             {"frozen_stages": 2},
-            "train.frozen_stages=2: stages can be frozen only when train.init_from names the weights that "
-            "they have.",
+            (
+                "train.frozen_stages=2: stages can be frozen only when train.init_from names the"
+                " weights that they have."
+            ),
         ),
         (
             "train",
             {"warmup_error": 0.8, "warmup_epochs": 1.0},
-            "train.warmup_error=0.8 and train.warmup_epochs=1.0: choose one warm-up and set the other to 0.",
+            (
+                "train.warmup_error=0.8 and train.warmup_epochs=1.0: choose one warm-up and set the"
+                " other to 0."
+            ),
         ),
         ("model", {"depth": 20}, "model.depth=20: must be one of 18, 34, 50, 101, 152."),
         (
@@ -132,7 +142,10 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
         (
             "transform",
             {"test_shorter_side": 200},
-            "transform.test_shorter_side=200: must be at least transform.size=224, or no crop fits.",
+            (
+                "transform.test_shorter_side=200: must be at least transform.size=224, or no crop"
+                " fits."
+            ),
         ),
     ],
 )
@@ -146,12 +159,18 @@ def test_messages(section, changes, message):
     ("changes", "message"),
     [
         (
-            {"model": Model(family="cifar", depth=20), "train": Train(init_from="there", frozen_stages=5)},
+            {
+                "model": Model(family="cifar", depth=20),
+                "train": Train(init_from="there", frozen_stages=5),
+            },
             "train.frozen_stages=5: must be from 0 to 4, as a cifar network ends with conv4_x.",
         ),
         (
             {"train": Train(init_from="there", epochs=0), "tune": Tune(enabled=True)},
-            "train.epochs=0: nothing is trained, so there is nothing to tune; set tune.enabled=false.",
+            (
+                "train.epochs=0: nothing is trained, so there is nothing to tune; set"
+                " tune.enabled=false."
+            ),
         ),
     ],
 )
@@ -162,5 +181,8 @@ def test_what_two_sections_exclude(changes, message):
 
 
 def test_the_settings_need_no_tensorflow():
-    code = "import sys, models.settings; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    code = (
+        "import sys, models.settings; sys.exit('tensorflow' in sys.modules or 'keras' in"
+        " sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,7 +1,7 @@
 """Checkpoints that PyTorch itself has written, against its own logits.
 
-PyTorch is none of our requirements. TORCH_PYTHON names a Python that has torch and torchvision; on Debian
-12 that is /usr/bin/python3 with the packages python3-torch and python3-torchvision.
+PyTorch is none of our requirements. TORCH_PYTHON names a Python that has torch and torchvision; on
+Debian 12 that is /usr/bin/python3 with the packages python3-torch and python3-torchvision.
 """
 
 import importlib.util
@@ -28,7 +28,9 @@ NETWORKS = {
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    python = os.environ.get("TORCH_PYTHON") or (importlib.util.find_spec("torch") and sys.executable)
+    python = os.environ.get("TORCH_PYTHON") or (
+        importlib.util.find_spec("torch") and sys.executable
+    )
     if not python:
         pytest.skip("needs PyTorch: set TORCH_PYTHON to a Python that has torch and torchvision")
     folder = tmp_path_factory.mktemp("torch")

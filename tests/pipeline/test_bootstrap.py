@@ -26,7 +26,11 @@ def checkout(tmp_path):
 def bootstrap(folder):
     """What it says; it goes as far as the project, which is not there."""
     done = subprocess.run(
-        ["requirements/bootstrap.sh", "empty"], cwd=folder, capture_output=True, text=True, timeout=120
+        ["requirements/bootstrap.sh", "empty"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     return done.stdout + done.stderr
 
@@ -49,7 +53,8 @@ def test_an_environment_of_another_python_is_left_alone(checkout):
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\necho '(3, 12)'\n")
     python.chmod(0o755)
-    assert bootstrap(checkout) == (
-        ".venv has another Python than 3.11: remove it (rm -r .venv) and run this again.\n"
+    assert (
+        bootstrap(checkout)
+        == ".venv has another Python than 3.11: remove it (rm -r .venv) and run this again.\n"
     )
     assert "3, 12" in python.read_text()

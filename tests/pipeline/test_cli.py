@@ -14,7 +14,9 @@ TFX = os.path.join(os.path.dirname(sys.executable), "tfx")
 
 
 def test_the_console_script_of_the_tfx_wheel_is_ours():
-    done = subprocess.run([TFX, "run", "create", "--help"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [TFX, "run", "create", "--help"], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert "--pipeline_path" in done.stdout
 

@@ -38,7 +38,9 @@ def test_archives_hold_every_scan_once_with_its_digit(tmp_path):
         row = int(name.split("_")[1].removesuffix(".JPEG"))
         seen.add(row)
         assert class_tar == f"n{truth[row]:08d}.tar"
-        picture = np.asarray(Image.open(io.BytesIO(data)).resize((8, 8), Image.Resampling.BOX), float)
+        picture = np.asarray(
+            Image.open(io.BytesIO(data)).resize((8, 8), Image.Resampling.BOX), float
+        )
         assert picture.shape == (8, 8)
         assert np.corrcoef(picture.ravel(), scans[row])[0, 1] > 0.97
     rest = sorted(set(range(len(truth))) - seen)

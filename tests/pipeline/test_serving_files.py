@@ -51,7 +51,9 @@ def test_the_files_in_the_repository_are_those_of_the_command(tmp_path, monkeypa
         again = re.match("# Written by: python -m pipeline.serving_files (.*)\n", text)[1]
         assert shlex.split(again) == CHECKED_IN
         assert text == (ROOT / path).read_text()
-    assert "Embedded server: python -m serving.server --model_name=resnet" in capsys.readouterr().out
+    assert (
+        "Embedded server: python -m serving.server --model_name=resnet" in capsys.readouterr().out
+    )
 
 
 def test_defaults_are_the_same_on_both_sides():
@@ -102,7 +104,9 @@ def test_a_setting_has_one_value_in_all_files(setting, before, after, names):
 
 def test_batching_labels_and_metrics_reach_files_and_flags():
     assert not any("enable_batching" in text for text in files().values())
-    new = files("max_batch_size=12", "batch_timeout_micros=500", "metrics=false", "labels=stable=4,canary=5")
+    new = files(
+        "max_batch_size=12", "batch_timeout_micros=500", "metrics=false", "labels=stable=4,canary=5"
+    )
     assert "value: 12" in new["tensorflow_serving/batching_parameters.txt"]
     assert re.search(r'key: "canary"\s+value: 5', new["tensorflow_serving/models.config"])
     for path in ("tensorflow_serving/compose.yaml", "kubernetes/tensorflow-serving.yaml"):
@@ -151,7 +155,13 @@ def test_what_no_server_takes_is_refused_in_one_sentence(setting, words):
 
 @pytest.mark.parametrize(
     "setting",
-    ["host=::1", "host=localhost", "image=registry:5000/a/b:2.21", "memory=512Mi", "labels=a=0,b=1764000000"],
+    [
+        "host=::1",
+        "host=localhost",
+        "image=registry:5000/a/b:2.21",
+        "memory=512Mi",
+        "labels=a=0,b=1764000000",
+    ],
 )
 def test_what_a_server_takes_is_let_through(setting):
     validity.check(changed(setting))
@@ -163,7 +173,8 @@ def test_every_field_has_an_effect():
     special = {
         "host": "0.0.0.0", "memory": "1Gi", "image": "a:1", "min_replicas": "1", "directory": "/elsewhere",
     }  # fmt: skip
-    # tests/pipeline/config/test_graph.py: what the candidate's own server is asked, and how it is pushed.
+    # tests/pipeline/config/test_graph.py: what the candidate's own server is asked, and how it is
+    # pushed.
     elsewhere = ("validator", "validator_images", "max_latency_ms", "max_memory_mb", "canary_hours")
     for field in dataclasses.fields(config_module.Serve):
         if field.name in elsewhere:
@@ -197,7 +208,9 @@ def test_files_of_a_stored_configuration_are_the_same(tmp_path, capsys):
         assert serving_files.main([*options, "--out", str(tmp_path / name)]) == 0
     for path in (tmp_path / "a").rglob("*.yaml"):
         other = tmp_path / "b" / path.relative_to(tmp_path / "a")
-        assert list(yaml.safe_load_all(path.read_text())) == list(yaml.safe_load_all(other.read_text()))
+        assert list(yaml.safe_load_all(path.read_text())) == list(
+            yaml.safe_load_all(other.read_text())
+        )
 
 
 def test_the_summarys_commands_follow_the_settings(monkeypatch, tmp_path):
@@ -212,7 +225,10 @@ def test_the_summarys_commands_follow_the_settings(monkeypatch, tmp_path):
     ]  # fmt: skip
     predict = summary.predict_command(config.serve)
     assert shlex.split(predict)[4:] == ["--model_name=net", "--url=http://127.0.0.1:9501"]
-    assert shlex.split(summary.predict_command(changed("host=::1").serve))[-1] == "--url=http://[::1]:8501"
+    assert (
+        shlex.split(summary.predict_command(changed("host=::1").serve))[-1]
+        == "--url=http://[::1]:8501"
+    )
 
 
 def test_with_a_canary_the_servers_follow_the_file_that_pushes_change():

@@ -20,7 +20,9 @@ SETTINGS = Transform(
 
 
 def exported(path, seed=0, settings=SETTINGS):
-    export.export(tiny_net.network(settings, seed), str(path), ["ant", "bee", "cat", "dog"], ["center"])
+    export.export(
+        tiny_net.network(settings, seed), str(path), ["ant", "bee", "cat", "dog"], ["center"]
+    )
     return str(path)
 
 
@@ -63,7 +65,9 @@ def run(capsys, *arguments):
 
 def rows(output):
     """Format -> cells of the table."""
-    return {line.split()[0]: line.split()[1:] for line in output.splitlines() if line and line[0] != " "}
+    return {
+        line.split()[0]: line.split()[1:] for line in output.splitlines() if line and line[0] != " "
+    }
 
 
 def test_all_files_of_the_world_are_served_as_evaluated(capsys, folder, model):
@@ -94,7 +98,9 @@ def test_a_server_of_another_model_is_noticed_and_the_worst_comes_first(capsys, 
 
 
 def test_pixels_that_are_served_otherwise_are_noticed(capsys, photos, model, tmp_path):
-    """The same network that leaves photographs as they are stored: nothing but the rotation differs."""
+    """The same network that leaves photographs as they are stored: nothing but the rotation
+    differs.
+    """
     lying = exported(tmp_path / "1", settings=dataclasses.replace(SETTINGS, upright=False))
     with model_server.running(lying, model_server.EMBEDDED, 120) as other:
         status, output, _ = run(
@@ -113,7 +119,8 @@ def test_pixels_that_are_served_otherwise_are_noticed(capsys, photos, model, tmp
 
 def compared(folder, model, ask):
     return {
-        one.name: one for one in pixel_skew.compare(str(folder), pixel_skew.Model(str(model / "10")), ask)
+        one.name: one
+        for one in pixel_skew.compare(str(folder), pixel_skew.Model(str(model / "10")), ask)
     }
 
 
@@ -122,7 +129,9 @@ def test_a_server_that_refuses_or_takes_other_files_than_ingestion_differs(model
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     Image.fromarray(recipes.photo(40, 50, 2)).save(tmp_path / "a.bmp")
     answer = np.full([4], 0.25, np.float32)
-    found = compared(tmp_path, model, lambda data: "too dark" if data[:2] == b"\xff\xd8" else answer)
+    found = compared(
+        tmp_path, model, lambda data: "too dark" if data[:2] == b"\xff\xd8" else answer
+    )
     assert found["good.jpg"].skew(0.1) == "the server refuses what ingestion takes: too dark"
     assert found["bad.jpg"].skew(0.1).startswith("the server answers what ingestion refuses: ")
     assert "a probability differs by" in found["a.bmp"].skew(1e-6)
@@ -143,8 +152,16 @@ def test_bad_input_is_one_sentence(capsys, photos, model, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "saved_model.pb").write_bytes(b"no model")
     for data, served, sentence in (
-        (tmp_path / "nowhere", model, "nowhere is not a folder; name one of images as you have them."),
-        (tmp_path / "empty", model, "empty holds no file; name a folder of images as you have them."),
+        (
+            tmp_path / "nowhere",
+            model,
+            "nowhere is not a folder; name one of images as you have them.",
+        ),
+        (
+            tmp_path / "empty",
+            model,
+            "empty holds no file; name a folder of images as you have them.",
+        ),
         (photos, photos, f"{photos} holds no SavedModel; name the folder of a pushed model."),
         (photos, tmp_path / "broken", "broken is no model that this project has exported ("),
     ):
@@ -155,8 +172,14 @@ def test_bad_input_is_one_sentence(capsys, photos, model, tmp_path):
 def test_bad_arguments(capsys, photos, model):
     with pytest.raises(SystemExit) as stopped:
         command.main(["--data", str(photos), "--model", str(model), "--tolerance", "2"])
-    assert stopped.value.code == 2 and "--tolerance 2: must be from 0 to 1" in capsys.readouterr().err
-    status, _, said = run(capsys, "--data", photos, "--model", model, "--server", "http://127.0.0.1:1")
     assert (
-        status == 2 and said.startswith("No server answers at http://127.0.0.1:1") and said.count("\n") == 1
+        stopped.value.code == 2 and "--tolerance 2: must be from 0 to 1" in capsys.readouterr().err
+    )
+    status, _, said = run(
+        capsys, "--data", photos, "--model", model, "--server", "http://127.0.0.1:1"
+    )
+    assert (
+        status == 2
+        and said.startswith("No server answers at http://127.0.0.1:1")
+        and said.count("\n") == 1
     )

@@ -73,7 +73,9 @@ def test_without_a_server_the_file_alone_changes(folder, capsys):
     assert "models.config does not exist" in capsys.readouterr().err
     assert run(folder, *begin, "pin", "1") == 0
     said = capsys.readouterr().out
-    assert "m: 3 -> 1 (stable)" in said and "follow it; --server HOST:PORT tells one at once" in said
+    assert (
+        "m: 3 -> 1 (stable)" in said and "follow it; --server HOST:PORT tells one at once" in said
+    )
     assert run(folder, "status") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"m  {folder}/m" and [line.split() for line in lines[1:]] == [

@@ -1,4 +1,6 @@
-"""The production files: each is read by its own format's rules, and the embedded server runs with them."""
+"""The production files: each is read by its own format's rules, and the embedded server runs with
+them.
+"""
 
 import dataclasses
 import json
@@ -81,11 +83,16 @@ def test_text_protos_are_read_back(deployment, tmp_path):
     assert model.versions == tuple(sorted(deployment.labels.values()))
     if not deployment.labels:
         assert model.num_versions == deployment.num_versions
-    assert f'base_path: "{deployment.directory}"' in (folder / tensorflow_serving.MODELS).read_text()
+    assert (
+        f'base_path: "{deployment.directory}"' in (folder / tensorflow_serving.MODELS).read_text()
+    )
     batching = textproto.read_batching(folder / tensorflow_serving.BATCHING)
     assert batching == (deployment.batching or Batching(8, 1000, num_batch_threads=deployment.cpu))
     batching.validate()
-    assert textproto.read_metrics_path(folder / tensorflow_serving.MONITORING) == deployment.metrics_path
+    assert (
+        textproto.read_metrics_path(folder / tensorflow_serving.MONITORING)
+        == deployment.metrics_path
+    )
 
 
 def test_the_suggestion_for_a_gpu_is_read_back_too(tmp_path):
@@ -157,8 +164,13 @@ def test_pods_are_called_on_their_ports_and_call_nobody_but_a_bucket(deployment)
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
     [callers] = policy["ingress"]
     assert callers["from"] == [{"namespaceSelector": {}}]
-    assert [port["port"] for port in callers["ports"]] == [deployment.rest_port, deployment.grpc_port]
-    called = {(port["protocol"], port["port"]) for rule in policy["egress"] for port in rule["ports"]}
+    assert [port["port"] for port in callers["ports"]] == [
+        deployment.rest_port,
+        deployment.grpc_port,
+    ]
+    called = {
+        (port["protocol"], port["port"]) for rule in policy["egress"] for port in rule["ports"]
+    }
     bucket = {("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 80), ("TCP", 988)}
     assert called == (bucket if deployment.remote else set())
 
@@ -202,7 +214,9 @@ def test_pods_run_without_rights_and_say_where_the_metrics_are():
 def test_what_is_read_at_the_start_makes_new_pods_and_labels_do_not():
     def annotation(**changes):
         found = objects(dataclasses.replace(Deployment(), **changes))
-        return found["Deployment"]["spec"]["template"]["metadata"]["annotations"]["resnet-tfx/configuration"]
+        return found["Deployment"]["spec"]["template"]["metadata"]["annotations"][
+            "resnet-tfx/configuration"
+        ]
 
     assert annotation(batching=Batching(4)) != annotation() != annotation(metrics_path="")
     assert annotation(labels={"stable": 1}) == annotation()
@@ -218,7 +232,9 @@ def test_the_compose_file_has_the_same_ports_flags_and_limits(deployment):
     # Compose would take it for a variable.
     assert "$" not in yaml.safe_dump(found)
     address = f"[{deployment.host}]" if ":" in deployment.host else deployment.host
-    assert found["ports"] == [f"{address}:{p}:{p}" for p in (deployment.rest_port, deployment.grpc_port)]
+    assert found["ports"] == [
+        f"{address}:{p}:{p}" for p in (deployment.rest_port, deployment.grpc_port)
+    ]
     assert all(volume["read_only"] for volume in found["volumes"])
     places = [(volume["source"], volume["target"]) for volume in found["volumes"]]
     kept = [] if deployment.remote else [(deployment.directory, deployment.directory)]
@@ -259,13 +275,23 @@ def test_kserve_takes_the_model_from_the_same_place(deployment, storage, version
 
 @pytest.mark.parametrize(
     ("name", "wanted"),
-    [("resnet", "resnet"), ("My Model_2", "my-model-2"), ("50", "model"), ("-x-", "x"), ("é", "model")],
+    [
+        ("resnet", "resnet"),
+        ("My Model_2", "my-model-2"),
+        ("50", "model"),
+        ("-x-", "x"),
+        ("é", "model"),
+    ],
 )
 def test_names_of_objects(name, wanted):
     assert Deployment(model_name=name).object_name == wanted
 
 
-AVAILABLE = {"version": "2", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+AVAILABLE = {
+    "version": "2",
+    "state": "AVAILABLE",
+    "status": {"error_code": "OK", "error_message": ""},
+}
 
 
 @pytest.mark.parametrize(
@@ -275,7 +301,9 @@ AVAILABLE = {"version": "2", "state": "AVAILABLE", "status": {"error_code": "OK"
         (200, json.dumps({"model_version_status": [AVAILABLE]}, separators=(",", ":")), True),
         (
             200,
-            json.dumps({"model_version_status": [{**AVAILABLE, "state": "END"}, AVAILABLE]}, indent=1),
+            json.dumps(
+                {"model_version_status": [{**AVAILABLE, "state": "END"}, AVAILABLE]}, indent=1
+            ),
             True,
         ),
         (200, json.dumps({"model_version_status": [{**AVAILABLE, "state": "LOADING"}]}), False),
@@ -322,18 +350,31 @@ def test_the_embedded_server_runs_with_a_containers_flags_and_files(exports, tmp
     given = [flag for flag in given if not flag.startswith("--tensorflow_")]
     server = Server(None, *given)
     try:
-        url, address = f"http://127.0.0.1:{deployment.rest_port}", f"127.0.0.1:{deployment.grpc_port}"
+        url, address = (
+            f"http://127.0.0.1:{deployment.rest_port}",
+            f"127.0.0.1:{deployment.grpc_port}",
+        )
         assert url in server.greeting
         red = png((255, 0, 0))
         for client in (Client(url), GrpcClient(address)):
-            assert [v["version"] for v in client.status() if v["state"] == "AVAILABLE"] == ["3", "1"]
+            assert [v["version"] for v in client.status() if v["state"] == "AVAILABLE"] == [
+                "3",
+                "1",
+            ]
             for label in deployment.labels:
                 assert client.top_k([red], label=label)[0][0] == ("red", 1.0)
         with urllib.request.urlopen(url + deployment.metrics_path) as answer:
-            assert b':tensorflow:serving:request_count{model_name="resnet",status="OK"}' in answer.read()
-        assert subprocess.run(tensorflow_serving.ready_command(deployment), timeout=30).returncode == 0
+            assert (
+                b':tensorflow:serving:request_count{model_name="resnet",status="OK"}'
+                in answer.read()
+            )
+        assert (
+            subprocess.run(tensorflow_serving.ready_command(deployment), timeout=30).returncode == 0
+        )
         with grpc.insecure_channel(address) as channel:
-            health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
+            health = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=30
+            )
         assert health.status == health_pb2.HealthCheckResponse.SERVING
     finally:
         assert server.stop()[0] == 0
@@ -351,7 +392,9 @@ def test_the_embedded_command_serves_what_it_says(exports, tmp_path, labels):
         labels=labels,
         batching=Batching(4, num_batch_threads=1),
     )
-    line = shlex.join(tensorflow_serving.embedded_command(deployment, str(written(deployment, tmp_path))))
+    line = shlex.join(
+        tensorflow_serving.embedded_command(deployment, str(written(deployment, tmp_path)))
+    )
     assert line.startswith("python -m serving.server --")
     command = [sys.executable, *shlex.split(line)[1:]]
     process = subprocess.Popen(

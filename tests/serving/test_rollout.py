@@ -61,7 +61,11 @@ def test_a_trial():
         rollout.promoted(first, DAY, 10**9)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["push", "back", "promote", "pin"]), st.integers(0, 2 * DAY))))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["push", "back", "promote", "pin"]), st.integers(0, 2 * DAY))
+    )
+)
 def test_whatever_happens_what_is_labelled_serves_and_stable_is_never_on_trial(steps):
     model, now, there = LATEST, 10**9, []
     for step, pause in steps:

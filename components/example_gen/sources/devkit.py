@@ -48,7 +48,9 @@ class Devkit(NamedTuple):
 
 
 def is_kit(path: str) -> bool:
-    """Whether a path is a file, which should be the kit's archive, or a folder that has the kit's files."""
+    """Whether a path is a file, which should be the kit's archive, or a folder that has the kit's
+    files.
+    """
     return files.is_file(path) or files.is_file(os.path.join(path, META))
 
 
@@ -56,11 +58,14 @@ def content_hash(path: str) -> str:
     """Hexadecimal hash of the kit's archive or of the files of its folder."""
     folder = files.is_dir(path)
     found = [os.path.join(path, name) for name in (META, TRUTH)] if folder else [path]
-    return hashlib.sha256(b"".join(hashlib.sha256(files.read(one)).digest() for one in found)).hexdigest()
+    return hashlib.sha256(
+        b"".join(hashlib.sha256(files.read(one)).digest() for one in found)
+    ).hexdigest()
 
 
 def load(path: str) -> Devkit:
-    """Reads the kit's archive (ILSVRC2012_devkit_t12.tar.gz, also gunzipped), or the folder of its files.
+    """Reads the kit's archive (ILSVRC2012_devkit_t12.tar.gz, also gunzipped), or the folder of its
+    files.
 
     Raises:
       SourceError: the archive is damaged or lacks a file, or an id has no leaf class.
@@ -110,7 +115,9 @@ def _extract(path: str) -> dict[str, bytes]:
 
 def _unpacked(path: str) -> dict[str, bytes]:
     places = {name: os.path.join(path, name) for name in (META, TRUTH)}
-    return _whole(path, {name: files.read(place) for name, place in places.items() if files.is_file(place)})
+    return _whole(
+        path, {name: files.read(place) for name, place in places.items() if files.is_file(place)}
+    )
 
 
 def _whole(path: str, found: dict[str, bytes]) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Class folders, on a disk or in a tar: which classes there are, and what lies in the wrong place."""
+"""Class folders on a disk or in a tar: the classes, and what lies in the wrong place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def is_tar(path: str) -> bool:
 
 
 class TarFolders(NamedTuple):
-    """`depth`: folders above an image; `classes`: of each split, "" where the tar has no such level.
+    """`depth`: folders above an image; `classes`: of each split, "" where the tar has no such
+    level.
 
     `empty`: class folders of each split without an image.
     """
@@ -40,7 +41,9 @@ class TarFolders(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def tar_folders(path: str) -> TarFolders:
-    """The class folders of a tar: they lie at the depth that most images have (of equals: the upper)."""
+    """The class folders of a tar: they lie at the depth that most images have (of equals: the
+    upper).
+    """
     found = collections.Counter[str]()  # folder -> its images
     for member in tar_index.members(path):
         found[os.path.dirname(member.name)] += names.is_image(member.name)
@@ -58,7 +61,8 @@ def tar_folders(path: str) -> TarFolders:
 
 
 def place(name: str, depth: int) -> tuple[str, str, str]:
-    """The split ("" where there is no such level), the class, and what is wrong with a path in a tar.
+    """The split ("" where there is no such level), the class, and what is wrong with a path in a
+    tar.
 
     Args:
       depth: of `tar_folders`.
@@ -87,7 +91,9 @@ def _parts(folder: str) -> list[str]:
 def alike(name: str, others: Iterable[str]) -> str:
     """Another name that differs in capitals or spaces only, "" without one."""
     plain = name.strip().casefold()
-    return next((other for other in others if other != name and other.strip().casefold() == plain), "")
+    return next(
+        (other for other in others if other != name and other.strip().casefold() == plain), ""
+    )
 
 
 class Classes(NamedTuple):

@@ -58,7 +58,9 @@ def layout(data: dict[str, Any], kit_folder: str = "") -> Layout:
     if kind not in kinds:
         raise SourceError(f"data.kind must be one of {', '.join(kinds)}. Received: {kind}.")
     if not data["source"] and kind != "tfds":
-        raise SourceError(f"data.source must name the folder that holds the data (data.kind={kind}).")
+        raise SourceError(
+            f"data.source must name the folder that holds the data (data.kind={kind})."
+        )
     found = kinds[kind]({**data, "source": one_spelling(data["source"]), "kit_folder": kit_folder})
     return dataclasses.replace(found, allow_missing=data["allow_missing_classes"])
 
@@ -71,8 +73,8 @@ def one_spelling(path: str) -> str:
         raise SourceError(f"data.source={files.printable(path)} is not UTF-8: rename the folder.")
     if set("[]*?\\") & set(path):
         raise SourceError(
-            f"data.source={path} has one of the characters [ ] * ? \\, which TFX takes for a pattern: "
-            "rename the folder or link to it."
+            f"data.source={path} has one of the characters [ ] * ? \\, which TFX takes for a"
+            " pattern: rename the folder or link to it."
         )
     return path
 
@@ -82,7 +84,8 @@ def classes_of(where: Layout) -> tuple[str, ...]:
     """Identifiers of the classes (ILSVRC: wnids), sorted; looked up once a process.
 
     Raises:
-      SourceError: an archive is damaged; or a class folder has no images or a name that cannot be used.
+      SourceError: an archive is damaged; or a class folder has no images or a name that cannot be
+        used.
     """
     if where.kind == "tfds":
         return tfds_source.class_names(where.base)
@@ -99,17 +102,21 @@ def classes_of(where: Layout) -> tuple[str, ...]:
     for name in sorted(found | empty):
         _check_class(name, paths[0])
     if empty and not where.allow_missing:
+        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         raise SourceError(
-            f"{paths[0]} has class folders without an image of their own ({', '.join(sorted(empty)[:3])}"
-            f"{f' and {len(empty) - 3} more' if len(empty) > 3 else ''}): put images there, remove them, or "
-            "leave these classes out with --set data.allow_missing_classes=true."
+            f"{paths[0]} has class folders without an image of their own"
+            f" ({', '.join(sorted(empty)[:3])}{more}):"
+            " put images there, remove them, or leave these classes out with --set"
+            " data.allow_missing_classes=true."
         )
     return tuple(sorted(found))
 
 
 def _check_class(name: str, path: str) -> None:
     if files.printable(name) != name:
-        raise SourceError(f"The class folder {files.printable(name)} of {path} is not UTF-8: rename it.")
+        raise SourceError(
+            f"The class folder {files.printable(name)} of {path} is not UTF-8: rename it."
+        )
     if len(name.splitlines()) != 1:  # labels.txt has a class a line
         raise SourceError(f"The class folder {name!r} of {path} has a line break: rename it.")
 
@@ -124,8 +131,8 @@ def labels_of(where: Layout) -> tuple[str, ...]:
     unknown = [wnid for wnid in wnids if wnid not in words]
     if unknown:
         raise SourceError(
-            f"The development kit {where.devkit} has no class {', '.join(unknown[:3])} of the training "
-            "archive: they belong to different data sets."
+            f"The development kit {where.devkit} has no class {', '.join(unknown[:3])} of the"
+            " training archive: they belong to different data sets."
         )
     return tuple(words[wnid] for wnid in wnids)
 
@@ -139,7 +146,9 @@ def matching(base: str, pattern: str) -> list[str]:
     pattern = pattern.removesuffix("/*/*")
     found = files.glob(os.path.join(base, pattern))
     if not found:
-        raise SourceError(f"{os.path.join(base, pattern)} is missing: put it there or change data.source.")
+        raise SourceError(
+            f"{os.path.join(base, pattern)} is missing: put it there or change data.source."
+        )
     return found
 
 
@@ -156,8 +165,8 @@ def _ilsvrc(data: dict[str, Any]) -> Layout:
     if missing:
         advice = " or set data.eval_split=holdout" if missing == [evaluation] else ""
         raise SourceError(
-            f"{base} lacks {', '.join(missing)}: put the archives there as image-net.org hands them out, "
-            f"not unpacked{advice}."
+            f"{base} lacks {', '.join(missing)}: put the archives there as image-net.org hands them"
+            f" out, not unpacked{advice}."
         )
     return Layout("ilsvrc", base, train, evaluation, devkit=kit)
 
@@ -165,23 +174,29 @@ def _ilsvrc(data: dict[str, Any]) -> Layout:
 def _folder(data: dict[str, Any]) -> Layout:
     base = data["source"]
     if base.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
-        raise SourceError(f"{base} is compressed and cannot be read from the middle: gunzip it first.")
+        raise SourceError(
+            f"{base} is compressed and cannot be read from the middle: gunzip it first."
+        )
     if folders.is_tar(base):
         return _one_tar(data, base)
     if not files.is_dir(base):
-        raise SourceError(f"data.source={base} is not a folder: it must hold train/<class>/<image>.")
+        raise SourceError(
+            f"data.source={base} is not a folder: it must hold train/<class>/<image>."
+        )
     train = _split_pattern(base, data["train_split"] or "train")
     if not train:
         raise SourceError(
-            f"{base} has no {data['train_split'] or 'train'}/ folder and no such .tar: images must lie in "
-            "train/<class>/<image>; data.train_split names another folder."
+            f"{base} has no {data['train_split'] or 'train'}/ folder and no such .tar: images must"
+            " lie in train/<class>/<image>; data.train_split names another folder."
         )
     if data["eval_split"] == HOLDOUT:
         return Layout("folder", base, train, "")
     wanted = (data["eval_split"],) if data["eval_split"] else _FOLDER_EVAL
     patterns = [p for p in (_split_pattern(base, name) for name in wanted) if p]
     if data["eval_split"] and not patterns:
-        raise SourceError(f"{base} has no {data['eval_split']}/ folder and no such .tar (data.eval_split).")
+        raise SourceError(
+            f"{base} has no {data['eval_split']}/ folder and no such .tar (data.eval_split)."
+        )
     return Layout("folder", base, train, patterns[0] if patterns else "")
 
 
@@ -206,8 +221,8 @@ def _one_tar(data: dict[str, Any], path: str) -> Layout:
     found = [] if data["eval_split"] == HOLDOUT else [name for name in wanted if name in splits]
     if train not in splits or (data["eval_split"] not in ("", HOLDOUT) and not found):
         raise SourceError(
-            f"{path} has the splits {', '.join(filter(None, splits)) or 'none'}: images must lie in "
-            f"train/<class>/<image>; data.train_split and data.eval_split name others."
+            f"{path} has the splits {', '.join(filter(None, splits)) or 'none'}: images must lie in"
+            " train/<class>/<image>; data.train_split and data.eval_split name others."
         )
     base, name = os.path.split(path)
     return Layout("folder", base, name, name if found else "", "", train, found[0] if found else "")
@@ -215,6 +230,8 @@ def _one_tar(data: dict[str, Any], path: str) -> Layout:
 
 def _tfds(data: dict[str, Any]) -> Layout:
     base = tfds_source.find(data["tfds_name"], data["source"])
-    train, evaluation = tfds_source.split_names(base, data["train_split"], data["eval_split"], HOLDOUT)
+    train, evaluation = tfds_source.split_names(
+        base, data["train_split"], data["eval_split"], HOLDOUT
+    )
     # Both patterns are all files of the data set: a slice such as train[:90%] is no pattern.
     return Layout("tfds", base, "*", "?*" if evaluation else "", "", train, evaluation)

@@ -22,7 +22,8 @@ _WALKERS = 8
 # Headers of a header: long names, and pax. tarfile reads them at once.
 _NOTES = frozenset((tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"x", b"g", b"X"))
 _MOST_NOTES = 2**20
-# Zeros behind the end: archives are filled up to a whole record, of 10 kB unless another was asked for.
+# Zeros behind the end: archives are filled up to a whole record, of 10 kB unless another was asked
+# for.
 _MOST_FILLING = 2**20
 
 
@@ -39,13 +40,16 @@ class Member(NamedTuple):
 
 
 class _Header(tarfile.TarInfo):
-    """A header of which, for a regular file, only what the index needs is read: half of the walk's time."""
+    """A header of which, for a regular file, only what the index needs is read: half of the walk's
+    time.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         checksum = buf[148:156]
         known = len(buf) == tarfile.BLOCKSIZE and buf[156:157] == tarfile.REGTYPE
-        # The checksum itself counts as eight spaces. Without the zeros there is a fifth left to add up.
+        # The checksum itself counts as eight spaces. Without the zeros there is a fifth left to add
+        # up.
         total = sum(buf.translate(None, b"\0")) - sum(checksum) + 8 * ord(" ")
         if not known or total != tarfile.nti(checksum):  # type: ignore[attr-defined]
             return super().frombuf(buf, encoding, errors)._checked()
@@ -100,10 +104,12 @@ def members(
     Yields regular files in archive order, then links. A hard link is the file it names.
 
     Args:
-      skip: told of what programs have left behind, hidden files and folders among it; none is yielded.
+      skip: told of what programs have left behind, hidden files and folders among it; none is
+        yielded.
 
     Raises:
-      SourceError: the archive is missing, compressed, truncated or damaged, or has a path with "..".
+      SourceError: the archive is missing, compressed, truncated or damaged, or has a path with
+        "..".
     """
     links = []
     for info in _walk(path, base, size):
@@ -123,7 +129,9 @@ def members(
 
 def _member(info: tarfile.TarInfo, base: int) -> Member:
     if info.issparse():
-        return Member(info.name, 0, 0, "stored in pieces, without its zeros: pack it without tar --sparse")
+        return Member(
+            info.name, 0, 0, "stored in pieces, without its zeros: pack it without tar --sparse"
+        )
     return Member(info.name, base + info.offset_data, info.size)
 
 
@@ -134,11 +142,15 @@ def _followed(
     found = {i.name: _member(i, base) for i in archive if i.isreg() and i.name in wanted}
     for link in links:
         if link.issym():
-            yield Member(link.name, 0, 0, "a symbolic link: pack the file itself (tar --dereference)")
+            yield Member(
+                link.name, 0, 0, "a symbolic link: pack the file itself (tar --dereference)"
+            )
         elif link.linkname in found:
             yield found[link.linkname]._replace(name=link.name)
         else:
-            yield Member(link.name, 0, 0, f"a hard link to {link.linkname}, which the archive does not hold")
+            yield Member(
+                link.name, 0, 0, f"a hard link to {link.linkname}, which the archive does not hold"
+            )
 
 
 def _walk(path: str, base: int, size: int | None) -> Iterator[tarfile.TarInfo]:
@@ -172,12 +184,14 @@ def class_tars(path: str) -> dict[str, Member]:
             continue
         if wnid in tars:
             raise SourceError(
-                f"{path} has two archives of the class {wnid}, {tars[wnid].name} and {member.name}: keep one "
-                "that has the images of both."
+                f"{path} has two archives of the class {wnid}, {tars[wnid].name} and {member.name}:"
+                " keep one that has the images of both."
             )
         tars[wnid] = member
     if not tars:
-        raise SourceError(f"{path} holds no class archive such as n01440764.tar: is it the training archive?")
+        raise SourceError(
+            f"{path} holds no class archive such as n01440764.tar: is it the training archive?"
+        )
     return dict(sorted(tars.items()))
 
 
@@ -217,4 +231,6 @@ def _check_end(window: _Window, offset: int) -> None:
 
 def _damaged(path: str, base: int, error: Exception) -> str:
     where = f"the class archive at byte {base} of {path}" if base else path
-    return f"{where} is truncated, compressed or damaged ({error}): download it again, or gunzip it."
+    return (
+        f"{where} is truncated, compressed or damaged ({error}): download it again, or gunzip it."
+    )

@@ -45,7 +45,9 @@ def find(name: str, data_dir: str) -> str:
       SourceError: it is not prepared, no image classification or not in TFRecord files.
     """
     if not name:
-        raise SourceError("data.tfds_name must name a TFDS data set, such as cifar10 (data.kind=tfds).")
+        raise SourceError(
+            "data.tfds_name must name a TFDS data set, such as cifar10 (data.kind=tfds)."
+        )
     from tensorflow_datasets.core import read_only_builder, registered
 
     try:
@@ -80,7 +82,7 @@ def split_names(base: str, train: str, evaluation: str, holdout: str) -> tuple[s
 
 
 def class_names(base: str) -> tuple[str, ...]:
-    """The class names of the data set, sorted: the position is the label, whatever the records say."""
+    """The class names of the data set, sorted: the label is the position."""
     return tuple(sorted(keys(base).classes))
 
 
@@ -97,7 +99,8 @@ def keys(base: str) -> Keys:
     builder = _builder(base)
     if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
         raise SourceError(
-            f"{base} is stored as {builder.info.file_format.value}: prepare it with --file_format=tfrecord."
+            f"{base} is stored as {builder.info.file_format.value}: prepare it with"
+            " --file_format=tfrecord."
         )
     features = builder.info.features
     image = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
@@ -126,7 +129,8 @@ def records(base: str, split: str) -> Iterator[tuple[str, list[tuple[int, int]]]
 
 
 def parse(record: bytes, fields: Keys) -> tuple[bytes, int, str]:
-    """The encoded image, the data set's own label and the name ("" without) of a record and its checksum.
+    """The encoded image, the data set's own label and the name ("" without) of a record and its
+    checksum.
 
     Raises:
       DamagedRecord: they do not fit.

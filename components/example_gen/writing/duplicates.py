@@ -1,8 +1,9 @@
 """The same bytes more than once: in train and in eval, where they are no test, or in two classes.
 
-While an image is written a key of it is kept, of its size and a sample of its bytes: all bytes would take
-a twentieth of the ingestion's time. Of images with one key, one of each split and class is read again and
-compared, and all where these differ. In memory are 20 bytes an image: 26 MB for all of ImageNet.
+While an image is written a key of it is kept, of its size and a sample of its bytes: all bytes
+would take a twentieth of the ingestion's time. Of images with one key, one of each split and class
+is read again and compared, and all where these differ. In memory are 20 bytes an image: 26 MB for
+all of ImageNet.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ def find(shards: Sequence[Shard]) -> Iterator[Picture]:
 
 
 def _apart(images: Iterable[tuple[bytes, Image]]) -> Iterator[Picture]:
-    """The pictures of more than one split or class among images of one key that are not all the same."""
+    """The pictures of more than one split or class among images of one key that are not all the
+    same.
+    """
     pictures: dict[bytes, dict[tuple[str, str], Image]] = collections.defaultdict(dict)
     for encoded, image in images:
         pictures[hashlib.sha256(encoded).digest()].setdefault((image.split, image.synset), image)
@@ -116,18 +119,23 @@ def _read(shard: Shard, offset: int) -> tuple[bytes, Image]:
         size = int.from_bytes(stream.read(_HEAD)[:8], "little")
         feature = tf.train.Example.FromString(stream.read(size)).features.feature
     encoded, synset, name = (
-        feature[f"image/{key}"].bytes_list.value[0] for key in ("encoded", "class/synset", "filename")
+        feature[f"image/{key}"].bytes_list.value[0]
+        for key in ("encoded", "class/synset", "filename")
     )
     return encoded, Image(shard.split, synset.decode(), name.decode())
 
 
 def write(folder: str, found: Iterator[Picture]) -> dict[str, Any]:
-    """Lists pictures in `duplicates.jsonl` (a line a picture: split, class and name of images that have it).
+    """Lists pictures in `duplicates.jsonl` (a line a picture: split, class and name of images that
+    have it).
 
     Returns:
-      `train_and_eval` and `two_classes`: `count`, the number of pictures, and `names`, of the first three.
+      `train_and_eval` and `two_classes`: `count`, the number of pictures, and `names`, of the first
+      three.
     """
-    told: dict[str, Any] = {kind: {"count": 0, "names": []} for kind in ("train_and_eval", "two_classes")}
+    told: dict[str, Any] = {
+        kind: {"count": 0, "names": []} for kind in ("train_and_eval", "two_classes")
+    }
     lines: list[str] = []
     for picture in found:
         if len(lines) < _LISTED:
@@ -138,7 +146,9 @@ def write(folder: str, found: Iterator[Picture]) -> dict[str, Any]:
             if len(one_of_each) > 1:
                 told[kind]["count"] += 1
                 if told[kind]["count"] <= _SHOWN:
-                    names = sorted(files.one_line(f"{i.split}: {i.name}") for i in one_of_each.values())
+                    names = sorted(
+                        files.one_line(f"{i.split}: {i.name}") for i in one_of_each.values()
+                    )
                     told[kind]["names"].append(names)
     files.write(os.path.join(folder, LIST), "".join(lines).encode())
     return told

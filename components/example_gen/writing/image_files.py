@@ -1,9 +1,9 @@
 """Makes every image a JPEG or PNG that TensorFlow decodes, or says why it cannot be used.
 
-All by content, never by name. What is a JPEG or PNG passes byte for byte where TensorFlow decodes it, of
-whatever colours: so the SavedModel, which takes the same two formats, sees the same pixels. BMP, GIF, WebP,
-AVIF and HEIC become PNGs without loss: the first frame, upright, its transparency dropped. docs/pixels.md has
-the rules.
+All by content, never by name. What is a JPEG or PNG passes byte for byte where TensorFlow decodes
+it, of whatever colours: so the SavedModel, which takes the same two formats, sees the same pixels.
+BMP, GIF, WebP, AVIF and HEIC become PNGs without loss: the first frame, upright, its transparency
+dropped. docs/pixels.md has the rules.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ pillow_heif.register_heif_opener()
 _GREY = ("1", "L", "LA", "La")
 # The model refuses more (models.pixels.decoding), whatever `data.max_pixels` is.
 _PIXELS = 100_000_000
-# Bytes times pixels: below it no JPEG has too many scans (models.pixels.decoding), and none are counted.
+# Bytes times pixels: below it no JPEG has too many scans (models.pixels.decoding), and none are
+# counted.
 _LIGHT = 50_000_000_000
 # Bytes of headers that are worth remembering.
 _SHORT = 4096
@@ -42,8 +43,8 @@ class BadImage(ValueError):
 class Image(NamedTuple):
     """`encoded` is a JPEG or PNG of `height` x `width` pixels and 1 (grey) or 3 (RGB) `channels`.
 
-    `source_format`: what it was, such as GIF. `original`: the file as it came, b"" where that is `encoded`.
-    `deepest`: of 16 bits a channel, the largest value; 0 for 8 bits.
+    `source_format`: what it was, such as GIF. `original`: the file as it came, b"" where that is
+    `encoded`. `deepest`: of 16 bits a channel, the largest value; 0 for 8 bits.
     """
 
     encoded: bytes
@@ -75,7 +76,8 @@ def normalize(data: bytes, max_pixels: int) -> Image:
         return _png(data, max_pixels)
     try:
         with warnings.catch_warnings():
-            # About broken EXIF, and sizes that PIL finds large: ours is checked right after the header.
+            # About broken EXIF, and sizes that PIL finds large: ours is checked right after the
+            # header.
             warnings.simplefilter("ignore")
             return _converted(data, max_pixels)
     except BadImage:
@@ -86,7 +88,9 @@ def normalize(data: bytes, max_pixels: int) -> Image:
         raise BadImage(f"more pixels than data.max_pixels={max_pixels}") from None
     except MemoryError:
         raise  # the machine's trouble, not the image's
-    except Exception as error:  # decoders raise anything on damaged input; it is reported, not hidden
+    except (
+        Exception
+    ) as error:  # decoders raise anything on damaged input; it is reported, not hidden
         raise BadImage(f"does not decode: {error}".replace("\n", " ")) from error
 
 
@@ -151,17 +155,21 @@ def _asked(decode: Callable[[], Any]) -> Any:
 
 
 def _decode(headers: jpeg_headers.Headers) -> bool:
-    """Whether the headers of a JPEG decode whose every scan ends at a marker, the last at the image's end.
+    """Whether the headers of a JPEG decode whose every scan ends at a marker, the last at the
+    image's
+    end.
 
-    No decoder refuses such a file: libjpeg (TensorFlow's and PIL's) takes any bits of a scan for a picture
-    and only warns. Decoding every image to find damage found no more, in four fifths of the ingestion's time.
+    No decoder refuses such a file: libjpeg (TensorFlow's and PIL's) takes any bits of a scan for a
+    picture and only warns. Decoding every image to find damage found no more, in four fifths of the
+    ingestion's time.
     """
     look = _known_tables if len(headers.small) <= _SHORT else _tables_decode
     return look(headers.small, "L" if headers.channels == 1 else "RGB")
 
 
 def _tables_decode(small: bytes, mode: str) -> bool:
-    # PIL's decoder alone: its `open` and `load` would take 20 us more to read the headers once again.
+    # PIL's decoder alone: its `open` and `load` would take 20 us more to read the headers once
+    # again.
     try:
         Pil.frombytes(mode, (jpeg_headers.SIDE, jpeg_headers.SIDE), small, "jpeg", mode, "")
     except ValueError:
@@ -182,4 +190,6 @@ def _converted(data: bytes, max_pixels: int) -> Image:
     picture.info.clear()  # EXIF is done with; profiles and transparency are not applied
     out = io.BytesIO()
     picture.save(out, "PNG", compress_level=1)
-    return Image(out.getvalue(), "PNG", picture.height, picture.width, 1 if grey else 3, source_format, data)
+    return Image(
+        out.getvalue(), "PNG", picture.height, picture.width, 1 if grey else 3, source_format, data
+    )

@@ -40,7 +40,10 @@ WHOLE_FILE = -1
 UNKNOWN_CLASS = -1
 IN_RECORD = -2
 
-_NESTED = "an archive inside the archive of its class: its files are not read, pack them beside the others"
+_NESTED = (
+    "an archive inside the archive of its class: its files are not read, pack them beside the"
+    " others"
+)
 
 # name, offset, size, reason
 _File = tuple[str, int, int, str]
@@ -76,7 +79,9 @@ def build(
         if where.kind == "folder":
             groups = _folders(paths, where, train, skip)
         else:
-            groups = _ilsvrc_train(paths, skip) if train else _ilsvrc_eval(paths, where.devkit, skip)
+            groups = (
+                _ilsvrc_train(paths, skip) if train else _ilsvrc_eval(paths, where.devkit, skip)
+            )
     label = {name: number for number, name in enumerate(classes or layouts.classes_of(where))}
     if where.allow_missing:
         groups = _known(groups, label, skip)
@@ -106,12 +111,17 @@ def record_labels(table: pa.Table, base: str) -> np.ndarray:
     return np.array(found, np.int64)
 
 
-def _table(groups: Iterable[_Group], labels: dict[str, int], unknown: int, span: int | None) -> pa.Table:
+def _table(
+    groups: Iterable[_Group], labels: dict[str, int], unknown: int, span: int | None
+) -> pa.Table:
     batches = []
     for path, synset, found in groups:
         label = labels.get(synset, unknown)
         absent = f"its class {files.printable(synset)} {folders.ABSENT}" if synset else ""
-        rows = [_row(path, synset, file, label, absent if label == UNKNOWN_CLASS else "") for file in found]
+        rows = [
+            _row(path, synset, file, label, absent if label == UNKNOWN_CLASS else "")
+            for file in found
+        ]
         rows = [(*row, span) for row in rows]
         columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
         arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
@@ -135,7 +145,15 @@ def _row(path: str, synset: str, file: _File, label: int, absent: str) -> tuple[
     if shown != name:
         reason = "its name is not UTF-8: rename it"
     reason = reason or absent
-    return path, shown, offset, size, UNKNOWN_CLASS if reason else label, files.printable(synset), reason
+    return (
+        path,
+        shown,
+        offset,
+        size,
+        UNKNOWN_CLASS if reason else label,
+        files.printable(synset),
+        reason,
+    )
 
 
 def _ilsvrc_train(paths: list[str], skip: names.Skip) -> Iterator[_Group]:
@@ -160,7 +178,9 @@ def _beside_the_classes(path: str, skip: names.Skip) -> list[_File]:
         if folders.is_tar(member.name):
             continue
         if names.is_archive(member.name):
-            raise SourceError(f"{path} holds {member.name}, which is no plain tar: unpack it to one.")
+            raise SourceError(
+                f"{path} holds {member.name}, which is no plain tar: unpack it to one."
+            )
         if names.has_image_suffix(member.name):
             found.append((member.name, member.offset, member.size, folders.LOOSE))
         else:
@@ -182,7 +202,9 @@ def _ilsvrc_eval(paths: list[str], kit_path: str, skip: names.Skip) -> Iterator[
             yield path, wnid, by_class[wnid]
 
 
-def _folders(paths: list[str], where: layouts.Layout, train: bool, skip: names.Skip) -> Iterator[_Group]:
+def _folders(
+    paths: list[str], where: layouts.Layout, train: bool, skip: names.Skip
+) -> Iterator[_Group]:
     split = where.train_name if train else where.eval_name
     for path in paths:
         if folders.is_tar(path):
@@ -201,8 +223,13 @@ def _class_folders(path: str, skip: names.Skip) -> Iterator[_Group]:
         if not (below or regular or unreadable):
             skip(folder)
         for inner in _kept((f"{folder}{name}/" for name in below), bool, skip):
-            inside = (os.path.relpath(file, path) for file in sorted(files.walk(os.path.join(path, inner))))
-            misplaced += [(name, folders.DEEP) for name in _kept(inside, names.has_image_suffix, skip)]
+            inside = (
+                os.path.relpath(file, path)
+                for file in sorted(files.walk(os.path.join(path, inner)))
+            )
+            misplaced += [
+                (name, folders.DEEP) for name in _kept(inside, names.has_image_suffix, skip)
+            ]
         group: list[_File] = []
         for part, why in ((regular, ""), (unreadable, folders.NO_FILE)):
             images = _kept((f"{folder}{name}" for name in part), names.is_image, skip)
@@ -236,7 +263,11 @@ def _tar_of_folders(path: str, split: str, told: set[str], skip: names.Skip) -> 
         if not (names.has_image_suffix if misplaced else names.is_image)(member.name):
             skip(os.path.normpath(member.name))
             continue
-        file = os.path.normpath(member.name) if misplaced else f"{name}/{os.path.basename(member.name)}"
+        file = (
+            os.path.normpath(member.name)
+            if misplaced
+            else f"{name}/{os.path.basename(member.name)}"
+        )
         by_class.setdefault(name, []).append((file, *member[1:3], misplaced or member.reason))
     for name in sorted(by_class):
         yield path, name, sorted(by_class[name])
@@ -244,6 +275,7 @@ def _tar_of_folders(path: str, split: str, told: set[str], skip: names.Skip) -> 
 
 def _tfds(where: layouts.Layout, split: str) -> Iterator[_Group]:
     for path, found in tfds_source.records(where.base, split):
-        # Most data sets name no files: the place in the data set is the name until the record is read.
+        # Most data sets name no files: the place in the data set is the name until the record is
+        # read.
         start = os.path.basename(path)
         yield path, "", [(f"{start}@{offset}", offset, size, "") for offset, size in found]

@@ -46,14 +46,16 @@ class Headers(NamedTuple):
 
 
 def read(data: bytes) -> Headers | None:
-    """The headers of a JPEG that is whole: every scan and header is followed by a header or the image's end.
+    """The headers of a JPEG that is whole: every scan and header is followed by a header or the
+    image's end.
 
     Returns:
       None for anything else.
     """
     if not data.startswith(_SOI):
         return None
-    # `start`: from where on the bytes before `at` belong to the small image, and are not in `kept` yet.
+    # `start`: from where on the bytes before `at` belong to the small image, and are not in `kept`
+    # yet.
     kept, start, at, plain, frame = [], 0, 2, False, b""
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, end = data[at + 1], at + 2 + (data[at + 2] << 8 | data[at + 3])
@@ -79,7 +81,8 @@ def read(data: bytes) -> Headers | None:
                 kept.append(data[start:at])
                 start = end
         elif marker not in _TABLES:
-            # Decoders skip it behind the empty scan of the small image, and refuse it behind a whole one.
+            # Decoders skip it behind the empty scan of the small image, and refuse it behind a
+            # whole one.
             return None
         at = end
     return None
@@ -96,7 +99,9 @@ def _plain_frame(frame: bytes) -> bool:
 
 @compiled
 def _scan_end(data, at):
-    """Where the first marker from `at` on begins that is neither a stuffed byte nor a restart marker; or -1.
+    """Where the first marker from `at` on begins that is neither a stuffed byte nor a restart
+    marker;
+    or -1.
 
     Compiled: of a check of 140 us, NumPy's passes over all bytes took 40; this takes 5, in vectors.
     """

@@ -73,7 +73,9 @@ def shard_count(table: pa.Table, wanted: int) -> int:
 
 
 def _size(table: pa.Table) -> int:
-    """Bytes of the images. Of single files a sample is looked at: asking for each is slow when remote."""
+    """Bytes of the images. Of single files a sample is looked at: asking for each is slow when
+    remote.
+    """
     sizes = table["size"].to_numpy()
     known = int(sizes[sizes != index.WHOLE_FILE].sum())
     single = np.flatnonzero((sizes == index.WHOLE_FILE) & pc.equal(table["reason"], "").to_numpy())
@@ -81,7 +83,9 @@ def _size(table: pa.Table) -> int:
         return known
     picked = single[np.linspace(0, len(single) - 1, min(len(single), _SAMPLE)).astype(int)]
     rows = table.select(["path", "name"]).take(picked).to_pylist()
-    return known + int(len(single) * np.mean([files.size(os.path.join(r["path"], r["name"])) for r in rows]))
+    return known + int(
+        len(single) * np.mean([files.size(os.path.join(r["path"], r["name"])) for r in rows])
+    )
 
 
 def plan(folder: str, tables: dict[str, pa.Table], shards: dict[str, int], seed: int) -> None:
@@ -93,14 +97,18 @@ def plan(folder: str, tables: dict[str, pa.Table], shards: dict[str, int], seed:
         order = np.random.default_rng([seed, number]).permutation(table.num_rows)
         shuffled, counts[split] = table.take(order), shard_count(table, shards[split])
         edges = np.linspace(0, table.num_rows, counts[split] + 1).astype(int)
-        for job, start, stop in zip(_jobs(folder, split, counts[split]), edges, edges[1:], strict=False):
+        for job, start, stop in zip(
+            _jobs(folder, split, counts[split]), edges, edges[1:], strict=False
+        ):
             files.write(job.plan, to_bytes(shuffled.slice(start, stop - start)))
     # Last: its presence says that the plan is whole.
     files.write(os.path.join(folder, "plan.json"), json.dumps(counts).encode())
 
 
 def remove_leftovers(staging: str, folder: str) -> None:
-    """Removes what runs on other data have left in `staging`, and what killed ones have left half-written."""
+    """Removes what runs on other data have left in `staging`, and what killed ones have left
+    half-written.
+    """
     others = files.entries(staging)[0] if files.is_dir(staging) else []
     for name in others:
         if name != os.path.basename(folder):
@@ -165,8 +173,8 @@ class WriteShard(beam.DoFn):
 def write_shard(job: Job, reading: Reading) -> None:
     """Writes a shard and then its report.
 
-    That is JSON: examples, converted, bytes, quarantined, deep (images of 16 bits) and deepest (the largest
-    value in them).
+    That is JSON: examples, converted, bytes, quarantined, deep (images of 16 bits) and deepest (the
+    largest value in them).
     """
     counts = ("examples", "converted", "bytes", "deep", "deepest")
     report: dict[str, Any] = {**dict.fromkeys(counts, 0), "quarantined": []}
@@ -191,19 +199,25 @@ def write_shard(job: Job, reading: Reading) -> None:
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
     # As strings first: PyArrow makes Python's of dictionaries twice as slowly.
-    types = [pa.string() if pa.types.is_dictionary(field.type) else field.type for field in table.schema]
+    types = [
+        pa.string() if pa.types.is_dictionary(field.type) else field.type for field in table.schema
+    ]
     return table.cast(pa.schema(zip(table.column_names, types, strict=True))).to_pylist()
 
 
 def _quarantined(row: dict[str, Any], reason: image_files.BadImage) -> dict[str, Any]:
-    place = {} if row["size"] == index.WHOLE_FILE else {"offset": row["offset"], "size": row["size"]}
+    place = (
+        {} if row["size"] == index.WHOLE_FILE else {"offset": row["offset"], "size": row["size"]}
+    )
     span = {} if row["span"] is None else {"span": row["span"]}
     return {"name": row["name"], "source": row["path"], "reason": str(reason), **place, **span}
 
 
 def convert(
     rows: Iterable[dict[str, Any]], reading: Reading
-) -> Iterator[tuple[dict[str, Any], record_writer.Parts | image_files.BadImage, image_files.Image | None]]:
+) -> Iterator[
+    tuple[dict[str, Any], record_writer.Parts | image_files.BadImage, image_files.Image | None]
+]:
     """Yields (row, parts of a tf.Example or why there is none, its image) for rows of an index."""
     streams: dict[str, BinaryIO] = {}
     try:
@@ -233,7 +247,9 @@ def _example(
             raise image_files.BadImage(str(damage)) from damage
         name = own_name or name
         if not 0 <= label < len(fields.classes):
-            raise image_files.BadImage(f"its label {label} is not one of the {len(fields.classes)} classes")
+            raise image_files.BadImage(
+                f"its label {label} is not one of the {len(fields.classes)} classes"
+            )
         synset = fields.classes[label]
         row["label"] = label = reading.classes.index(synset)
     image = image_files.normalize(data, reading.max_pixels)
@@ -253,7 +269,9 @@ def _read(row: dict[str, Any], limit: int, streams: dict[str, BinaryIO]) -> byte
     streams[path].seek(row["offset"])
     data = streams[path].read(size)
     if len(data) != size:
-        raise SourceError(f"{path} has become shorter while it was read ({row['name']}): run again.")
+        raise SourceError(
+            f"{path} has become shorter while it was read ({row['name']}): run again."
+        )
     return data
 
 

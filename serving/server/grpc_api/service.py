@@ -73,13 +73,17 @@ async def start(
     for address in addresses:
         try:
             # Not refused in all versions of gRPC, but answered with port 0.
-            bound = server.add_secure_port(address, secret) if secret else server.add_insecure_port(address)
+            bound = (
+                server.add_secure_port(address, secret)
+                if secret
+                else server.add_insecure_port(address)
+            )
         except RuntimeError:
             bound = 0
         if not bound:
             raise SettingsError(
-                f"Cannot listen on {address}: stop what listens there, or choose with --host, --port and "
-                "--grpc_socket_path"
+                f"Cannot listen on {address}: stop what listens there, or choose with --host,"
+                " --port and --grpc_socket_path"
                 + (", and look at the PEM texts in --ssl_config_file." if secret else ".")
             )
     await server.start()
@@ -125,18 +129,27 @@ class _Services:
                     classification_pb2.ClassificationRequest, self._classify, "Classify"
                 ),
                 "Regress": self._method(regression_pb2.RegressionRequest, self._regress, "Regress"),
-                "MultiInference": self._method(inference_pb2.MultiInferenceRequest, self._multi_inference),
+                "MultiInference": self._method(
+                    inference_pb2.MultiInferenceRequest, self._multi_inference
+                ),
                 "GetModelMetadata": self._method(
                     get_model_metadata_pb2.GetModelMetadataRequest, self._metadata
                 ),
             },
             "tensorflow.serving.ModelService": {
-                "GetModelStatus": self._method(get_model_status_pb2.GetModelStatusRequest, self._status),
+                "GetModelStatus": self._method(
+                    get_model_status_pb2.GetModelStatusRequest, self._status
+                ),
                 # Not in the workers: it may wait for requests that are under way.
-                "HandleReloadConfigRequest": self._method(management, self._reload, run=asyncio.to_thread),
+                "HandleReloadConfigRequest": self._method(
+                    management, self._reload, run=asyncio.to_thread
+                ),
             },
         }
-        return [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
+        return [
+            grpc.method_handlers_generic_handler(name, methods)
+            for name, methods in services.items()
+        ]
 
     def _method(
         self,
@@ -179,7 +192,10 @@ class _Services:
         with self._use(spec) as servable:
             with self._metrics.run(spec.name, "Predict"):
                 outputs = inference.predict(
-                    servable, spec.signature_name, inputs, list(dict.fromkeys(request.output_filter))
+                    servable,
+                    spec.signature_name,
+                    inputs,
+                    list(dict.fromkeys(request.output_filter)),
                 )
             response = predict_pb2.PredictResponse(model_spec=_answered(spec, servable))
             signature = servable.signatures[spec.signature_name or DEFAULT_SIGNATURE]
@@ -288,18 +304,24 @@ def _check_tasks(request: inference_pb2.MultiInferenceRequest) -> None:
         if not task.model_spec.name:
             raise invalid("Found ModelSpec with an empty model name.")
         if task.model_spec.name != request.tasks[0].model_spec.name:
-            raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+            raise invalid(
+                "All ModelSpecs in a MultiInferenceRequest must access the same model name."
+            )
         signature = task.model_spec.signature_name or DEFAULT_SIGNATURE
         if signature in seen:
             raise invalid(f"Duplicate evaluation of signature: {signature}")
         seen.add(signature)
         if task.method_name not in (_CLASSIFY, _REGRESS):
-            raise ServingError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
+            raise ServingError(
+                Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}"
+            )
 
 
 def _answered(spec: model_pb2.ModelSpec, servable: Loaded) -> model_pb2.ModelSpec:
     """Which version has answered."""
-    answered = model_pb2.ModelSpec(name=spec.name, signature_name=spec.signature_name or DEFAULT_SIGNATURE)
+    answered = model_pb2.ModelSpec(
+        name=spec.name, signature_name=spec.signature_name or DEFAULT_SIGNATURE
+    )
     answered.version.value = servable.version
     return answered
 

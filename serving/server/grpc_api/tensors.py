@@ -61,15 +61,19 @@ def _announced(name: str, tensor: tensor_pb2.TensorProto) -> float:
 def _array(name: str, tensor: tensor_pb2.TensorProto) -> np.ndarray:
     try:
         if tensor.dtype == types_pb2.DT_STRING and (tensor.tensor_content or not tensor.string_val):
-            # Packed texts, as C++ clients may send them, or none for empty ones: not known to NumPy.
-            return np.asarray(tf.io.parse_tensor(tensor.SerializeToString(), tf.string).numpy(), object)
+            # Packed texts, as C++ clients may send them, or none for empty ones: not known to
+            # NumPy.
+            return np.asarray(
+                tf.io.parse_tensor(tensor.SerializeToString(), tf.string).numpy(), object
+            )
         return tf.make_ndarray(tensor)
     except (TypeError, ValueError, KeyError, OverflowError, tf.errors.OpError) as error:
         raise invalid(f"tensor parsing error: {name} ({error})") from None
 
 
 def encode(array: np.ndarray, dtype: int, packed: bool = False) -> tensor_pb2.TensorProto:
-    """A TensorProto with its values in the field of their type, as TensorFlow Serving answers by default.
+    """A TensorProto with its values in the field of their type, as TensorFlow Serving answers by
+    default.
 
     Args:
       packed: numbers as one piece of bytes instead.

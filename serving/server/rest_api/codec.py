@@ -79,7 +79,8 @@ def _misplaced(value: Any, shape: list[int], level: int) -> ServingError:
     if level >= len(shape):
         return invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
     return invalid(
-        f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
+        f"Encountered list at unexpected size: {len(value)} at level: {level} expected size:"
+        f" {shape[level]}"
     )
 
 
@@ -107,7 +108,9 @@ def to_doubles(flat: Sequence[float]) -> np.ndarray:
     try:
         return np.array(flat, np.float64)
     except OverflowError:
-        raise invalid("JSON Parse error: Number too big to be stored in double. at offset: 0") from None
+        raise invalid(
+            "JSON Parse error: Number too big to be stored in double. at offset: 0"
+        ) from None
 
 
 def _numpy_type(dtype: int) -> Any:
@@ -138,7 +141,8 @@ def _misfit(item: Any, dtype: int) -> ServingError:
         text = f"Conversion of JSON Value: {quote(item)} to type: {type_name(dtype)}"
         return ServingError(Code.UNIMPLEMENTED, text)
     return invalid(
-        f"JSON Value: {quote(item)} Type: {json_type(item)} is not of expected type: {type_name(dtype)}"
+        f"JSON Value: {quote(item)} Type: {json_type(item)} is not of expected type:"
+        f" {type_name(dtype)}"
     )
 
 
@@ -169,7 +173,9 @@ def _encode(text: str) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        raise invalid("JSON Parse error: The surrogate pair in string is invalid. at offset: 0") from None
+        raise invalid(
+            "JSON Parse error: The surrogate pair in string is invalid. at offset: 0"
+        ) from None
 
 
 def decode_base64(text: str) -> bytes:

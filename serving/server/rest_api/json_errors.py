@@ -1,4 +1,6 @@
-"""What is wrong with a text that is no JSON, and where: in the words of TensorFlow Serving's RapidJSON."""
+"""What is wrong with a text that is no JSON, and where: in the words of TensorFlow Serving's
+RapidJSON.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ _BRACKET = re.compile(r"[][{}]")
 # A number that ends here; the second part is its fraction.
 _NUMBER = re.compile(r"\d+(\.\d+)?\Z")
 _DIGITS = 400
-# Characters that are looked through for the bracket around a mistake. Longer texts are taken to be arrays.
+# Characters that are looked through for the bracket around a mistake. Longer texts are taken to be
+# arrays.
 _LONGEST = 2**20
 # What Python's parser says at the same place.
 _SAME = {

@@ -45,13 +45,16 @@ _HEADERS = {
     # A new release of the server shows at the next look, not when a cache expires.
     "Cache-Control": "no-cache",
     # Previews of images are blob: addresses.
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
-# Version numbers from here on are taken for unix seconds (September 2001), as TFX's Pusher makes them.
+# Version numbers from here on are taken for unix seconds (September 2001), as TFX's Pusher makes
+# them.
 _FIRST_TIME = 10**9
 _DAY = 86_400
 
@@ -88,9 +91,13 @@ class Page:
             {
                 # A string: JavaScript's numbers end at 2**53.
                 "number": str(version.number),
-                "labels": sorted(label for label, number in labels.items() if number == version.number),
+                "labels": sorted(
+                    label for label, number in labels.items() if number == version.number
+                ),
                 "pushed": _time(version.number),
-                "signatures": sorted(s for s in version.servable.signatures if not s.startswith("__")),
+                "signatures": sorted(
+                    s for s in version.servable.signatures if not s.startswith("__")
+                ),
                 "upright": _upright(version.servable.path),
                 **_evaluation(version.servable.path),
             }

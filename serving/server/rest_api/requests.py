@@ -11,7 +11,14 @@ import tensorflow as tf
 from tensorflow_serving.apis.input_pb2 import Input
 
 from serving.server.rest_api import json_errors
-from serving.server.rest_api.codec import decode_tensor, is_base64, json_type, quote, to_bytes, to_doubles
+from serving.server.rest_api.codec import (
+    decode_tensor,
+    is_base64,
+    json_type,
+    quote,
+    to_bytes,
+    to_doubles,
+)
 from serving.server.rpc_errors import ServingError, invalid
 from serving.server.running.servable import Tensors
 
@@ -94,7 +101,9 @@ def decode_examples(document: Mapping[str, Any]) -> Input:
         )
     listed = document["examples"]
     if not isinstance(listed, list):
-        raise invalid(f"JSON Value: {quote(document)} Expecting 'examples' value to be an list/array")
+        raise invalid(
+            f"JSON Value: {quote(document)} Expecting 'examples' value to be an list/array"
+        )
     if not listed:
         raise invalid(f"JSON Value: {quote(document)} 'examples' value is an empty array")
     for value in listed:
@@ -164,8 +173,8 @@ def _rows_one_by_one(
                 ) from None
         if named and set(row) != set(dtypes):
             raise invalid(
-                f"Failed to process element: {index} of 'instances' list. JSON object: {quote(row)} "
-                f"keys must be equal to: {','.join(sorted(dtypes))}"
+                f"Failed to process element: {index} of 'instances' list. JSON object: {quote(row)}"
+                f" keys must be equal to: {','.join(sorted(dtypes))}"
             )
     return {name: np.stack(values[len(first) > 0 :]) for name, values in columns.items()}
 

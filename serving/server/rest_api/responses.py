@@ -22,7 +22,8 @@ from serving.server.versions.versions import Version
 
 
 def predict_body(outputs: Tensors, dtypes: Mapping[str, int], rows: bool) -> bytes:
-    """`{"predictions": [...]}` (row form) or `{"outputs": ...}`; names are dropped where there is one.
+    """`{"predictions": [...]}` (row form) or `{"outputs": ...}`; names are dropped where there is
+    one.
 
     Args:
       dtypes: TensorFlow's DataType of every output, by name.
@@ -34,7 +35,9 @@ def predict_body(outputs: Tensors, dtypes: Mapping[str, int], rows: bool) -> byt
         raise invalid("Cannot convert empty tensor map to JSON")
     kinds = {name: (dtypes[name], name.endswith("_bytes")) for name in outputs}
     if not rows:
-        columns = {name: codec.encode_tensor(tensor, *kinds[name]) for name, tensor in outputs.items()}
+        columns = {
+            name: codec.encode_tensor(tensor, *kinds[name]) for name, tensor in outputs.items()
+        }
         return _encode(f'{{"outputs": {_named(columns)}}}')
     _check_batch(outputs)
     texts = [codec.encode_rows(tensor, *kinds[name]) for name, tensor in outputs.items()]
@@ -96,7 +99,9 @@ def _named(texts: Mapping[str, str]) -> str:
 
 def _listing(key: str, lines: Iterable[str]) -> str:
     listed = ",\n        ".join(lines)
-    return f'{{\n    "{key}": [\n        {listed}\n    ]\n}}' if listed else f'{{\n    "{key}": []\n}}'
+    return (
+        f'{{\n    "{key}": [\n        {listed}\n    ]\n}}' if listed else f'{{\n    "{key}": []\n}}'
+    )
 
 
 def _fields(message: Message) -> dict[str, Any]:

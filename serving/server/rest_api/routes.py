@@ -32,7 +32,8 @@ _log = logging.getLogger(__name__)
 # Matched against path and query together, so that a query makes a request malformed.
 _API = re.compile(rb"/v1/.*", re.IGNORECASE)
 _POST = re.compile(
-    rb"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)", re.IGNORECASE
+    rb"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)",
+    re.IGNORECASE,
 )
 _GET = re.compile(
     rb"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", re.IGNORECASE
@@ -59,8 +60,12 @@ _HTTP_STATUS = {
 
 # Added after TensorFlow Serving's own text, for the mistakes that people make most.
 _HINTS = {
-    "is not of expected type: string": 'send encoded images as {"b64": "<base64 of the file>"}, not pixels',
-    "Type: Object is not of expected type": "this signature takes numbers, serving_default encoded images",
+    "is not of expected type: string": (
+        'send encoded images as {"b64": "<base64 of the file>"}, not pixels'
+    ),
+    "Type: Object is not of expected type": (
+        "this signature takes numbers, serving_default encoded images"
+    ),
     "Unable to base64 decode": 'standard base64 only, without a "data:" prefix',
     "Unknown image file format": 'send encoded images as {"b64": "<base64 of the file>"}',
 }
@@ -73,7 +78,10 @@ _CORS = {
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
-_NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
+_NOT_FOUND = (
+    "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not"
+    " Found</H1>\n</BODY></HTML>\n"
+)
 
 
 class _Target(NamedTuple):
@@ -89,8 +97,8 @@ class _Target(NamedTuple):
 class RestApi:
     """ASGI application: predict, classify, regress, status and metadata under /v1/models.
 
-    Beside TensorFlow Serving's API: /healthz (the process answers), /readyz (200 when a version of every
-    model takes requests, else 503) and the page of `serving.server.rest_api.page` at /.
+    Beside TensorFlow Serving's API: /healthz (the process answers), /readyz (200 when a version of
+    every model takes requests, else 503) and the page of `serving.server.rest_api.page` at /.
 
     Args:
       manager: of the models.
@@ -137,7 +145,9 @@ class RestApi:
             return Response(status_code=200 if re.search("https?://", origin) else 400)
         body = await _read(request, self._max_bytes)
         if body is None:
-            text = f"Request body is larger than {self._max_bytes} bytes (--rest_api_max_body_bytes)"
+            text = (
+                f"Request body is larger than {self._max_bytes} bytes (--rest_api_max_body_bytes)"
+            )
             return _reply(responses.error_body(text), 413)
         zipped = "gzip" in request.headers.get("content-encoding", "")
         try:
@@ -155,7 +165,8 @@ class RestApi:
         if path == self._settings.metrics_path.encode() and path and method == "GET":
             return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
         if self._page and method in ("GET", "HEAD"):
-            # In a thread, for it reads files of the versions; not in ours, that it need not wait for models.
+            # In a thread, for it reads files of the versions; not in ours, that it need not wait
+            # for models.
             page = await asyncio.to_thread(self._page.answer, path)
             if page:
                 return page
@@ -193,7 +204,9 @@ class RestApi:
             with self._reading(body):
                 document = requests.parse_json(body)
                 name = requests.signature_name(document)
-                servable = stack.enter_context(self._manager.use(target.model, target.version, target.label))
+                servable = stack.enter_context(
+                    self._manager.use(target.model, target.version, target.label)
+                )
                 signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
                 if signature is None:
                     shown = name or DEFAULT_SIGNATURE
@@ -205,7 +218,9 @@ class RestApi:
                 del document
             with self._metrics.run(target.model, "Predict"):
                 outputs = inference.predict(servable, name, inputs)
-        return responses.predict_body(outputs, {k: v.dtype for k, v in signature.outputs.items()}, rows)
+        return responses.predict_body(
+            outputs, {k: v.dtype for k, v in signature.outputs.items()}, rows
+        )
 
     def _classify(self, target: _Target, body: bytes) -> bytes:
         name, examples = self._examples(body)

@@ -1,8 +1,8 @@
 """Requests that come together share one run of the model.
 
-The first request of a batch leads it: its thread waits for others, runs the model for all and hands out
-the rows. A batch that fails is run again request by request, so that one bad image fails alone; in
-TensorFlow Serving it takes its neighbours along.
+The first request of a batch leads it: its thread waits for others, runs the model for all and hands
+out the rows. A batch that fails is run again request by request, so that one bad image fails alone;
+in TensorFlow Serving it takes its neighbours along.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class BatchingServable:
         """As Servable.run.
 
         Raises:
-          ServingError: more rows than a batch has (INVALID_ARGUMENT), a full queue (UNAVAILABLE), and what
-            Servable.run raises.
+          ServingError: more rows than a batch has (INVALID_ARGUMENT), a full queue (UNAVAILABLE),
+            and what Servable.run raises.
         """
         rows = {len(array) if array.ndim else 0 for array in inputs.values()}
         if len(rows) != 1 or 0 in rows:
@@ -167,4 +167,6 @@ class BatchingServable:
         return True
 
     def _padding(self, rows: int) -> int:
-        return next((size for size in self._settings.allowed_batch_sizes if size >= rows), rows) - rows
+        return (
+            next((size for size in self._settings.allowed_batch_sizes if size >= rows), rows) - rows
+        )

@@ -1,7 +1,7 @@
 """Keeps bytes that are no protobuf from TensorFlow's parsers of tf.Examples, which crash on them.
 
-The check stands in the graph, before each such op, so that it holds for every signature and protocol, for
-library functions, and for bytes that the model unpacks itself.
+The check stands in the graph, before each such op, so that it holds for every signature and
+protocol, for library functions, and for bytes that the model unpacks itself.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ def guard(graph: meta_graph_pb2.MetaGraphDef) -> None:
     """
     library = graph.graph_def.library.function
     bodies = [graph.graph_def.node, *(function.node_def for function in library)]
-    used = {message for nodes in bodies for message in [*_guard_nodes(nodes, _outputs(nodes is bodies[0]))]}
+    used = {
+        message
+        for nodes in bodies
+        for message in [*_guard_nodes(nodes, _outputs(nodes is bodies[0]))]
+    }
     library.extend(_check(*message) for message in sorted(used))
 
 
@@ -54,12 +58,14 @@ def _guard_nodes(nodes: Any, suffix: str) -> list[tuple[str, str]]:
     for node in list(nodes):
         if node.op in _DATASETS:
             raise ValueError(
-                f"{node.name} ({node.op}) parses tf.Examples in a dataset, where damaged ones end the "
-                "process: use tf.io.parse_example"
+                f"{node.name} ({node.op}) parses tf.Examples in a dataset, where damaged ones end"
+                " the process: use tf.io.parse_example"
             )
         message = _PARSERS.get(node.op)
         if message:
-            check = nodes.add(name=f"{node.name}/{_PREFIX}input", op="PartitionedCall", input=[node.input[0]])
+            check = nodes.add(
+                name=f"{node.name}/{_PREFIX}input", op="PartitionedCall", input=[node.input[0]]
+            )
             check.attr["Tin"].list.type.append(types_pb2.DT_STRING)
             check.attr["Tout"].list.type.append(types_pb2.DT_STRING)
             check.attr["f"].func.name = _name(message[0])
@@ -73,7 +79,9 @@ def _name(message: str) -> str:
 
 
 def _check(message: str, field: str) -> function_pb2.FunctionDef:
-    """A function of serialized messages, string of any shape: the same, or DATA_LOSS where one is none."""
+    """A function of serialized messages, string of any shape: the same, or DATA_LOSS where one is
+    none.
+    """
 
     @tf.function(input_signature=[tf.TensorSpec(None, tf.string)])
     def checked(serialized: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,10 @@ Classes = list[list[tuple[bytes, float]]]
 
 
 def predict(
-    servable: Loaded, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
+    servable: Loaded,
+    signature_name: str,
+    inputs: Mapping[str, np.ndarray],
+    outputs: Sequence[str] = (),
 ) -> Tensors:
     """Output tensors of a signature ("" is `serving_default`) by name; see `Servable.run`."""
     return servable.run(signature_name or DEFAULT_SIGNATURE, inputs, outputs)
@@ -75,7 +78,9 @@ def regress(servable: Loaded, signature_name: str, examples: Sequence[bytes]) ->
             )
     values = servable.run(name, {"inputs": _strings(examples)})["outputs"]
     if _dtype_name(signature, "outputs") != "DT_FLOAT":
-        raise invalid(f"Expected output Tensor of DT_FLOAT. Got: {_dtype_name(signature, 'outputs')}")
+        raise invalid(
+            f"Expected output Tensor of DT_FLOAT. Got: {_dtype_name(signature, 'outputs')}"
+        )
     if values.shape not in ((len(examples),), (len(examples), 1)):
         raise invalid(
             "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] "
@@ -100,9 +105,13 @@ def _strings(values: Sequence[bytes]) -> np.ndarray:
     return np.array(list(values), object)
 
 
-def _check_output(signature: SignatureDef, name: str, value: np.ndarray, dtype: str, rows: int) -> None:
+def _check_output(
+    signature: SignatureDef, name: str, value: np.ndarray, dtype: str, rows: int
+) -> None:
     if value.ndim != 2:
-        raise invalid(f"Expected Tensor shape: [batch_size num_classes] but got {list(value.shape)}")
+        raise invalid(
+            f"Expected Tensor shape: [batch_size num_classes] but got {list(value.shape)}"
+        )
     if _dtype_name(signature, name) != dtype:
         raise invalid(f"Expected {name} Tensor of {dtype}. Got: {_dtype_name(signature, name)}")
     if len(value) != rows:

@@ -15,13 +15,13 @@ from google.protobuf.message import DecodeError
 
 from serving.server.rpc_errors import invalid
 
-# A decoder goes over all pixels for each scan of a JPEG. An image of 100 million pixels may have 50 scans,
-# encoders write 10 or so.
+# A decoder goes over all pixels for each scan of a JPEG. An image of 100 million pixels may have 50
+# scans, encoders write 10 or so.
 MAX_PIXEL_SCANS = 5_000_000_000
 # Parts of a JPEG. 50 MB of colour profiles and notes are 800; each takes time to look at.
 MAX_SEGMENTS = 20_000
-# A JPEG's next marker that has a length behind it, or ends the image: fill bytes, stuffed bytes and restarts
-# are passed over as libjpeg does.
+# A JPEG's next marker that has a length behind it, or ends the image: fill bytes, stuffed bytes and
+# restarts are passed over as libjpeg does.
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 _EOI, _SOS = 0xD9, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -46,8 +46,11 @@ class Limits:
 
     def _check(self, where: str, value: bytes) -> None:
         if len(value) > self.max_bytes:
-            raise invalid(f"{where}: {len(value)} bytes are more than {self.max_bytes} (--max_image_bytes)")
-        # The bytes of an example may begin as an image does: which of them it is, the model decides.
+            raise invalid(
+                f"{where}: {len(value)} bytes are more than {self.max_bytes} (--max_image_bytes)"
+            )
+        # The bytes of an example may begin as an image does: which of them it is, the model
+        # decides.
         for image in (value, *_inner_images(value)):
             pixels, scans = announced(image)
             if pixels > self.max_pixels:
@@ -57,8 +60,8 @@ class Limits:
                 )
             if pixels * scans > MAX_PIXEL_SCANS or scans > MAX_SEGMENTS:
                 raise invalid(
-                    f"{where}: a JPEG of {pixels} pixels in {scans} scans is too much work: save it with "
-                    "fewer scans, or as a baseline JPEG"
+                    f"{where}: a JPEG of {pixels} pixels in {scans} scans is too much work: save it"
+                    " with fewer scans, or as a baseline JPEG"
                 )
 
 
@@ -89,7 +92,8 @@ def pixels_of(value: bytes) -> int:
 def announced(value: bytes) -> tuple[int, int]:
     """Pixels of an encoded image, all frames together, and how often the decoder goes over them.
 
-    Headers are read as TensorFlow's decoders read them: what another library refuses, they may decode.
+    Headers are read as TensorFlow's decoders read them: what another library refuses, they may
+    decode.
 
     Returns:
       (0, 1) for what is no image, which the model will say.
@@ -134,7 +138,8 @@ def _number(value: bytes, at: int) -> int:
 def _bmp_pixels(value: bytes) -> int:
     width, height = struct.unpack_from("<ii", value, 18)
     pixels = abs(width * height)
-    # OS/2's header has sides of 16 bits. TensorFlow knows none of it, and decodes nothing that is not whole.
+    # OS/2's header has sides of 16 bits. TensorFlow knows none of it, and decodes nothing that is
+    # not whole.
     if pixels > len(value) and struct.unpack_from("<I", value, 14)[0] == 12:
         width, height = struct.unpack_from("<HH", value, 18)
         return width * height

@@ -173,7 +173,9 @@ def from_tensorflow(error: tf.errors.OpError) -> ServingError:
 
 
 def _misfit(
-    error: tf.errors.OpError, signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, np.ndarray]
+    error: tf.errors.OpError,
+    signature: meta_graph_pb2.SignatureDef,
+    inputs: Mapping[str, np.ndarray],
 ) -> str | None:
     """Which input was refused for a shape that the signature does not have; None for other errors.
 
@@ -187,8 +189,8 @@ def _misfit(
             nodes = _NODE.findall(error.message)
             op = f" ({nodes[-1]})" if nodes else ""
             return (
-                f"Input {name} has the shape {_shape(inputs[name].shape)}, where the signature takes "
-                f"{_shape(declared)}{op}"
+                f"Input {name} has the shape {_shape(inputs[name].shape)}, where the signature"
+                f" takes {_shape(declared)}{op}"
             )
     return None
 
@@ -208,7 +210,9 @@ def _load(session: tf1.Session, tags: Sequence[str], path: Path) -> meta_graph_p
         return loader.load(session, tags)
 
 
-def _make_callable(session: tf1.Session, options: config_pb2.CallableOptions) -> tf1.Session._Callable:
+def _make_callable(
+    session: tf1.Session, options: config_pb2.CallableOptions
+) -> tf1.Session._Callable:
     # Private, and the only Python form that neither checks declared shapes nor
     # drops the run options: `Session.run` and `make_callable` do.
     try:
@@ -232,6 +236,6 @@ def _check_names(
     for name in outputs:
         if name not in signature.outputs:
             raise invalid(
-                f"output tensor alias not found in signature: {name} Outputs expected to be in the set "
-                f"{{{','.join(sorted(signature.outputs))}}}."
+                f"output tensor alias not found in signature: {name} Outputs expected to be in the"
+                f" set {{{','.join(sorted(signature.outputs))}}}."
             )

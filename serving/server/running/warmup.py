@@ -34,7 +34,9 @@ def warm_up(servable: Loaded, times: int = 1) -> int:
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             count += 1
             if count > _MAX_RECORDS:
-                raise invalid(f"Number of warmup records exceeds the maximum ({_MAX_RECORDS}) at {path}")
+                raise invalid(
+                    f"Number of warmup records exceeds the maximum ({_MAX_RECORDS}) at {path}"
+                )
             for _ in range(times):
                 _replay(servable, PredictionLog.FromString(record))
     except tf.errors.OpError as error:
@@ -47,13 +49,19 @@ def _replay(servable: Loaded, log: PredictionLog) -> None:
     if kind == "predict_log":
         predict = log.predict_log.request
         inputs = {name: tf.make_ndarray(tensor) for name, tensor in predict.inputs.items()}
-        inference.predict(servable, predict.model_spec.signature_name, inputs, predict.output_filter)
+        inference.predict(
+            servable, predict.model_spec.signature_name, inputs, predict.output_filter
+        )
     elif kind == "classify_log":
         classify = log.classify_log.request
-        inference.classify(servable, classify.model_spec.signature_name, serialized_examples(classify.input))
+        inference.classify(
+            servable, classify.model_spec.signature_name, serialized_examples(classify.input)
+        )
     elif kind == "regress_log":
         regress = log.regress_log.request
-        inference.regress(servable, regress.model_spec.signature_name, serialized_examples(regress.input))
+        inference.regress(
+            servable, regress.model_spec.signature_name, serialized_examples(regress.input)
+        )
     else:
         raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
 
@@ -75,8 +83,8 @@ def serialized_examples(request: Input, most: float = math.inf) -> list[bytes]:
         size = len(context) * len(listed.examples) + listed.ByteSize()
         if size > most:
             raise invalid(
-                f"{len(listed.examples)} examples of {size} bytes with the context in each are larger than "
-                f"{most}"
+                f"{len(listed.examples)} examples of {size} bytes with the context in each are"
+                f" larger than {most}"
             )
         return [context + example.SerializeToString() for example in listed.examples]
     return [example.SerializeToString() for example in request.example_list.examples]

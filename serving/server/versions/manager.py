@@ -33,7 +33,9 @@ _log = logging.getLogger(__name__)
 
 
 def load_servable(settings: ServerSettings, metrics: Metrics | None = None) -> Loader:
-    """The usual loader: compare with what was pushed, read the SavedModel, replay its warm-up requests."""
+    """The usual loader: compare with what was pushed, read the SavedModel, replay its warm-up
+    requests.
+    """
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
     session = session_config(settings)
     tags = settings.saved_model_tags.split(",")
@@ -48,7 +50,9 @@ def load_servable(settings: ServerSettings, metrics: Metrics | None = None) -> L
             )
         parallel = settings.tensorflow_session_parallelism or os.cpu_count() or 1
         batching = _batching(settings, path)
-        servable = Servable(path, number, settings.rest_api_timeout_in_ms, limits, parallel, tags, session)
+        servable = Servable(
+            path, number, settings.rest_api_timeout_in_ms, limits, parallel, tags, session
+        )
         try:
             if settings.enable_model_warmup:
                 with metrics.warm_up(str(path)) if metrics else contextlib.nullcontext():
@@ -74,7 +78,9 @@ def session_config(settings: ServerSettings) -> config_pb2.ConfigProto:
     if settings.tensorflow_inter_op_parallelism:
         config.inter_op_parallelism_threads = settings.tensorflow_inter_op_parallelism
     if settings.per_process_gpu_memory_fraction:
-        config.gpu_options.per_process_gpu_memory_fraction = settings.per_process_gpu_memory_fraction
+        config.gpu_options.per_process_gpu_memory_fraction = (
+            settings.per_process_gpu_memory_fraction
+        )
     return config
 
 
@@ -155,7 +161,9 @@ class Manager:
                 versions.stop()
 
     @contextlib.contextmanager
-    def use(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[Loaded]:
+    def use(
+        self, name: str, version: int | None = None, label: str | None = None
+    ) -> Iterator[Loaded]:
         """The servable that answers a request; it stays in memory until the block ends.
 
         Args:
@@ -163,8 +171,8 @@ class Manager:
           label: stands for the number that it was given.
 
         Raises:
-          ServingError: NOT_FOUND for a model or version that does not serve, INVALID_ARGUMENT for an
-            unknown label.
+          ServingError: NOT_FOUND for a model or version that does not serve, INVALID_ARGUMENT for
+            an unknown label.
         """
         with contextlib.ExitStack() as stack:
             with self._finding:
@@ -209,8 +217,9 @@ class Manager:
         What serves on goes on serving while the new versions load. Returns when they have.
 
         Raises:
-          ServingError: INVALID_ARGUMENT for models that cannot be, FAILED_PRECONDITION when a version
-            does not load or a label names one that does not serve. Nothing has changed then.
+          ServingError: INVALID_ARGUMENT for models that cannot be, FAILED_PRECONDITION when a
+            version does not load or a label names one that does not serve. Nothing has changed
+            then.
         """
         try:
             validate_models(models)
@@ -221,7 +230,9 @@ class Manager:
                 raise ServingError(Code.UNAVAILABLE, "The server is stopping.")
             old = dict(self._models)
             before = self.models()
-            same = {m.name for m in models if m.name in old and before[m.name].base_path == m.base_path}
+            same = {
+                m.name for m in models if m.name in old and before[m.name].base_path == m.base_path
+            }
             new = {m.name: self._versions(m) for m in models if m.name not in same}
             try:
                 for versions in new.values():
@@ -289,7 +300,9 @@ class Manager:
 
 
 def _check_served(model: ModelSettings, versions: Versions) -> None:
-    """Raises ServingError when a version that is asked for by number does not serve, or none at all."""
+    """Raises ServingError when a version that is asked for by number does not serve, or none at
+    all.
+    """
     available = versions.available()
     missing = [number for number in model.versions if number not in available]
     if not missing and available:

@@ -76,7 +76,9 @@ class Versions:
         # Set when the poll thread has something to do before its time.
         self._wake = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._poll, name=f"versions of {model.name}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._poll, name=f"versions of {model.name}", daemon=True
+        )
         # Versions that are not whole: since when (monotonic seconds) they have had these files.
         self._partial: dict[int, tuple[float, version_folders.Files]] = {}
         # The last line about each path.
@@ -87,7 +89,9 @@ class Versions:
         self._thread.start()
 
     def wait(self) -> bool:
-        """Waits until what lay in the folder when this was called, or started, is loaded or has failed to.
+        """Waits until what lay in the folder when this was called, or started, is loaded or has
+        failed
+        to.
 
         Returns:
           False when whole versions lay there and none of them can be served.
@@ -95,7 +99,9 @@ class Versions:
         with self._lock:
             asked = self._asked
             self._over.wait_for(lambda: self._looked >= asked)
-            return not self._versions or any(v.state is State.AVAILABLE for v in self._versions.values())
+            return not self._versions or any(
+                v.state is State.AVAILABLE for v in self._versions.values()
+            )
 
     def configure(self, model: ModelSettings, held: Iterable[int] = ()) -> None:
         """Serves other versions of the same folder; returns when they are loaded or have failed.
@@ -147,7 +153,9 @@ class Versions:
         with self._lock:
             known = self._versions
             if version is not None and version not in known:
-                raise ServingError(Code.NOT_FOUND, f"Could not find version {version} of model {name}")
+                raise ServingError(
+                    Code.NOT_FOUND, f"Could not find version {version} of model {name}"
+                )
             if not known:
                 raise ServingError(Code.NOT_FOUND, f"Could not find any versions of model {name}")
             numbers = [version] if version is not None else sorted(known, reverse=True)
@@ -180,7 +188,9 @@ class Versions:
                     self._follow(version_folders.list_versions(self.model.base_path))
                 except OSError as error:
                     base = self.model.base_path
-                    self._notice(base, f"{base} cannot be read ({error.strerror}): nothing changes.")
+                    self._notice(
+                        base, f"{base} cannot be read ({error.strerror}): nothing changes."
+                    )
                 except Exception:
                     _log.exception("Looking for new versions of %s failed.", self.model.name)
             self._free()
@@ -212,7 +222,8 @@ class Versions:
             )
         elif not found:
             self._notice(
-                model.base_path, f"There is no version of {model.name} in {model.base_path} yet: waiting."
+                model.base_path,
+                f"There is no version of {model.name} in {model.base_path} yet: waiting.",
             )
         # While no wanted version can serve, the one in memory does.
         if wanted or not found:
@@ -229,11 +240,18 @@ class Versions:
             if version and version.state is State.UNLOADING:
                 # Requests still use it: it is in memory, and no other can be in its place.
                 return version.files == files and self._take_back(version)
-            if version and version.error and version.files == files and not self._retry_due(version):
+            if (
+                version
+                and version.error
+                and version.files == files
+                and not self._retry_due(version)
+            ):
                 return False
             missing = version_folders.missing_part(path)
         except OSError as error:
-            self._notice(path, f"Version {number} in {path} cannot be read ({error.strerror}): waiting.")
+            self._notice(
+                path, f"Version {number} in {path} cannot be read ({error.strerror}): waiting."
+            )
             return False
         if missing:
             self._notice(path, f"Version {number} in {path} is not whole yet ({missing}): waiting.")
@@ -246,8 +264,12 @@ class Versions:
         self._try_load(version, path)
         return version.state is State.AVAILABLE
 
-    def _report_partial(self, number: int, path: Path, files: version_folders.Files, missing: str) -> None:
-        """Puts a version that is not whole into the status, once its files have been the same for long."""
+    def _report_partial(
+        self, number: int, path: Path, files: version_folders.Files, missing: str
+    ) -> None:
+        """Puts a version that is not whole into the status, once its files have been the same for
+        long.
+        """
         since, known = self._partial.get(number, (0.0, None))
         if known != files:
             self._partial[number] = time.monotonic(), files
@@ -269,7 +291,9 @@ class Versions:
 
     def _retry_due(self, version: Version) -> bool:
         retries = version.failures - 1
-        return retries < self._settings.max_num_load_retries and time.monotonic() >= version.retry_at
+        return (
+            retries < self._settings.max_num_load_retries and time.monotonic() >= version.retry_at
+        )
 
     def _try_load(self, version: Version, path: Path) -> None:
         start = time.monotonic()
@@ -282,11 +306,15 @@ class Versions:
             version.failures += 1
             version.retry_at = time.monotonic() + self._settings.load_retries_interval_seconds
             self._change(version, State.END, error=_without_frames(error))
-            _log.error("Version %d of %s cannot be served: %s", version.number, self.model.name, error)
+            _log.error(
+                "Version %d of %s cannot be served: %s", version.number, self.model.name, error
+            )
             return
         self._change(version, State.AVAILABLE, servable=servable)
         seconds = time.monotonic() - start
-        _log.info("Version %d of %s serves (loaded in %.1f s).", version.number, self.model.name, seconds)
+        _log.info(
+            "Version %d of %s serves (loaded in %.1f s).", version.number, self.model.name, seconds
+        )
 
     def _change(
         self,

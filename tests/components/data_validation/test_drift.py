@@ -93,7 +93,10 @@ def test_spans_are_measured_by_themselves(measured):
     assert list(found) == [1, 7, 12, 13, 14]
     assert [found[n].datasets[0].num_examples for n in found] == [120, 120, 120, 120, 60]
     assert drift.overall(measured).num_examples == 540
-    assert data_validation._vanished(drift.overall(measured), data_validation.curated_schema(CLASSES)) == []
+    assert (
+        data_validation._vanished(drift.overall(measured), data_validation.curated_schema(CLASSES))
+        == []
+    )
 
 
 def test_distances_are_those_of_the_definitions(spans):
@@ -114,11 +117,16 @@ def test_distances_are_those_of_the_definitions(spans):
 def test_what_is_above_its_limit_is_named(spans):
     limits = {**NONE, "max_label_drift": 0.3, "max_format_drift": 0.5, "max_skew": 0.25}
     [label] = drift.drift(spans["labels"], spans["plain"], limits)[1]
-    assert label == "image/class/synset by 0.417 (L-infinity, most at n01), above data.max_label_drift=0.3"
+    assert (
+        label
+        == "image/class/synset by 0.417 (L-infinity, most at n01), above data.max_label_drift=0.3"
+    )
     [form] = drift.drift(spans["mixed"], spans["plain"], limits)[1]
     assert form.startswith("image/source_format by 0.667 (L-infinity, most at ")
     assert drift.drift(spans["mixed"], spans["plain"], {**limits, "max_format_drift": 1})[1] == []
-    size = [text for text in drift.skew(spans["large"], spans["plain"], limits)[1] if "height" in text]
+    size = [
+        text for text in drift.skew(spans["large"], spans["plain"], limits)[1] if "height" in text
+    ]
     assert size == ["image/height by 1 (Jensen-Shannon divergence), above data.max_skew=0.25"]
 
 
@@ -126,10 +134,14 @@ def test_a_span_like_the_one_before_passes_and_is_kept(tmp_path, window, spans):
     accepted, report = str(tmp_path / "accepted"), str(tmp_path)
     both = window(plain=1, alike=10)
     data_validation.check_spans(both, both, LIMITS, accepted, report)
-    assert drift.describe(report).startswith("span 10 against span 1: format 0.00, label 0.00, size 0.")
+    assert drift.describe(report).startswith(
+        "span 10 against span 1: format 0.00, label 0.00, size 0."
+    )
     assert drift.accepted(accepted) == [1, 10]
     assert drift.read(accepted, 10) == (spans["alike"], spans["alike"])
-    data_validation.check_spans(both, both, dict.fromkeys(LIMITS, 1e-6), accepted, report)  # has passed
+    data_validation.check_spans(
+        both, both, dict.fromkeys(LIMITS, 1e-6), accepted, report
+    )  # has passed
 
 
 def test_a_span_alone_is_compared_with_the_newest_that_has_passed(tmp_path, window, caplog):
@@ -141,7 +153,10 @@ def test_a_span_alone_is_compared_with_the_newest_that_has_passed(tmp_path, wind
 
     check(plain=2)
     assert "No span before span 2 is known" in caplog.text
-    assert drift.describe(report) == "no span before span 2 to compare it with, train against eval 0.00"
+    assert (
+        drift.describe(report)
+        == "no span before span 2 to compare it with, train against eval 0.00"
+    )
     for _ in range(2):  # what was refused is not kept, so it is refused again
         with pytest.raises(
             DataError, match=r"span 4 differs from span 2 in image/height by .*max_size_drift"
@@ -155,12 +170,16 @@ def test_a_refused_span_stays_refused_while_it_is_in_the_window(tmp_path, window
     accepted = str(tmp_path / "accepted")
 
     def check(**numbers):
-        data_validation.check_spans(window(**numbers), window(**numbers), LIMITS, accepted, str(tmp_path))
+        data_validation.check_spans(
+            window(**numbers), window(**numbers), LIMITS, accepted, str(tmp_path)
+        )
 
     check(plain=1)
     with pytest.raises(DataError, match="span 2 differs from span 1 in image/height"):
         check(plain=1, large=2)
-    with pytest.raises(DataError, match=r"span 2 differs from span 1 .*; span 3 differs from span 2 "):
+    with pytest.raises(
+        DataError, match=r"span 2 differs from span 1 .*; span 3 differs from span 2 "
+    ):
         check(large=2, alike=3)
     assert drift.accepted(accepted) == [1]
     check(plain=1, alike=3)  # span 2 was taken away
@@ -169,7 +188,9 @@ def test_a_refused_span_stays_refused_while_it_is_in_the_window(tmp_path, window
 def test_skew_is_looked_for_until_a_span_has_passed(tmp_path, window):
     accepted = str(tmp_path / "accepted")
     for later in ({}, {"plain": 5}):
-        with pytest.raises(DataError, match="the train and eval splits of span 4 differ in image/height"):
+        with pytest.raises(
+            DataError, match="the train and eval splits of span 4 differ in image/height"
+        ):
             data_validation.check_spans(
                 window(alike=4, **later), window(large=4, **later), LIMITS, accepted, str(tmp_path)
             )
@@ -184,12 +205,16 @@ def test_what_is_before_the_first_refused_span_is_kept(tmp_path, window):
     accepted = str(tmp_path / "accepted")
 
     def check(**numbers):
-        data_validation.check_spans(window(**numbers), window(**numbers), LIMITS, accepted, str(tmp_path))
+        data_validation.check_spans(
+            window(**numbers), window(**numbers), LIMITS, accepted, str(tmp_path)
+        )
 
     with pytest.raises(DataError, match="span 3 differs from span 2 in image/height"):
         check(plain=1, alike=2, large=3)
     assert drift.accepted(accepted) == [1, 2]
-    with pytest.raises(DataError, match=r"span 3 differs from span 2 .*; span 4 differs from span 3 "):
+    with pytest.raises(
+        DataError, match=r"span 3 differs from span 2 .*; span 4 differs from span 3 "
+    ):
         check(alike=2, large=3, plain=4)
     with pytest.raises(DataError, match="span 3 differs from span 2 in image/height"):
         check(large=3)
@@ -199,16 +224,24 @@ def test_a_span_that_came_late_or_again_is_compared_as_well(tmp_path, window):
     accepted = str(tmp_path / "accepted")
 
     def check(**numbers):
-        data_validation.check_spans(window(**numbers), window(**numbers), LIMITS, accepted, str(tmp_path))
+        data_validation.check_spans(
+            window(**numbers), window(**numbers), LIMITS, accepted, str(tmp_path)
+        )
 
     check(plain=1, alike=5)
-    with pytest.raises(DataError, match="changed: span 3 differs from span 1 in image/height") as late:
+    with pytest.raises(
+        DataError, match="changed: span 3 differs from span 1 in image/height"
+    ) as late:
         check(large=3, alike=5)
     assert "span 5" not in str(late.value), "It has passed."
     with pytest.raises(DataError, match="changed: span 5 differs from span 1 in image/height"):
         check(large=5)  # another version
-    with pytest.raises(DataError, match="the train and eval splits of span 5 differ in image/height"):
-        data_validation.check_spans(window(alike=5), window(large=5), LIMITS, accepted, str(tmp_path))
+    with pytest.raises(
+        DataError, match="the train and eval splits of span 5 differ in image/height"
+    ):
+        data_validation.check_spans(
+            window(alike=5), window(large=5), LIMITS, accepted, str(tmp_path)
+        )
     check(alike=5)
 
 
@@ -224,7 +257,9 @@ def test_a_newest_span_without_an_image_in_one_split_is_refused(tmp_path, window
 def test_splits_that_differ_stop_the_run(tmp_path, window):
     accepted = str(tmp_path / "accepted")
     with pytest.raises(DataError) as error:
-        data_validation.check_spans(window(plain=1), window(large=1), LIMITS, accepted, str(tmp_path))
+        data_validation.check_spans(
+            window(plain=1), window(large=1), LIMITS, accepted, str(tmp_path)
+        )
     assert str(error.value).startswith(
         "The data has changed: the train and eval splits of span 1 differ in image/height by 1"
     )
@@ -252,21 +287,32 @@ def _run(root, spans):
         pipeline_root=f"{root}/out",
         components=[examples, schema, statistics, gate],
         enable_cache=True,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{root}/mlmd.sqlite"),
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(
+            f"{root}/mlmd.sqlite"
+        ),
         beam_pipeline_args=["--runner=FnApiRunner"],
     )
     tfx.orchestration.LocalDagRunner().run(pipeline)
-    return [len(glob.glob(f"{root}/out/{node}/*/[0-9]*")) for node in ("ImageExampleGen", "StatisticsGen")]
+    return [
+        len(glob.glob(f"{root}/out/{node}/*/[0-9]*"))
+        for node in ("ImageExampleGen", "StatisticsGen")
+    ]
 
 
 def test_a_pipeline_runs_for_a_new_span_and_stops_for_a_changed_one(tmp_path):
     def arrive(number, side):
-        images = {c: {f"{i}.jpg": data.jpeg(i, side, side) for i in range(6)} for c in ("ant", "bee")}
+        images = {
+            c: {f"{i}.jpg": data.jpeg(i, side, side) for i in range(6)} for c in ("ant", "bee")
+        }
         data.class_folders(f"{tmp_path}/in/span-{number}", {"train": images, "val": images})
 
     schema = data_validation.curated_schema(["ant", "bee"])
     # A schema of one's own need not know what is there for spans.
-    own = [feature for feature in schema.feature if feature.name not in ("image/span", "image/source_format")]
+    own = [
+        feature
+        for feature in schema.feature
+        if feature.name not in ("image/span", "image/source_format")
+    ]
     assert len(own) == len(schema.feature) - 2
     del schema.feature[:]
     schema.feature.extend(own)
@@ -279,7 +325,9 @@ def test_a_pipeline_runs_for_a_new_span_and_stops_for_a_changed_one(tmp_path):
     written = os.stat(kept).st_mtime_ns
     arrive(2, 16)
     assert _run(tmp_path, 2) == [2, 2]
-    assert os.stat(kept).st_mtime_ns == written, "Measured again in another window, it is the same span."
+    assert os.stat(kept).st_mtime_ns == written, (
+        "Measured again in another window, it is the same span."
+    )
     arrive(3, 24)
     with pytest.raises(DataError, match="span 3 differs from span 2 in image/height by 1 "):
         _run(tmp_path, 1)

@@ -76,12 +76,16 @@ def test_other_classes_are_passed_over(models, tmp_path):
     assert found(models, tmp_path, "new", v1="old", v2="three classes") == "1"
 
 
-@pytest.mark.parametrize(("candidate", "served"), [("new", "two protocols"), ("two protocols", "old")])
+@pytest.mark.parametrize(
+    ("candidate", "served"), [("new", "two protocols"), ("two protocols", "old")]
+)
 def test_the_protocol_that_decides_is_enough_to_compare(models, tmp_path, candidate, served):
     assert found(models, tmp_path, candidate, v1=served) == "1"
 
 
-def test_a_version_without_the_protocol_that_decides_is_not_passed_over_in_silence(models, tmp_path):
+def test_a_version_without_the_protocol_that_decides_is_not_passed_over_in_silence(
+    models, tmp_path
+):
     with pytest.raises(
         ValueError, match=r"compared with .*/2, which was exported with evaluate.protocols=ten_"
     ):
@@ -94,14 +98,20 @@ def test_a_version_without_the_protocol_that_decides_is_not_passed_over_in_silen
 
 def test_what_was_passed_over_is_said(models, tmp_path):
     note = "passed over version 2 (it has other classes)"
-    assert look(models, tmp_path, "new", v1="old", v2="three classes") == (str(tmp_path / "1"), note)
+    assert look(models, tmp_path, "new", v1="old", v2="three classes") == (
+        str(tmp_path / "1"),
+        note,
+    )
 
 
 def test_all_that_was_passed_over_is_said_newest_first(models, tmp_path):
     versions = {"v1": "old", "v2": "three classes", "v3": "new", "v4": "three classes"}
     version, note = look(models, tmp_path, "new", **versions)
     other = "it has other classes"
-    assert (version, note) == (str(tmp_path / "1"), f"passed over version 4 ({other}); version 2 ({other})")
+    assert (version, note) == (
+        str(tmp_path / "1"),
+        f"passed over version 4 ({other}); version 2 ({other})",
+    )
     shutil.rmtree(tmp_path / "1")
     assert look(models, tmp_path, "new") == ("", note)
 
@@ -110,23 +120,30 @@ def test_protocols_that_cannot_be_compared_are_said_with_what_to_set(models, tmp
     shutil.copytree(models["two protocols"], tmp_path / "3")
     with pytest.raises(ValueError) as caught:
         look(models, tmp_path, "new", protocol="multi_scale")
-    assert str(caught.value) == (
-        f"The candidate cannot be compared with {tmp_path / '3'}, which was exported with "
-        "evaluate.protocols=center,ten_crop: set evaluate.protocol (now multi_scale) to one that both have, "
-        "or evaluate.max_top1_increase=1 to push without comparison."
+    assert (
+        str(caught.value)
+        == f"The candidate cannot be compared with {tmp_path / '3'}, which was exported with"
+        " evaluate.protocols=center,ten_crop: set evaluate.protocol (now multi_scale) to one"
+        " that both have, or evaluate.max_top1_increase=1 to push without comparison."
     )
 
 
 def test_a_model_without_the_signature_is_passed_over(models, tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "5"))
-    shutil.copytree(os.path.join(models["old"], "assets"), tmp_path / "5" / "assets", dirs_exist_ok=True)
+    shutil.copytree(
+        os.path.join(models["old"], "assets"), tmp_path / "5" / "assets", dirs_exist_ok=True
+    )
     note = "passed over version 5 (no whole model of this project: it has no signature evaluate)"
     assert look(models, tmp_path, "new", v1="old") == (str(tmp_path / "1"), note)
 
 
 @pytest.mark.parametrize(
     ("error", "line"),
-    [(KeyError(), "KeyError"), (ValueError("One.\nTwo."), "One"), (ValueError("v1.5 is old"), "v1.5 is old")],
+    [
+        (KeyError(), "KeyError"),
+        (ValueError("One.\nTwo."), "One"),
+        (ValueError("v1.5 is old"), "v1.5 is old"),
+    ],
 )
 def test_an_error_is_said_in_a_line(error, line):
     assert comparable._first_line(error) == line
@@ -221,7 +238,9 @@ def test_without_a_driver_the_executor_looks_itself(models, tmp_path):
 
 
 def test_what_the_driver_found_is_what_is_copied(models, tmp_path):
-    """A version that is pushed between driver and executor must not be taken: the cache knows the other."""
+    """A version that is pushed between driver and executor must not be taken: the cache knows the
+    other.
+    """
     shutil.copytree(models["old"], tmp_path / "serving" / "3")
     shutil.copytree(models["three classes"], tmp_path / "serving" / "4")
     output = execute(
@@ -264,7 +283,9 @@ def test_what_was_found_is_noted_beside_the_copy(models, tmp_path):
         output = execute(tmp_path, tmp_path / "serving", tmp_path / name, **properties)
         noted = [output.get_string_custom_property(key) for key in ("version", "note")]
         assert tuple(noted) == expected
-        assert os.path.exists(tmp_path / name / "Format-Serving" / "saved_model.pb") == bool(expected[0])
+        assert os.path.exists(tmp_path / name / "Format-Serving" / "saved_model.pb") == bool(
+            expected[0]
+        )
 
 
 def test_components_hand_their_settings_on():
@@ -276,7 +297,9 @@ def test_components_hand_their_settings_on():
         "serving": "a folder",
         "protocol": "center",
     }
-    start = baseline.WarmStart(channels[1], "a folder", {"depth": 8, "a": 1}, {"size": 16, "crop": "pad"})
+    start = baseline.WarmStart(
+        channels[1], "a folder", {"depth": 8, "a": 1}, {"size": 16, "crop": "pad"}
+    )
     assert start.spec.inputs["transform_graph"] is channels[1]
     # Sorted: the cache must not see another order as another setting.
     assert start.exec_properties == {

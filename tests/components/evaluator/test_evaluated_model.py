@@ -29,7 +29,9 @@ def artifacts(tmp_path):
     known.saved(os.path.join(model.uri, "Format-Serving"), values)
     os.makedirs(tmp_path / "Split-eval")
     known.write(str(tmp_path / "Split-eval" / "data-00000-of-00001"))
-    (tmp_path / "summary.json").write_text(json.dumps({"splits": {"eval": {"examples": known.EXAMPLES}}}))
+    (tmp_path / "summary.json").write_text(
+        json.dumps({"splits": {"eval": {"examples": known.EXAMPLES}}})
+    )
     metrics, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
     metrics.uri, blessing.uri = str(tmp_path / "evaluation"), str(tmp_path / "blessing")
     inputs = {"examples": [examples], "model": [model]}
@@ -39,7 +41,9 @@ def artifacts(tmp_path):
 def evaluate(inputs, outputs, values):
     config = evaluation.eval_config(list(values), "center", known.CLASSES, 0.9, 0.9, 1.0)
     arguments = beam_arguments.arguments(Beam())
-    context = evaluator.Executor.Context(make_beam_pipeline_fn=lambda: beam_operator.pipeline(arguments))
+    context = evaluator.Executor.Context(
+        make_beam_pipeline_fn=lambda: beam_operator.pipeline(arguments)
+    )
     properties = {
         "eval_config": proto_utils.proto_to_json(config),
         "example_splits": json_utils.dumps(["eval"]),
@@ -67,13 +71,18 @@ def test_a_verdict_stands_on_every_image_of_ingestion(artifacts, tmp_path, chang
     values, inputs, outputs = artifacts
     shard = tmp_path / "Split-eval" / "data-00000-of-00001"
     records = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
-    kept = {"emptied": [], "cut": records[:-1], "lost": records[: len(records) // 2], "twice": records * 2}[
-        change
-    ]
+    kept = {
+        "emptied": [],
+        "cut": records[:-1],
+        "lost": records[: len(records) // 2],
+        "twice": records * 2,
+    }[change]
     with tf.io.TFRecordWriter(str(shard)) as writer:
         for record in kept:
             writer.write(record)
-    with pytest.raises(ValueError, match=rf"^{len(kept)} images were judged and ingestion wrote 57 into "):
+    with pytest.raises(
+        ValueError, match=rf"^{len(kept)} images were judged and ingestion wrote 57 into "
+    ):
         evaluate(inputs, outputs, values)
     assert not tf.io.gfile.exists(os.path.join(outputs["blessing"][0].uri, evaluator.JUDGED))
 
@@ -107,7 +116,9 @@ def test_the_blessing_says_which_model_was_judged(artifacts, tmp_path):
     labels = os.path.join(model, "assets", "labels.txt")
     with open(labels, "w") as file:
         file.write("other")
-    with pytest.raises(ValueError, match=r"the model that was judged, assets/labels.txt is no part of it"):
+    with pytest.raises(
+        ValueError, match=r"the model that was judged, assets/labels.txt is no part of it"
+    ):
         pusher.check_judged(model, judged)
     os.remove(labels)
     with open(os.path.join(model, "saved_model.pb"), "ab") as file:
@@ -121,5 +132,7 @@ def test_the_blessing_says_which_model_was_judged(artifacts, tmp_path):
 def test_a_verdict_is_on_a_model_that_has_seen_every_training_image(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps({"splits": {"train": {"examples": 65}}}))
     evaluator.check_count("trained on", 65, str(tmp_path), ["train"])
-    with pytest.raises(ValueError, match=r"^64 images were trained on and ingestion wrote 65 into .*train"):
+    with pytest.raises(
+        ValueError, match=r"^64 images were trained on and ingestion wrote 65 into .*train"
+    ):
         evaluator.check_count("trained on", 64, str(tmp_path), ["train"])

@@ -68,7 +68,9 @@ def write(path):
                 name: tf.train.Feature(int64_list=tf.train.Int64List(value=value))
                 for name, value in number.items()
             }
-            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+            writer.write(
+                tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+            )
 
 
 def saved(path, values):
@@ -99,7 +101,9 @@ def described(classes=12, **bounds):
 
 @pytest.mark.parametrize("classes", [2, 5, 6, 1000])
 def test_the_best_five_are_measured_where_there_are_more(classes):
-    names = {"center_top1", "ten_crop_top1"} | ({"center_top5", "ten_crop_top5"} if classes > 5 else set())
+    names = {"center_top1", "ten_crop_top1"} | (
+        {"center_top5", "ten_crop_top5"} if classes > 5 else set()
+    )
     assert set(described(classes)) == names
 
 
@@ -109,7 +113,8 @@ def test_bounds_are_those_of_the_protocol_that_decides():
     [top1], [top5] = found["ten_crop_top1"], found["ten_crop_top5"]
     assert top1.value_threshold.lower_bound.value == 0.75
     assert top5.value_threshold.lower_bound.value == 0.875
-    # As many more errors as are allowed are allowed, whatever floating point makes of the difference.
+    # As many more errors as are allowed are allowed, whatever floating point makes of the
+    # difference.
     allowed = top1.change_threshold.absolute.value
     assert -0.0625 - 1e-8 < allowed < -0.0625
     assert top1.change_threshold.direction == config_pb2.MetricDirection.HIGHER_IS_BETTER
@@ -120,7 +125,9 @@ def test_bounds_are_those_of_the_protocol_that_decides():
 
 def test_a_model_that_is_as_good_as_the_baseline_is_blessed(tmp_path):
     values = scores(1, 0.6)
-    folder = analysed(tmp_path, {"center": values}, {"center": values.copy()}, max_top1_increase=0.0)
+    folder = analysed(
+        tmp_path, {"center": values}, {"center": values.copy()}, max_top1_increase=0.0
+    )
     assert evaluation.verdict(folder) == (True, [])
 
 
@@ -182,7 +189,10 @@ def test_a_bound_that_is_missed_is_said_so(tmp_path):
     blessed, [reason] = evaluation.verdict(folder)
     assert not blessed
     error = counted(scores(1, 0.6), 1)
-    assert reason == f"center top-1 error is {error:.2%}, the bound is 10.00% (evaluate.max_top1_error)"
+    assert (
+        reason
+        == f"center top-1 error is {error:.2%}, the bound is 10.00% (evaluate.max_top1_error)"
+    )
 
 
 def test_a_model_that_is_worse_than_the_baseline_is_said_so(tmp_path):
@@ -206,11 +216,15 @@ def test_what_decides_is_compared_although_the_other_protocols_differ(tmp_path):
         analysed(tmp_path / "b", {**one, "ten_crop": new}, {"center": old}),
     )
     for folder in folders:
-        assert evaluation.errors(folder, "baseline")["center"].top1 == pytest.approx(counted(old, 1))
+        assert evaluation.errors(folder, "baseline")["center"].top1 == pytest.approx(
+            counted(old, 1)
+        )
         assert evaluation.errors(folder)["center"].top1 == pytest.approx(counted(new, 1))
         blessed, [reason] = evaluation.verdict(folder)
         assert not blessed
-        assert reason.startswith(f"center top-1 error is {counted(new, 1):.2%}, the blessed model has ")
+        assert reason.startswith(
+            f"center top-1 error is {counted(new, 1):.2%}, the blessed model has "
+        )
     assert np.isnan(evaluation.errors(folders[1], "baseline")["ten_crop"].top1)
     assert evaluation.errors(folders[1])["ten_crop"].top1 == pytest.approx(counted(new, 1))
 

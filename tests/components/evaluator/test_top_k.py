@@ -9,7 +9,12 @@ from tensorflow_model_analysis.metrics import metric_types
 
 from components.evaluator import tfma_metrics
 
-SCORES = [[0.1, 0.5, 0.2, 0.2], [0.4, 0.3, 0.2, 0.1], [0.25, 0.25, 0.25, 0.25], [0.7, 0.1, 0.1, 0.1]]
+SCORES = [
+    [0.1, 0.5, 0.2, 0.2],
+    [0.4, 0.3, 0.2, 0.1],
+    [0.25, 0.25, 0.25, 0.25],
+    [0.7, 0.1, 0.1, 0.1],
+]
 LABELS = [1, 1, 2, 0]
 
 
@@ -55,13 +60,17 @@ def test_nothing_has_no_accuracy():
 
 def test_every_model_and_output_is_counted_by_its_own_scores():
     metric = tfma_metrics.TopKAccuracy(1, "a_top1")
-    found = metric.computations(model_names=["new", "old"], output_names=["a", "b"], example_weighted=True)
+    found = metric.computations(
+        model_names=["new", "old"], output_names=["a", "b"], example_weighted=True
+    )
     scores = {"new": {"a": [0.0, 1.0], "b": [1.0, 0.0]}, "old": {"a": [1.0, 0.0], "b": [0.0, 1.0]}}
     both = {tfma.PREDICTIONS_KEY: scores, tfma.LABELS_KEY: np.array([1])}
     values = {}
     for computation in found:
         [key] = computation.keys
-        assert measured(computation, [both]) == {key: float(scores[key.model_name][key.output_name][1])}
+        assert measured(computation, [both]) == {
+            key: float(scores[key.model_name][key.output_name][1])
+        }
         values[key.model_name, key.output_name] = key
     assert values == {
         (model, output): metric_types.MetricKey(
@@ -79,7 +88,9 @@ def test_models_without_names_are_counted_once():
 
 def test_preprocessors_of_two_outputs_are_told_apart():
     """TFMA runs those of one name once."""
-    found = tfma_metrics.TopKAccuracy(1, "a").computations(model_names=["m", "n"], output_names=["a", "b"])
+    found = tfma_metrics.TopKAccuracy(1, "a").computations(
+        model_names=["m", "n"], output_names=["a", "b"]
+    )
     names = [one.preprocessors[0].name for one in found]
     assert len(set(names)) == 4
     assert any("model 'm', output 'a'" in name for name in names)

@@ -17,7 +17,10 @@ from models.network import architecture
 from models.pixels.augmentation import Constants
 from models.settings import Model, Transform
 
-MODEL, SETTINGS = Model("cifar", 8, shortcut="A"), Transform(size=16, crop="pad", test_shorter_side=16)
+MODEL, SETTINGS = (
+    Model("cifar", 8, shortcut="A"),
+    Transform(size=16, crop="pad", test_shorter_side=16),
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,9 @@ def test_a_damaged_version_is_no_start(exported, tmp_path, file):
 
 def test_another_network_is_no_start_and_is_said(exported, tmp_path):
     version = pusher.push(exported[0], str(tmp_path))
-    found = comparable.newest_same_network(str(tmp_path), Model("cifar", 20, shortcut="A"), SETTINGS)
+    found = comparable.newest_same_network(
+        str(tmp_path), Model("cifar", 20, shortcut="A"), SETTINGS
+    )
     assert found.path == ""
     assert found.note.startswith(
         f"passed over version {os.path.basename(version)} (train.init_from={version} is a"
@@ -70,7 +75,9 @@ def start(folder, serving, model):
     output.uri = str(folder)
     settings = {"network": dataclasses.asdict(model), "transform": dataclasses.asdict(SETTINGS)}
     properties = {name: json.dumps(value) for name, value in settings.items()}
-    baseline.WarmStartExecutor().Do({}, {"model": [output]}, {"serving": str(serving), **properties})
+    baseline.WarmStartExecutor().Do(
+        {}, {"model": [output]}, {"serving": str(serving), **properties}
+    )
     return output, tuple(output.get_string_custom_property(name) for name in ("version", "note"))
 
 
@@ -80,7 +87,9 @@ def test_the_start_is_copied_and_noted(exported, tmp_path):
     output, noted = start(tmp_path / "some", tmp_path / "serving", MODEL)
     assert noted == (version, "") and not baseline.is_empty(output)
     assert pushed.digest(str(tmp_path / "some" / "Format-Serving")) == pushed.digest(exported[0])
-    output, (path, note) = start(tmp_path / "other", tmp_path / "serving", Model("cifar", 20, shortcut="A"))
+    output, (path, note) = start(
+        tmp_path / "other", tmp_path / "serving", Model("cifar", 20, shortcut="A")
+    )
     assert path == "" and "set model.depth=8" in note and baseline.is_empty(output)
 
 
@@ -93,6 +102,8 @@ def test_an_older_version_is_a_start_where_the_newer_ones_are_none(exported, tmp
     names = [os.path.basename(version) for version in (third, second)]
     why = "it is damaged: assets.extra/augmentation.npz is missing"
     assert note == f"passed over version {names[0]} ({why}); version {names[1]} ({why})"
-    other = comparable.newest_same_network(str(tmp_path), Model("cifar", 20, shortcut="A"), SETTINGS)
+    other = comparable.newest_same_network(
+        str(tmp_path), Model("cifar", 20, shortcut="A"), SETTINGS
+    )
     assert other.path == "" and other.note.count("; version ") == 2
     assert other.note.endswith("set model.depth=8)")

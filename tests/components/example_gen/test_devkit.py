@@ -1,4 +1,6 @@
-"""ILSVRC's development kit: what it says of the validation images, and every way in which it may be wrong."""
+"""ILSVRC's development kit: what it says of the validation images, and every way in which it may be
+wrong.
+"""
 
 import gzip
 import io
@@ -30,9 +32,15 @@ def meta(rows=META):
 
 def archive(path, truth=b"2\n1\n1\n", rows=META, **changes):
     """A kit; changes are members by name, None takes one out."""
-    members = {"meta.mat": meta(rows), "ILSVRC2012_validation_ground_truth.txt": truth, "readme.txt": b"x"}
     members = {
-        f"{FOLDER}/{name}": content for name, content in {**members, **changes}.items() if content is not None
+        "meta.mat": meta(rows),
+        "ILSVRC2012_validation_ground_truth.txt": truth,
+        "readme.txt": b"x",
+    }
+    members = {
+        f"{FOLDER}/{name}": content
+        for name, content in {**members, **changes}.items()
+        if content is not None
     }
     path.write_bytes(gzip.compress(data.tar_bytes(members)))
     return str(path)
@@ -76,17 +84,18 @@ def test_an_image_that_has_no_line_is_named(path, name):
     kit = devkit.load(archive(path))
     with pytest.raises(SourceError) as caught:
         kit.wnid(name)
-    assert str(caught.value) == (
-        f"The validation image {name} has no ground truth: names must be like ILSVRC2012_val_00000001.JPEG, "
-        "numbers 1 to 3."
+    assert (
+        str(caught.value) == f"The validation image {name} has no ground truth: names must be like"
+        " ILSVRC2012_val_00000001.JPEG, numbers 1 to 3."
     )
 
 
 def test_ids_without_a_class_are_named(path):
     with pytest.raises(SourceError) as caught:
         devkit.load(archive(path, b"1 9 3 8 7 6 5 4 3\n"))
-    assert str(caught.value) == (
-        f"The ground truth of {path} has ids that meta.mat has no class for: [3, 4, 5, 6, 7]."
+    assert (
+        str(caught.value)
+        == f"The ground truth of {path} has ids that meta.mat has no class for: [3, 4, 5, 6, 7]."
     )
 
 
@@ -94,8 +103,9 @@ def test_ids_without_a_class_are_named(path):
 def test_a_file_that_is_missing_is_named(path, name):
     with pytest.raises(SourceError) as caught:
         devkit.load(archive(path, **{name: None}))
-    assert str(caught.value) == (
-        f"{path} lacks {name}: it is not the ILSVRC2012 development kit (task 1 and 2)."
+    assert (
+        str(caught.value)
+        == f"{path} lacks {name}: it is not the ILSVRC2012 development kit (task 1 and 2)."
     )
 
 
@@ -127,7 +137,11 @@ def test_a_folder_in_the_place_of_a_file_is_no_file(path):
 
 def test_damage_anywhere_is_noticed(path):
     whole = bytearray((archive(path), path.read_bytes())[1])
-    for at in [*range(10, len(whole), 61), len(whole) - 8, len(whole) - 1]:  # before that: gzip's time
+    for at in [
+        *range(10, len(whole), 61),
+        len(whole) - 8,
+        len(whole) - 1,
+    ]:  # before that: gzip's time
         whole[at] ^= 16
         path.write_bytes(whole)
         whole[at] ^= 16
@@ -137,7 +151,10 @@ def test_damage_anywhere_is_noticed(path):
         path.write_bytes(whole[:length])
         with pytest.raises(SourceError) as caught:
             devkit.load(str(path))
-        assert str(caught.value).startswith(f"{path} is damaged (") and caught.value.__cause__ is not None
+        assert (
+            str(caught.value).startswith(f"{path} is damaged (")
+            and caught.value.__cause__ is not None
+        )
 
 
 def test_a_changed_bit_behind_the_last_file_is_noticed(path):

@@ -20,7 +20,9 @@ from models.pixels import decoding
 from pipeline.config.settings import Data, to_dict
 from tests.helpers import data
 
-SHARED = os.path.join(os.path.dirname(__file__), "..", "..", "..", "..", "shared", "data", "ilsvrc2012-10")
+SHARED = os.path.join(
+    os.path.dirname(__file__), "..", "..", "..", "..", "shared", "data", "ilsvrc2012-10"
+)
 FNAPI = ["--runner=FnApiRunner"]
 
 
@@ -34,7 +36,8 @@ def properties(config):
 
 
 def _context(args):
-    # Given as `beam_pipeline_args`, TFX would pack itself into an sdist for the workers: a second a run.
+    # Given as `beam_pipeline_args`, TFX would pack itself into an sdist for the workers: a second a
+    # run.
     return component.Executor.Context(make_beam_pipeline_fn=lambda: beam.Pipeline(argv=list(args)))
 
 
@@ -43,7 +46,9 @@ def ingest(root, args=FNAPI, execution=1, **fields):
     artifact = standard_artifacts.Examples()
     artifact.uri = os.path.join(str(root), "ImageExampleGen", "examples", str(execution))
     os.makedirs(artifact.uri, exist_ok=True)
-    component.Executor(_context(args)).Do({}, {"examples": [artifact]}, properties(to_dict(Data(**fields))))
+    component.Executor(_context(args)).Do(
+        {}, {"examples": [artifact]}, properties(to_dict(Data(**fields)))
+    )
     return artifact
 
 
@@ -52,12 +57,15 @@ def read(uri, split):
     keys = {"encoded": b"", "format": b"", "filename": b"", "height": 0, "width": 0, "channels": 0}
     keys |= {"class/label": 0, "class/synset": b""}
     spec = {
-        f"image/{k}": tf.io.FixedLenFeature([], tf.int64 if v == 0 else tf.string) for k, v in keys.items()
+        f"image/{k}": tf.io.FixedLenFeature([], tf.int64 if v == 0 else tf.string)
+        for k, v in keys.items()
     }
     paths = sorted(glob.glob(os.path.join(uri, f"Split-{split}", "*")))
     records = [r.numpy() for r in tf.data.TFRecordDataset(paths)]
     for record in records:  # exactly the features of the contract
-        assert set(tf.train.Example.FromString(record).features.feature) - {"image/original"} == set(spec)
+        assert set(tf.train.Example.FromString(record).features.feature) - {
+            "image/original"
+        } == set(spec)
     spec["image/original"] = tf.io.FixedLenFeature([], tf.string, "")
     return [{k: v.numpy() for k, v in tf.io.parse_single_example(r, spec).items()} for r in records]
 
@@ -78,7 +86,9 @@ def quarantine(uri, split):
 
 def test_ilsvrc_bytes_labels_and_features(tmp_path):
     wnids = ["n00000030", "n00000010", "n00000020"]
-    train = {w: {f"{w}_{i}.JPEG": data.jpeg(10 * c + i) for i in range(5)} for c, w in enumerate(wnids)}
+    train = {
+        w: {f"{w}_{i}.JPEG": data.jpeg(10 * c + i) for i in range(5)} for c, w in enumerate(wnids)
+    }
     val = [(w, data.jpeg(500 + i)) for i, w in enumerate([*wnids, *wnids[::-1]])]
     order = ["n00000020", "n00000030", "n00000010"]
     folder = data.ilsvrc(str(tmp_path / "in"), train, val, order)
@@ -91,7 +101,11 @@ def test_ilsvrc_bytes_labels_and_features(tmp_path):
     for name, example in found.items():
         assert example["image/class/synset"].decode() == name.split("_")[0]
         assert example["image/class/label"] == label[name.split("_")[0]]
-        assert (example["image/height"], example["image/width"], example["image/channels"]) == (48, 64, 3)
+        assert (example["image/height"], example["image/width"], example["image/channels"]) == (
+            48,
+            64,
+            3,
+        )
         assert example["image/format"] == b"JPEG"
     found = contents(uri, "eval")
     assert len(found) == 6
@@ -108,18 +122,26 @@ def _quirky(folder, good, seed=0):
     """Class folders with one of each quirk and bad file, and `good` plain images a split."""
     special = {**data.convertible(), **data.bad(), **data.plain()}
     images = {f"{n}.JPEG": b for n, b in special.items()}
-    images |= {f"good{i}.JPEG": data.jpeg(i, 16, 16) for i in range(good - len(data.convertible()) - 7)}
+    images |= {
+        f"good{i}.JPEG": data.jpeg(i, 16, 16) for i in range(good - len(data.convertible()) - 7)
+    }
     half = dict(list(images.items())[::2])
     other = {n: b for n, b in images.items() if n not in half}
     fine = {"1.jpg": data.jpeg(1)}
-    return data.class_folders(folder, {"train": {"a": half, "b": other}, "val": {"a": fine, "b": fine}})
+    return data.class_folders(
+        folder, {"train": {"a": half, "b": other}, "val": {"a": fine, "b": fine}}
+    )
 
 
 def test_one_percent_bad_is_quarantined_exactly(tmp_path):
-    uri = ingest(tmp_path, kind="folder", source=_quirky(str(tmp_path / "in"), 693), max_pixels=10**6).uri
+    uri = ingest(
+        tmp_path, kind="folder", source=_quirky(str(tmp_path / "in"), 693), max_pixels=10**6
+    ).uri
     bad = quarantine(uri, "train")
     assert {os.path.basename(n) for n in bad} == {f"{n}.JPEG" for n in data.bad()}
-    assert all(item["source"] == str(tmp_path / "in" / "train") and item["reason"] for item in bad.values())
+    assert all(
+        item["source"] == str(tmp_path / "in" / "train") and item["reason"] for item in bad.values()
+    )
     found = contents(uri, "train")
     figures = ingest_summary.read_summary(uri)["splits"]["train"]
     assert len(found) == figures["examples"] == 693 and figures["quarantined"] == 7
@@ -142,10 +164,12 @@ def test_ten_percent_bad_stops_and_the_list_survives(tmp_path):
         ingest(tmp_path, **fields)
     message = str(error.value)
     assert (
-        "7 of 72 images cannot be used (7 of 70 in train; 9.7%, and data.max_bad_fraction allows 1.0%, "
-        "data.max_bad_images 6)" in message
+        "7 of 72 images cannot be used (7 of 70 in train; 9.7%, and data.max_bad_fraction allows"
+        " 1.0%, data.max_bad_images 6)" in message
     )
-    assert message.endswith(": mend or remove them, or let them pass with --set data.max_bad_fraction=0.098.")
+    assert message.endswith(
+        ": mend or remove them, or let them pass with --set data.max_bad_fraction=0.098."
+    )
     path = message.split("all are listed in ")[1].split(": mend")[0]
     with open(path) as stream:
         assert len(stream.readlines()) == 7
@@ -155,7 +179,9 @@ def test_ten_percent_bad_stops_and_the_list_survives(tmp_path):
     uri = ingest(tmp_path, execution=2, **{**fields, "max_bad_fraction": 0.098}).uri
     inodes = {os.stat(p).st_ino for p in glob.glob(uri + "/Split-*/*")}
     assert before and inodes == set(before.values())
-    assert len(read(uri, "train")) == 63 and not os.path.exists(os.path.dirname(os.path.dirname(path)))
+    assert len(read(uri, "train")) == 63 and not os.path.exists(
+        os.path.dirname(os.path.dirname(path))
+    )
 
 
 def test_shards_are_even_shuffled_and_follow_the_seed(tmp_path):
@@ -168,7 +194,9 @@ def test_shards_are_even_shuffled_and_follow_the_seed(tmp_path):
 
     uri, first = order("a")
     paths = sorted(glob.glob(uri + "/Split-train/*"))
-    assert [os.path.basename(p) for p in paths] == [f"data_tfrecord-{i:05d}-of-00005" for i in range(5)]
+    assert [os.path.basename(p) for p in paths] == [
+        f"data_tfrecord-{i:05d}-of-00005" for i in range(5)
+    ]
     assert {sum(1 for _ in tf.data.TFRecordDataset(p)) for p in paths} == {40}
     for path in paths:  # four classes of 50: a shuffled shard of 40 has some of each
         labels = [tf.train.Example.FromString(r.numpy()) for r in tf.data.TFRecordDataset(path)]
@@ -220,7 +248,9 @@ def test_a_killed_run_goes_on_and_takes_nothing_half_written(tmp_path):
 
 def test_runs_that_fail_leave_no_more_than_one_does(tmp_path):
     """A disk is not filled by trying again, neither with the same data nor with mended ones."""
-    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(6), "val": two_classes(2, 500)})
+    folder = data.class_folders(
+        str(tmp_path / "in"), {"train": two_classes(6), "val": two_classes(2, 500)}
+    )
     fields = {"kind": "folder", "source": folder, "max_bad_images": 0}
     for execution in (1, 2, 3):
         (tmp_path / "in" / "train" / "ant" / "2.jpg").write_bytes(b"x" * execution)
@@ -229,7 +259,9 @@ def test_runs_that_fail_leave_no_more_than_one_does(tmp_path):
         [stage] = (tmp_path / "ImageExampleGen" / "staging").iterdir()
         assert not list(stage.glob("*/*.tmp"))
         # What one that is killed, or whose disk is full, leaves of a shard.
-        (stage / "data" / "train-data_tfrecord-00000-of-00001.0123456789ab.tmp").write_bytes(b"half")
+        (stage / "data" / "train-data_tfrecord-00000-of-00001.0123456789ab.tmp").write_bytes(
+            b"half"
+        )
     os.remove(stage / "data" / "train-data_tfrecord-00000-of-00001")
     with pytest.raises(TooManyBadError):
         ingest(tmp_path, execution=4, **fields)
@@ -245,7 +277,9 @@ def two_classes(count, start=0):
 
 def test_an_empty_split_is_an_error(tmp_path):
     folder = data.class_folders(str(tmp_path / "in"), {"train": {"a": {}, "b": {}}})
-    with pytest.raises(SourceError, match=r"class folders without an image of their own \(a, b\): put"):
+    with pytest.raises(
+        SourceError, match=r"class folders without an image of their own \(a, b\): put"
+    ):
         ingest(tmp_path, kind="folder", source=folder)
 
 

@@ -27,7 +27,9 @@ def test_the_same_image_in_train_and_eval_or_in_two_classes(tmp_path):
     train["ant"]["copy.jpg"] = train["ant"]["9.jpg"]  # the same class and split: no harm
     # Converted: the same bytes of another format.
     train["ant"]["scan.png"] = val["ant"]["scan.png"] = data.png(77)
-    uri = ingest(tmp_path, kind="folder", source=data.class_folders(str(tmp_path / "in"), splits)).uri
+    uri = ingest(
+        tmp_path, kind="folder", source=data.class_folders(str(tmp_path / "in"), splits)
+    ).uri
     found = ingest_summary.read_summary(uri)["duplicates"]
     assert found["train_and_eval"]["count"] == 3 and found["two_classes"]["count"] == 2
     expected = [
@@ -44,12 +46,16 @@ def test_the_same_image_in_train_and_eval_or_in_two_classes(tmp_path):
 
 
 def test_nothing_is_said_of_images_that_differ(tmp_path):
-    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(9), "val": two_classes(3, 500)})
+    folder = data.class_folders(
+        str(tmp_path / "in"), {"train": two_classes(9), "val": two_classes(3, 500)}
+    )
     uri = ingest(tmp_path, kind="folder", source=folder).uri
     assert ingest_summary.read_summary(uri)["duplicates"] == {
         "train_and_eval": {"count": 0, "names": []}, "two_classes": {"count": 0, "names": []}
     }  # fmt: skip
-    assert _listed(uri) == [] and "the same" not in ingest_summary.describe(ingest_summary.read_summary(uri))
+    assert _listed(uri) == [] and "the same" not in ingest_summary.describe(
+        ingest_summary.read_summary(uri)
+    )
 
 
 def _with_comment(image, text):
@@ -70,7 +76,9 @@ def test_a_sample_that_is_equal_proves_nothing(tmp_path):
     splits = {"train": two_classes(4), "val": two_classes(2, 500)}
     splits["train"]["ant"]["x.jpg"] = splits["val"]["ant"]["x.jpg"] = one
     splits["val"]["ant"]["y.jpg"] = two
-    uri = ingest(tmp_path, kind="folder", source=data.class_folders(str(tmp_path / "in"), splits)).uri
+    uri = ingest(
+        tmp_path, kind="folder", source=data.class_folders(str(tmp_path / "in"), splits)
+    ).uri
     assert _listed(uri) == [{("train", "ant", "ant/x.jpg"), ("eval", "ant", "ant/x.jpg")}]
 
 
@@ -82,7 +90,9 @@ def test_of_very_many_images_all_are_counted_and_few_are_listed(tmp_path, monkey
         splits[split]["ant"] |= {f"blank{i}.jpg": same for i in range(9)}
         splits[split]["bee"] |= {f"p{i}.jpg": data.jpeg(800 + i) for i in range(2)}
     splits["val"]["bee"]["blank.jpg"] = same
-    uri = ingest(tmp_path, kind="folder", source=data.class_folders(str(tmp_path / "in"), splits)).uri
+    uri = ingest(
+        tmp_path, kind="folder", source=data.class_folders(str(tmp_path / "in"), splits)
+    ).uri
     found = ingest_summary.read_summary(uri)["duplicates"]
     assert found["train_and_eval"]["count"] == 3 and found["two_classes"]["count"] == 1
     listed = _listed(uri)

@@ -21,7 +21,9 @@ from tests.helpers import data
 
 
 def test_another_spelling_of_the_source_is_the_same_input(tmp_path, monkeypatch):
-    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(4), "val": two_classes(2)})
+    folder = data.class_folders(
+        str(tmp_path / "in"), {"train": two_classes(4), "val": two_classes(2)}
+    )
     first = properties(to_dict(Data(kind="folder", source=folder)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -60,10 +62,16 @@ def test_misplaced_images_are_quarantined(tmp_path):
     (tmp_path / "one.tar").write_bytes(data.tar_bytes(whole))
     os.mkdir(tmp_path / "tars")
     for split in splits:
-        inner = {p.removeprefix(f"./{split}/"): b for p, b in whole.items() if p.startswith(f"./{split}/")}
+        inner = {
+            p.removeprefix(f"./{split}/"): b
+            for p, b in whole.items()
+            if p.startswith(f"./{split}/")
+        }
         (tmp_path / "tars" / f"{split}.tar").write_bytes(data.tar_bytes(inner))
     for number, place in enumerate((folder, tmp_path / "one.tar", tmp_path / "tars")):
-        uri = ingest(tmp_path / str(number), kind="folder", source=str(place), max_bad_fraction=0.5).uri
+        uri = ingest(
+            tmp_path / str(number), kind="folder", source=str(place), max_bad_fraction=0.5
+        ).uri
         prefix = ["train/", "val/"] if number == 1 else ["", ""]
         bad = {n: item["reason"] for n, item in quarantine(uri, "train").items()}
         assert bad == {
@@ -76,25 +84,33 @@ def test_misplaced_images_are_quarantined(tmp_path):
 
 
 def test_a_name_that_is_not_utf8_is_quarantined(tmp_path):
-    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(6), "val": two_classes(2, 500)})
+    folder = data.class_folders(
+        str(tmp_path / "in"), {"train": two_classes(6), "val": two_classes(2, 500)}
+    )
     with open(os.fsencode(folder) + b"/train/ant/caf\xe9.jpg", "wb") as stream:
         stream.write(data.jpeg(1))
     fields = {"kind": "folder", "source": folder, "max_bad_fraction": 0.5}
     uri = ingest(tmp_path, **fields).uri
-    assert quarantine(uri, "train")["ant/caf\\xe9.jpg"]["reason"] == "its name is not UTF-8: rename it"
+    assert (
+        quarantine(uri, "train")["ant/caf\\xe9.jpg"]["reason"] == "its name is not UTF-8: rename it"
+    )
     assert len(read(uri, "train")) == 12
     first = properties(to_dict(Data(**fields)))
     os.utime(f"{folder}/val/bee/1.jpg", (1, 1))
     assert properties(to_dict(Data(**fields)))["input_fingerprint"] != first["input_fingerprint"]
     # Another folder: the classes of a source are looked up once a process.
-    fields["source"] = folder = data.class_folders(str(tmp_path / "other"), {"train": two_classes(2)})
+    fields["source"] = folder = data.class_folders(
+        str(tmp_path / "other"), {"train": two_classes(2)}
+    )
     os.makedirs(os.fsencode(folder) + b"/train/caf\xe9")
     with pytest.raises(SourceError, match=r"class folder caf\\xe9 of .* is not UTF-8: rename it"):
         source.check(to_dict(Data(**fields)))
 
 
 def test_what_is_no_file_is_quarantined_and_never_opened(tmp_path):
-    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(6), "val": two_classes(2, 500)})
+    folder = data.class_folders(
+        str(tmp_path / "in"), {"train": two_classes(6), "val": two_classes(2, 500)}
+    )
     os.symlink("gone.jpg", f"{folder}/train/ant/link.jpg")
     os.symlink("circle.jpg", f"{folder}/train/ant/circle.jpg")
     os.symlink("1.jpg", f"{folder}/train/ant/good.jpg")
@@ -115,12 +131,16 @@ def test_what_is_no_file_is_quarantined_and_never_opened(tmp_path):
 
 def test_a_class_of_two_lines_is_refused(tmp_path):
     folder = data.class_folders(str(tmp_path / "in"), {"train": {"a\nb": {}, "c": {}}})
-    with pytest.raises(SourceError, match=r"class folder 'a\\nb' of .* has a line break: rename it"):
+    with pytest.raises(
+        SourceError, match=r"class folder 'a\\nb' of .* has a line break: rename it"
+    ):
         source.check(to_dict(Data(kind="folder", source=folder)))
 
 
 def test_the_cache_key_follows_names(tmp_path):
-    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(3), "val": two_classes(2, 500)})
+    folder = data.class_folders(
+        str(tmp_path / "in"), {"train": two_classes(3), "val": two_classes(2, 500)}
+    )
     config, key = to_dict(Data(kind="folder", source=folder)), "input_fingerprint"
     first = properties(config)[key]
     # Another label, the same bytes: all times, sizes and counts stay as they are.
@@ -146,7 +166,9 @@ def test_folders_and_their_tars_are_equal(tmp_path):
     (tmp_path / "tars").mkdir()
     whole = {}
     for split, classes in splits.items():
-        flat = {f"{name}/{file}": b for name, images in classes.items() for file, b in images.items()}
+        flat = {
+            f"{name}/{file}": b for name, images in classes.items() for file, b in images.items()
+        }
         (tmp_path / "tars" / f"{split}.tar").write_bytes(data.tar_bytes(flat))
         whole |= {f"./{split}/{path}": b for path, b in flat.items()}
     (tmp_path / "one.tar").write_bytes(data.tar_bytes(whole))
@@ -165,4 +187,7 @@ def test_classes_that_train_lacks_are_quarantined(tmp_path):
     folder = data.class_folders(str(tmp_path / "in"), splits)
     uri = ingest(tmp_path, kind="folder", source=folder, max_bad_fraction=0.2).uri
     assert len(read(uri, "eval")) == 8
-    assert quarantine(uri, "eval")["wasp/1.jpg"]["reason"] == "its class wasp is not in the training split"
+    assert (
+        quarantine(uri, "eval")["wasp/1.jpg"]["reason"]
+        == "its class wasp is not in the training split"
+    )

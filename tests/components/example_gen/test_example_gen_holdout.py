@@ -8,7 +8,13 @@ from tfx.components.example_gen import base_example_gen_executor
 
 from components.example_gen import component, holdout
 from pipeline.config.settings import Data, to_dict
-from tests.components.example_gen.test_example_gen import contents, ingest, properties, read, two_classes
+from tests.components.example_gen.test_example_gen import (
+    contents,
+    ingest,
+    properties,
+    read,
+    two_classes,
+)
 from tests.helpers import data
 
 
@@ -31,7 +37,9 @@ def test_holdout_is_the_partition_of_tfx(tmp_path):
 
 
 def test_holdout_gives_every_class_both_splits(tmp_path):
-    splits = {"train": {name: {f"{i}.jpg": data.jpeg(i, 16, 16) for i in range(4)} for name in "abcde"}}
+    splits = {
+        "train": {name: {f"{i}.jpg": data.jpeg(i, 16, 16) for i in range(4)} for name in "abcde"}
+    }
     splits["train"]["pair"] = {"1.jpg": data.jpeg(1), "2.jpg": data.jpeg(2)}
     folder = data.class_folders(str(tmp_path / "in"), splits)
     for execution, part in enumerate((0.05, 0.95)):
@@ -41,7 +49,9 @@ def test_holdout_gives_every_class_both_splits(tmp_path):
             for split in ("train", "eval")
         }
         assert set(count["train"]) == set(count["eval"]) == {*"abcde", "pair"}
-        assert count["train"] + count["eval"] == collections.Counter({**dict.fromkeys("abcde", 4), "pair": 2})
+        assert count["train"] + count["eval"] == collections.Counter(
+            {**dict.fromkeys("abcde", 4), "pair": 2}
+        )
 
 
 def test_holdout_moves_the_smallest_hash_alone():

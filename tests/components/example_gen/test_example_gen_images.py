@@ -1,4 +1,6 @@
-"""Images by content: what passes, what is converted, what is refused; TensorFlow decodes all that passes."""
+"""Images by content: what passes, what is converted, what is refused; TensorFlow decodes all that
+passes.
+"""
 
 import io
 import re
@@ -84,7 +86,9 @@ def _others() -> dict[str, bytes]:
         ),
         "webp": _saved(picture, "WEBP", lossless=True),
         "webp alpha": _saved(see_through, "WEBP", lossless=True, exact=True),
-        "webp animated": _saved(picture, "WEBP", lossless=True, save_all=True, append_images=[second]),
+        "webp animated": _saved(
+            picture, "WEBP", lossless=True, save_all=True, append_images=[second]
+        ),
         "avif": _saved(picture, "AVIF"),
         "heif": _saved(picture, "HEIF"),
     }
@@ -155,7 +159,9 @@ def test_bad_files_are_refused_with_the_reason(name, reason):
 
 
 def test_size_is_refused_before_decoding():
-    with pytest.raises(image_files.BadImage, match=r"1100 x 1000 pixels, more than data.max_pixels=1000000"):
+    with pytest.raises(
+        image_files.BadImage, match=r"1100 x 1000 pixels, more than data.max_pixels=1000000"
+    ):
         image_files.normalize(data.jpeg(0, 1000, 1100)[:2000], LIMIT)
 
 
@@ -198,7 +204,12 @@ def test_what_tensorflow_decodes_passes_and_nothing_else(seed):
         assert _normalized(damaged) == _taken(damaged)
 
 
-_ORIGINALS = [data.jpeg(1), data.jpeg(1, progressive=True), data.grey(1), data.jpeg(1, subsampling=0)]
+_ORIGINALS = [
+    data.jpeg(1),
+    data.jpeg(1, progressive=True),
+    data.grey(1),
+    data.jpeg(1, subsampling=0),
+]
 _ORIGINALS += [data.jpeg(1, restart_marker_blocks=3), data.jpeg(1, 200, 300, quality=60)]
 _ORIGINALS += [data.cmyk(1), data.png(1), data.png(1, "P"), data.png(1, "I;16")]
 
@@ -225,11 +236,15 @@ _NOTES = (
 )
 
 
-@pytest.mark.parametrize("marker", [0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE, 0xC8, 0xDC, 0xDE, 0xF0, 0x40])
+@pytest.mark.parametrize(
+    "marker", [0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE, 0xC8, 0xDC, 0xDE, 0xF0, 0x40]
+)
 def test_segments_of_every_kind_pass_where_tensorflow_takes_them(marker):
     originals = [data.jpeg(1), data.grey(1), data.jpeg(1, progressive=True), data.cmyk(1)]
     for original in originals:
-        frame = next(at for at in range(len(original)) if original[at : at + 2] in (b"\xff\xc0", b"\xff\xc2"))
+        frame = next(
+            at for at in range(len(original)) if original[at : at + 2] in (b"\xff\xc0", b"\xff\xc2")
+        )
         for at in (2, frame):
             for note in _NOTES:
                 encoded = original[:at] + _segment(marker, note) + original[at:]

@@ -31,7 +31,13 @@ def _bytes(path, member):
 @pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
 def test_offsets_are_where_tarfile_reads(tmp_path, format):
     long = "d/" + "x" * (60 if format == tarfile.USTAR_FORMAT else 180) + "ä.jpg"
-    contents = {"a/b.jpg": b"1" * 700, long: b"2" * 512, "empty.jpg": b"", "._a": b"resource fork", "z": b"3"}
+    contents = {
+        "a/b.jpg": b"1" * 700,
+        long: b"2" * 512,
+        "empty.jpg": b"",
+        "._a": b"resource fork",
+        "z": b"3",
+    }
     path = tmp_path / "a.tar"
     path.write_bytes(data.tar_bytes(contents, format))
     found = {m.name: _bytes(path, m) for m in tar_index.members(str(path))}
@@ -98,7 +104,11 @@ def test_links_are_followed_or_named(tmp_path):
             ("./b/3.jpg", tarfile.SYMTYPE, "../a/1.jpg"),
         ):
             info = tarfile.TarInfo(name)
-            info.type, info.linkname, info.size = kind, target, len(image) * (kind == tarfile.REGTYPE)
+            info.type, info.linkname, info.size = (
+                kind,
+                target,
+                len(image) * (kind == tarfile.REGTYPE),
+            )
             tar.addfile(info, io.BytesIO(image))
     path = tmp_path / "train.tar"
     path.write_bytes(out.getvalue())
@@ -106,7 +116,9 @@ def test_links_are_followed_or_named(tmp_path):
     assert _bytes(path, found["./b/1.jpg"]) == _bytes(path, found["./a/1.jpg"]) == image
     where = source.layout(_config(kind="folder", source=str(tmp_path), eval_split="holdout"))
     rows = {r["name"]: r for r in index.build(where, "train").to_pylist()}
-    assert [rows[n]["reason"] for n in ("a/1.jpg", "b/1.jpg")] == ["", ""] and rows["b/1.jpg"]["label"] == 1
+    assert [rows[n]["reason"] for n in ("a/1.jpg", "b/1.jpg")] == ["", ""] and rows["b/1.jpg"][
+        "label"
+    ] == 1
     assert "hard link to ./gone.jpg, which" in rows["b/2.jpg"]["reason"]
     assert "a symbolic link" in rows["b/3.jpg"]["reason"]
 
@@ -114,11 +126,15 @@ def test_links_are_followed_or_named(tmp_path):
 def test_images_beside_the_class_archives_are_named(tmp_path):
     tars = {f"n0000000{i}.tar": data.tar_bytes({"1.JPEG": data.jpeg(i)}) for i in range(2)}
     path = str(tmp_path / "train.tar")
-    (tmp_path / "train.tar").write_bytes(data.tar_bytes({**tars, "x.JPEG": data.jpeg(3), "README": b""}))
+    (tmp_path / "train.tar").write_bytes(
+        data.tar_bytes({**tars, "x.JPEG": data.jpeg(3), "README": b""})
+    )
     left_out = []
     groups = {synset: found for _, synset, found in index._ilsvrc_train([path], left_out.append)}
     assert left_out == ["README"]
-    assert [(name, reason) for name, _, _, reason in groups[""]] == [("x.JPEG", "lies in no class folder")]
+    assert [(name, reason) for name, _, _, reason in groups[""]] == [
+        ("x.JPEG", "lies in no class folder")
+    ]
     assert list(groups) == ["", "n00000000", "n00000001"]
 
 
@@ -126,7 +142,9 @@ def test_offsets_in_class_archives_are_absolute(tmp_path):
     folder = data.small_ilsvrc(str(tmp_path))
     path = os.path.join(folder, "ILSVRC2012_img_train.tar")
     tars = tar_index.class_tars(path)
-    found = {m.name: _bytes(path, m) for _, ms in tar_index.members_of_classes(path, tars) for m in ms}
+    found = {
+        m.name: _bytes(path, m) for _, ms in tar_index.members_of_classes(path, tars) for m in ms
+    }
     expected = {}
     with tarfile.open(path) as outer:
         for class_tar in outer:
@@ -207,7 +225,9 @@ def test_what_follows_the_end_is_not_lost_silently(tmp_path, behind):
     """A download whose space was reserved has zeros for what has not come yet."""
     path = tmp_path / "in-part.tar"
     path.write_bytes(data.tar_bytes({"a.jpg": b"a" * 600, "b.jpg": b"b" * 600}) + behind)
-    with pytest.raises(SourceError, match=r"in-part\.tar is .* \(it ends at byte 3072, and more follows\)"):
+    with pytest.raises(
+        SourceError, match=r"in-part\.tar is .* \(it ends at byte 3072, and more follows\)"
+    ):
         list(tar_index.members(str(path)))
 
 
@@ -263,7 +283,9 @@ def test_no_changed_bit_of_a_devkit_passes(tmp_path):
             devkit.load(path)
 
 
-@pytest.mark.parametrize("name, content", [(devkit.META, b"no matrix"), (devkit.TRUTH, b"1\n<html>\n")])
+@pytest.mark.parametrize(
+    "name, content", [(devkit.META, b"no matrix"), (devkit.TRUTH, b"1\n<html>\n")]
+)
 def test_a_devkit_of_other_files_is_an_error(tmp_path, name, content):
     path = os.path.join(data.small_ilsvrc(str(tmp_path)), "ILSVRC2012_devkit_t12.tar.gz")
     kit = {**devkit._extract(path), name: content}
@@ -282,12 +304,24 @@ def test_classes_and_labels(tmp_path):
 
 def test_classes_with_the_same_words_are_told_apart(tmp_path):
     """As ImageNet's two cranes, its two maillots."""
-    words = {"n1": "crane", "n2": "crane", "n3": "maillot", "n4": "maillot, tank suit", "n5": "dog, hound"}
+    words = {
+        "n1": "crane",
+        "n2": "crane",
+        "n3": "maillot",
+        "n4": "maillot, tank suit",
+        "n5": "dog, hound",
+    }
     train = {wnid: {f"{wnid}_1.JPEG": data.jpeg(i)} for i, wnid in enumerate(words)}
     data.ilsvrc(str(tmp_path), train, [("n1", data.jpeg(9))], words=words)
     labels = source.labels(_config(kind="ilsvrc", source=str(tmp_path)))
     assert labels == ["crane (n1)", "crane (n2)", "maillot", "maillot, tank suit", "dog, hound"]
-    assert first_synonyms(labels) == ["crane (n1)", "crane (n2)", "maillot", "maillot, tank suit", "dog"]
+    assert first_synonyms(labels) == [
+        "crane (n1)",
+        "crane (n2)",
+        "maillot",
+        "maillot, tank suit",
+        "dog",
+    ]
 
 
 @pytest.mark.parametrize("form", ["tar", "tgz", "folder", "folder of the archive"])
@@ -336,7 +370,9 @@ def test_latest_span_is_taken(tmp_path):
 def test_missing_parts_are_named(tmp_path):
     folder = data.small_ilsvrc(str(tmp_path))
     os.remove(os.path.join(folder, "ILSVRC2012_img_val.tar"))
-    with pytest.raises(SourceError, match=r"lacks ILSVRC2012_img_val.tar: .* data.eval_split=holdout"):
+    with pytest.raises(
+        SourceError, match=r"lacks ILSVRC2012_img_val.tar: .* data.eval_split=holdout"
+    ):
         source.check(_config(kind="ilsvrc", source=folder))
     source.check(_config(kind="ilsvrc", source=folder, eval_split="holdout"))
     with pytest.raises(SourceError, match="has no train/ folder"):
@@ -353,13 +389,20 @@ def test_missing_parts_are_named(tmp_path):
 
 def test_what_cannot_be_read_is_named(tmp_path):
     # TensorFlow has no file system for s3:// here.
-    for fields in ({"kind": "ilsvrc", "source": "s3://bucket/a"}, {"source": "s3://bucket/a-{SPAN}"}):
-        with pytest.raises(SourceError, match=r"data\.source=s3://bucket/a.* cannot be read: .*'s3'"):
+    for fields in (
+        {"kind": "ilsvrc", "source": "s3://bucket/a"},
+        {"source": "s3://bucket/a-{SPAN}"},
+    ):
+        with pytest.raises(
+            SourceError, match=r"data\.source=s3://bucket/a.* cannot be read: .*'s3'"
+        ):
             source.check(_config(**{"kind": "folder", **fields}))
     folder = data.small_ilsvrc(str(tmp_path))
     os.remove(os.path.join(folder, "ILSVRC2012_img_train.tar"))
     os.mkdir(os.path.join(folder, "ILSVRC2012_img_train.tar"))
-    with pytest.raises(SourceError, match=f"data.source={folder} cannot be read: .* Is a directory"):
+    with pytest.raises(
+        SourceError, match=f"data.source={folder} cannot be read: .* Is a directory"
+    ):
         source.check(_config(kind="ilsvrc", source=folder))
 
 
@@ -373,11 +416,15 @@ def test_a_devkit_of_other_classes_is_an_error(tmp_path):
 
 def test_folders_and_their_splits(tmp_path):
     images = {"cat": {"1.jpg": data.jpeg(1)}, "dog": {"1.png": data.png(2)}}
-    folder = data.class_folders(str(tmp_path), {"train": images, "validation": images, "other": images})
+    folder = data.class_folders(
+        str(tmp_path), {"train": images, "validation": images, "other": images}
+    )
     found = source.layout(_config(kind="folder", source=folder))
     assert (found.train, found.eval) == ("train/*/*", "validation/*/*")
     assert source.classes(_config(kind="folder", source=folder)) == ["cat", "dog"]
-    assert source.layout(_config(kind="folder", source=folder, eval_split="other")).eval == "other/*/*"
+    assert (
+        source.layout(_config(kind="folder", source=folder, eval_split="other")).eval == "other/*/*"
+    )
     assert source.layout(_config(kind="folder", source=folder, eval_split="holdout")).eval == ""
     with pytest.raises(SourceError, match="has no missing/ folder"):
         source.layout(_config(kind="folder", source=folder, eval_split="missing"))

@@ -93,16 +93,38 @@ def test_what_is_no_image_is_left_out_and_told(tmp_path, more):
         assert {split: found["left_out"]["count"] for split, found in splits.items()} == expected
         assert len(told["names"]) == 3
         line = ingest_summary.describe(ingest_summary.read_summary(uri))
-        assert f"{sum(expected.values())} no images, left out ({', '.join(told['names'])}, ...)" in line
+        assert (
+            f"{sum(expected.values())} no images, left out ({', '.join(told['names'])}, ...)"
+            in line
+        )
 
 
 def test_names_of_images_are_images_whatever_their_case():
-    for name in ("a.JPG", "a.JPEG", "a.jfif", "a.Heic", "a.avif", "a.TIF", "a.webp", "b/a.ppm", "a"):
+    for name in (
+        "a.JPG",
+        "a.JPEG",
+        "a.jfif",
+        "a.Heic",
+        "a.avif",
+        "a.TIF",
+        "a.webp",
+        "b/a.ppm",
+        "a",
+    ):
         assert names.is_image(name)
     # Behind the dot is no suffix: the content decides.
     for name in ("St. Bernard 7", "scan.0001", "a.jpg?w=300", "a.jpg_large"):
         assert names.is_image(name) and not names.has_image_suffix(name)
-    for name in ("a.csv", "Thumbs.db", "a.mp4", "a.jpg.txt", "a.jpg.xml", "README", "license", "a.zip"):
+    for name in (
+        "a.csv",
+        "Thumbs.db",
+        "a.mp4",
+        "a.jpg.txt",
+        "a.jpg.xml",
+        "README",
+        "license",
+        "a.zip",
+    ):
         assert not names.is_image(name)
 
 
@@ -117,7 +139,9 @@ def test_without_a_suffix_the_content_decides(tmp_path):
 def test_an_image_suffix_with_other_content_is_bad(tmp_path):
     splits = {"train": two_classes(4), "val": two_classes(2, 500)}
     splits["train"]["ant"]["table.jpg"] = b"<html>404</html>"
-    uri = ingest(tmp_path, kind="folder", source=data.class_folders(str(tmp_path / "in"), splits)).uri
+    uri = ingest(
+        tmp_path, kind="folder", source=data.class_folders(str(tmp_path / "in"), splits)
+    ).uri
     assert list(quarantine(uri, "train")) == ["ant/table.jpg"]
 
 
@@ -127,7 +151,12 @@ def test_archives_of_ilsvrc_with_other_files(tmp_path):
     with tarfile.open(path) as tar:
         classes = {m.name: tar.extractfile(m).read() for m in tar}
     first, _, third = sorted(classes)
-    more = {"a.JPEG": data.jpeg(1), "Thumbs.db": b"x", "._a.JPEG": b"y", "@eaDir/a.JPEG": data.jpeg(2)}
+    more = {
+        "a.JPEG": data.jpeg(1),
+        "Thumbs.db": b"x",
+        "._a.JPEG": b"y",
+        "@eaDir/a.JPEG": data.jpeg(2),
+    }
     classes[first] = data.tar_bytes({**more, "more.tar": data.tar_bytes({"b.JPEG": data.jpeg(3)})})
     # As a disk of the eighties may have it.
     classes[third.replace(".tar", ".TAR")] = classes.pop(third)
@@ -140,12 +169,21 @@ def test_archives_of_ilsvrc_with_other_files(tmp_path):
         stream.write(data.tar_bytes({**images, "Thumbs.db": b"x"}))
     uri = ingest(tmp_path, kind="ilsvrc", source=folder).uri
     wnid = first.removesuffix(".tar")
-    assert len(ingest_summary.read_summary(uri)["classes"]) == 3 and len(read(uri, "train")) == 1 + 8 + 8
+    assert (
+        len(ingest_summary.read_summary(uri)["classes"]) == 3
+        and len(read(uri, "train")) == 1 + 8 + 8
+    )
     assert list(quarantine(uri, "train")) == ["more.tar"]
-    assert "archive inside the archive of its class" in quarantine(uri, "train")["more.tar"]["reason"]
+    assert (
+        "archive inside the archive of its class" in quarantine(uri, "train")["more.tar"]["reason"]
+    )
     splits = ingest_summary.read_summary(uri)["splits"]
     told = splits["train"]["left_out"]
-    assert told["count"] == 4 and told["names"] == ["readme.txt", f"{wnid}/Thumbs.db", f"{wnid}/._a.JPEG"]
+    assert told["count"] == 4 and told["names"] == [
+        "readme.txt",
+        f"{wnid}/Thumbs.db",
+        f"{wnid}/._a.JPEG",
+    ]
     assert splits["eval"]["left_out"] == {"count": 1, "names": ["Thumbs.db"]}
 
 
@@ -156,7 +194,9 @@ def test_two_archives_of_one_class_are_refused(tmp_path):
     for other in ("part-2/n00001000.tar", "n00001000.TAR", "./n00001000.tar"):
         with open(path, "wb") as stream:
             stream.write(data.tar_bytes({"n00001000.tar": one, "n00001007.tar": one, other: one}))
-        with pytest.raises(SourceError, match=f"two archives of the class n00001000, .* and {other}: keep"):
+        with pytest.raises(
+            SourceError, match=f"two archives of the class n00001000, .* and {other}: keep"
+        ):
             index.build(source.layout(to_dict(Data(kind="ilsvrc", source=folder))), "train")
 
 
@@ -165,16 +205,22 @@ def test_a_compressed_class_archive_is_refused(tmp_path):
     one = data.tar_bytes({"a.JPEG": data.jpeg(1)})
     with open(os.path.join(folder, "ILSVRC2012_img_train.tar"), "wb") as stream:
         stream.write(data.tar_bytes({"n00001000.tar": one, "n00001007.tar.gz": b"\x1f\x8b"}))
-    with pytest.raises(SourceError, match=r"holds n00001007\.tar\.gz, which is no plain tar: unpack it"):
+    with pytest.raises(
+        SourceError, match=r"holds n00001007\.tar\.gz, which is no plain tar: unpack it"
+    ):
         index.build(source.layout(to_dict(Data(kind="ilsvrc", source=folder))), "train")
 
 
-@pytest.mark.parametrize("name", ["train/../1.jpg", "../train/ant/9.jpg", "train/ant/../../../x.jpg"])
+@pytest.mark.parametrize(
+    "name", ["train/../1.jpg", "../train/ant/9.jpg", "train/ant/../../../x.jpg"]
+)
 def test_a_path_that_leads_up_is_refused(tmp_path, name):
     good = flat({"train": two_classes(3), "val": two_classes(2, 500)})
     path = tmp_path / "photos.tar"
     path.write_bytes(data.tar_bytes({**good, name: data.jpeg(1)}))
-    with pytest.raises(SourceError, match=r"photos\.tar has .*, a path with \.\.: pack it by its plain name"):
+    with pytest.raises(
+        SourceError, match=r"photos\.tar has .*, a path with \.\.: pack it by its plain name"
+    ):
         source.check(to_dict(Data(kind="folder", source=str(path))))
 
 
@@ -182,7 +228,9 @@ def test_a_tar_with_capitals_is_a_tar(tmp_path):
     good = flat({"train": two_classes(3), "val": two_classes(2, 500)})
     (tmp_path / "PHOTOS.TAR").write_bytes(data.tar_bytes(good))
     (tmp_path / "train.TAR").write_bytes(
-        data.tar_bytes({p.removeprefix("train/"): b for p, b in good.items() if p.startswith("train/")})
+        data.tar_bytes(
+            {p.removeprefix("train/"): b for p, b in good.items() if p.startswith("train/")}
+        )
     )
     for place in (tmp_path / "PHOTOS.TAR", tmp_path):
         source.check(to_dict(Data(kind="folder", source=str(place))))
@@ -207,7 +255,9 @@ def test_a_class_that_the_splits_spell_in_two_ways_is_refused(tmp_path):
     for train, val in (("Red", "red"), ("red", "red ")):
         splits = {"train": {train: images, "blue": images}, "val": {val: images, "blue": images}}
         for place in three_ways(tmp_path / train, flat(splits)):
-            with pytest.raises(SourceError, match=rf"class folder {val}, and train has {train}: give them"):
+            with pytest.raises(
+                SourceError, match=rf"class folder {val}, and train has {train}: give them"
+            ):
                 source.check(to_dict(Data(kind="folder", source=place)))
     # Letters: both are classes.
     letters = dict.fromkeys(("A", "a"), images)
@@ -222,13 +272,17 @@ def test_a_class_folder_without_images_is_refused_or_left_out(tmp_path):
         fields = {"kind": "folder", "source": place}
         with pytest.raises(
             SourceError,
-            match=r"without an image of their own \(blue\): put .* data\.allow_missing_classes=true",
+            match=(
+                r"without an image of their own \(blue\): put .* data\.allow_missing_classes=true"
+            ),
         ):
             source.check(to_dict(Data(**fields)))
         fields |= {"allow_missing_classes": True, "max_bad_images": 0}
         source.check(to_dict(Data(**fields)))
         uri = ingest(tmp_path / str(number), **fields).uri
-        assert ingest_summary.read_summary(uri)["classes"] == ["ant", "bee"] and not quarantine(uri, "eval")
+        assert ingest_summary.read_summary(uri)["classes"] == ["ant", "bee"] and not quarantine(
+            uri, "eval"
+        )
         left_out = {s: f["left_out"] for s, f in ingest_summary.read_summary(uri)["splits"].items()}
         prefix = "train/" if number == 1 else ""
         assert left_out["train"] == {"count": 1, "names": [f"{prefix}blue/notes.txt"]}
@@ -268,7 +322,10 @@ def test_all_splits_are_told_at_once_with_what_lets_them_pass(tmp_path):
     assert "13 of 73 images cannot be used (8 of 48 in train, 5 of 25 in eval; 17.8%" in text
     assert "ant/bad0.jpg" in text and "quarantine-train.jsonl and " in text
     wanted = float(text.split("--set data.max_bad_fraction=")[1].rstrip("."))
-    assert len(read(ingest(tmp_path, execution=2, **fields, max_bad_fraction=wanted).uri, "train")) == 40
+    assert (
+        len(read(ingest(tmp_path, execution=2, **fields, max_bad_fraction=wanted).uri, "train"))
+        == 40
+    )
     assert len(read(ingest(tmp_path, execution=3, **fields, max_bad_images=13).uri, "train")) == 40
 
 
@@ -283,7 +340,9 @@ def test_few_bad_images_pass_but_no_quarter_and_no_split(tmp_path):
         ingest(tmp_path, execution=2, kind="folder", source=folder)
     lost = {"train": two_classes(9), "val": {"ant": {"bad.jpg": b"bad"}}}
     folder = data.class_folders(str(tmp_path / "lost"), lost)
-    with pytest.raises(TooManyBadError, match=r"1 of 19 .* or remove them: no image of eval is left"):
+    with pytest.raises(
+        TooManyBadError, match=r"1 of 19 .* or remove them: no image of eval is left"
+    ):
         ingest(tmp_path, execution=3, kind="folder", source=folder, max_bad_fraction=1.0)
 
 
@@ -301,7 +360,9 @@ def test_classes_that_train_lacks_are_told_with_their_setting(tmp_path):
 
 
 def test_the_cache_key_follows_what_may_be_missing(tmp_path):
-    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(3), "val": two_classes(2, 500)})
+    folder = data.class_folders(
+        str(tmp_path / "in"), {"train": two_classes(3), "val": two_classes(2, 500)}
+    )
     config = to_dict(Data(kind="folder", source=folder))
     assert properties({**config, "allow_missing_classes": True}) != properties(config)
     assert properties({**config, "max_bad_images": 3}) != properties(config)
@@ -332,7 +393,9 @@ def test_links_and_their_names(tmp_path):
 
 
 def test_names_that_a_terminal_would_obey_are_escaped(tmp_path):
-    folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(3), "val": two_classes(2, 500)})
+    folder = data.class_folders(
+        str(tmp_path / "in"), {"train": two_classes(3), "val": two_classes(2, 500)}
+    )
     for name in (b"train/ant/Icon\r", b"train/bee/\x1b[2J.txt", b"train/bee/caf\xe9.txt"):
         with open(os.path.join(os.fsencode(folder), name), "wb") as stream:
             stream.write(b"x")
@@ -344,7 +407,12 @@ def test_names_that_a_terminal_would_obey_are_escaped(tmp_path):
 
 def test_what_lies_beside_the_splits_of_a_tar_is_told_with_train(tmp_path):
     good = flat({"train": two_classes(5), "val": two_classes(2, 500)})
-    more = {"README": b"about", "sheet.jpg": data.jpeg(1), ".DS_Store": b"x", "test/ant/1.jpg": data.jpeg(2)}
+    more = {
+        "README": b"about",
+        "sheet.jpg": data.jpeg(1),
+        ".DS_Store": b"x",
+        "test/ant/1.jpg": data.jpeg(2),
+    }
     (tmp_path / "one.tar").write_bytes(data.tar_bytes({**good, **more}))
     uri = ingest(tmp_path, kind="folder", source=str(tmp_path / "one.tar")).uri
     assert {n: q["reason"] for n, q in quarantine(uri, "train").items()} == {
@@ -352,4 +420,8 @@ def test_what_lies_beside_the_splits_of_a_tar_is_told_with_train(tmp_path):
     }
     splits = ingest_summary.read_summary(uri)["splits"]
     assert splits["train"]["left_out"]["count"] == 2 and splits["eval"]["left_out"]["count"] == 0
-    assert (len(read(uri, "train")), len(read(uri, "eval")), len(quarantine(uri, "eval"))) == (10, 4, 0)
+    assert (len(read(uri, "train")), len(read(uri, "eval")), len(quarantine(uri, "eval"))) == (
+        10,
+        4,
+        0,
+    )

@@ -21,11 +21,14 @@ def _by_protobuf(key, value, others):
     example = tf.train.Example()
     for name, content in {key: value, **others}.items():
         feature = example.features.feature[name]
-        (feature.bytes_list if isinstance(content, bytes) else feature.int64_list).value.append(content)
+        (feature.bytes_list if isinstance(content, bytes) else feature.int64_list).value.append(
+            content
+        )
     return example.SerializeToString(deterministic=True)
 
 
-# Around the lengths at which a varint, here or in one of the messages around the value, grows by a byte.
+# Around the lengths at which a varint, here or in one of the messages around the value, grows by a
+# byte.
 @pytest.mark.parametrize(
     "size", [0, 1, 90, *range(95, 130), 16_000, *range(16_250, 16_390, 3), 2**21, 3_000_000]
 )
@@ -58,7 +61,9 @@ def test_a_remote_file_is_written_and_an_empty_one_is_there(tmp_path):
         writer.write((b"<", b"value", b">"))
     with record_writer.Writer(f"{folder}/none"):
         pass
-    assert [r.numpy() for r in tf.data.TFRecordDataset([f"{folder}/some", f"{folder}/none"])] == [b"<value>"]
+    assert [r.numpy() for r in tf.data.TFRecordDataset([f"{folder}/some", f"{folder}/none"])] == [
+        b"<value>"
+    ]
 
 
 def test_a_full_disk_is_an_error():

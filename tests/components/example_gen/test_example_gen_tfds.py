@@ -62,7 +62,13 @@ def birds(tmp_path_factory):
 
 
 def _config(birds, **fields):
-    return {"kind": "tfds", "tfds_name": "tiny_birds", "source": birds, "max_bad_fraction": 0.1, **fields}
+    return {
+        "kind": "tfds",
+        "tfds_name": "tiny_birds",
+        "source": birds,
+        "max_bad_fraction": 0.1,
+        **fields,
+    }
 
 
 def test_records_equal_those_of_tfds(birds, tmp_path):
@@ -117,7 +123,8 @@ def test_slices_that_overlap_are_told(birds, tmp_path):
     found = ingest_summary.read_summary(ingest(tmp_path, **fields).uri)["duplicates"]
     assert found["train_and_eval"]["count"] == 10 and found["two_classes"]["count"] == 0
     assert all(
-        name.startswith(("eval: bird_1", "train: bird_1")) for name in found["train_and_eval"]["names"][0]
+        name.startswith(("eval: bird_1", "train: bird_1"))
+        for name in found["train_and_eval"]["names"][0]
     )
 
 
@@ -125,7 +132,9 @@ def test_slices_and_holdout(birds, tmp_path):
     fields = _config(birds, train_split="train[:20]", eval_split="train[20:]", max_bad_fraction=0.2)
     uri = ingest(tmp_path / "slices", **fields).uri
     train, rest = contents(uri, "train"), contents(uri, "eval")
-    assert len(train) + len(rest) == COUNT - 1 and len(rest) in (9, 10) and not set(train) & set(rest)
+    assert (
+        len(train) + len(rest) == COUNT - 1 and len(rest) in (9, 10) and not set(train) & set(rest)
+    )
     uri = ingest(tmp_path / "holdout", **_config(birds, eval_split="holdout", holdout=0.3)).uri
     held = contents(uri, "eval")
     assert 0 < len(held) < 20 and len(held) + len(contents(uri, "train")) == COUNT - 1
@@ -180,7 +189,9 @@ class Spots(tfds.core.GeneratorBasedBuilder):
 def test_tfds_has_all_that_its_command_needs(tmp_path):
     (tmp_path / "spots.py").write_text(_SPOTS)
     command = [os.path.join(os.path.dirname(sys.executable), "tfds"), "build", "spots.py"]
-    subprocess.run([*command, f"--data_dir={tmp_path}"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [*command, f"--data_dir={tmp_path}"], cwd=tmp_path, check=True, capture_output=True
+    )
     config = to_dict(Data(kind="tfds", tfds_name="spots", source=str(tmp_path)))
     assert source.classes(config) == ["0", "1"]
     # A data set of TFDS's own looks for its place in the package.
@@ -197,7 +208,9 @@ def test_a_changed_bit_is_found(birds, tmp_path, holdout):
         stream.write(bytes([whole[stream.tell()] ^ 1]))
     split = {"eval_split": "holdout"} if holdout else {}
     uri = ingest(tmp_path, **_config(copy, **split)).uri
-    found = [item["reason"] for split in ("train", "eval") for item in quarantine(uri, split).values()]
+    found = [
+        item["reason"] for split in ("train", "eval") for item in quarantine(uri, split).values()
+    ]
     assert sorted(found)[-1] == "the record in the data set is damaged: its checksum differs"
     assert len(found) == 2  # and the image that is damaged in any case
     with open(path, "r+b") as stream:

@@ -1,4 +1,6 @@
-"""What the headers of a JPEG say, bit by bit; the files are Pillow's, changed where a test needs it."""
+"""What the headers of a JPEG say, bit by bit; the files are Pillow's, changed where a test needs
+it.
+"""
 
 import io
 import re
@@ -19,7 +21,9 @@ def segment(marker, payload):
 
 def frame_of(encoded):
     """Where the frame's segment begins and ends."""
-    at = next(at for at in range(2, len(encoded)) if encoded[at : at + 2] in (b"\xff\xc0", b"\xff\xc2"))
+    at = next(
+        at for at in range(2, len(encoded)) if encoded[at : at + 2] in (b"\xff\xc0", b"\xff\xc2")
+    )
     return at, at + 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
 
 
@@ -31,7 +35,12 @@ def changed(encoded, at, value):
 
 def large(encoded, height, width):
     begin = frame_of(encoded)[0] + 5
-    return encoded[:begin] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + encoded[begin + 4 :]
+    return (
+        encoded[:begin]
+        + height.to_bytes(2, "big")
+        + width.to_bytes(2, "big")
+        + encoded[begin + 4 :]
+    )
 
 
 RGB, GREY, CMYK = data.jpeg(1), data.grey(1), data.cmyk(1)
@@ -58,7 +67,9 @@ def test_the_small_image_is_the_headers_and_nothing_of_the_scan():
     jfif = 4 + int.from_bytes(RGB[4:6], "big")
     note = segment(0xE5, b"a note")
     assert RGB[2:4] == b"\xff\xe0"
-    expected = RGB[:begin] + RGB[begin : begin + 5] + b"\0\x10\0\x10" + RGB[begin + 9 : scan_end] + EOI
+    expected = (
+        RGB[:begin] + RGB[begin : begin + 5] + b"\0\x10\0\x10" + RGB[begin + 9 : scan_end] + EOI
+    )
     assert jpeg_headers.read(RGB).small == expected
     for at in (2, jfif, begin, end, scan):
         assert jpeg_headers.read(RGB[:at] + note + RGB[at:]).small == expected
@@ -142,7 +153,11 @@ def test_two_frames_are_not_plain():
 def test_a_frame_must_have_its_fields():
     begin, end = frame_of(RGB)
     for length, whole in [(0, False), (5, False), (7, False), (8, True)]:
-        short = segment(0xC0, RGB[begin + 4 : begin + 4 + length - 2]) if length > 1 else segment(0xC0, b"")
+        short = (
+            segment(0xC0, RGB[begin + 4 : begin + 4 + length - 2])
+            if length > 1
+            else segment(0xC0, b"")
+        )
         assert (jpeg_headers.read(RGB[:begin] + short + RGB[end:]) is not None) == whole
 
 
@@ -162,7 +177,9 @@ def test_what_is_cut_off_anywhere_makes_no_jpeg():
 def test_segments_that_reach_behind_the_end_or_have_no_length_make_no_jpeg():
     at = frame_of(RGB)[0]
     for length in (0, 1, len(RGB), 65_535):
-        assert jpeg_headers.read(RGB[:at] + b"\xff\xe5" + length.to_bytes(2, "big") + RGB[at:]) is None
+        assert (
+            jpeg_headers.read(RGB[:at] + b"\xff\xe5" + length.to_bytes(2, "big") + RGB[at:]) is None
+        )
     scan = RGB.index(b"\xff\xda") + 2
     for length in (0, 1):  # the rest of the header would pass for a scan
         assert jpeg_headers.read(RGB[:scan] + length.to_bytes(2, "big") + RGB[scan + 2 :]) is None
@@ -184,7 +201,9 @@ def test_a_scan_goes_on_over_stuffed_bytes_and_restarts():
     for inside in (b"\xff\x00", b"\xff\xd0", b"\xff\xd7", b"\xff\xff", b"\x00", b"\xff\xff\x00"):
         assert jpeg_headers.read(RGB[:-2] + inside + EOI) == jpeg_headers.read(RGB)
     for marker in (0x01, 0xCF, 0xD8, 0xE0):
-        found = jpeg_headers._scan_end(np.frombuffer(b"ab\xff" + bytes([marker]) + EOI, np.uint8), 0)
+        found = jpeg_headers._scan_end(
+            np.frombuffer(b"ab\xff" + bytes([marker]) + EOI, np.uint8), 0
+        )
         assert found == 2
 
 

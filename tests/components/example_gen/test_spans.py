@@ -60,7 +60,10 @@ def _examples(uri, split):
         (
             "{YYYY}-{MM}-{DD}",
             ["2026-01-31", "1999-12-01", "2026-1-31"],
-            [(utils.date_to_span_number(1999, 12, 1), None), (utils.date_to_span_number(2026, 1, 31), None)],
+            [
+                (utils.date_to_span_number(1999, 12, 1), None),
+                (utils.date_to_span_number(2026, 1, 31), None),
+            ],
         ),
     ],
 )
@@ -75,7 +78,9 @@ def test_marks_are_those_of_tfx(tmp_path, pattern, names, expected):
 
 def test_marks_that_name_no_span_are_refused(tmp_path):
     for pattern in ("{VERSION}", "{SPAN}/{SPAN}", "{YYYY}-{MM}", "{SPAN}-{YYYY}-{MM}-{DD}"):
-        with pytest.raises(SourceError, match=r"must have one \{SPAN\}, or \{YYYY\}, \{MM\} and \{DD\} once"):
+        with pytest.raises(
+            SourceError, match=r"must have one \{SPAN\}, or \{YYYY\}, \{MM\} and \{DD\} once"
+        ):
             marks.find([str(tmp_path / pattern)])
     for name in ("s3", "s03", "2026-02-30"):
         (tmp_path / name).mkdir()
@@ -87,7 +92,9 @@ def test_marks_that_name_no_span_are_refused(tmp_path):
 
 def test_a_number_that_tfx_cannot_hold_is_refused(tmp_path):
     _span(tmp_path, "span-20261126030000")
-    with pytest.raises(SourceError, match=r"has the number 20261126030000, and 2147483647 is the largest"):
+    with pytest.raises(
+        SourceError, match=r"has the number 20261126030000, and 2147483647 is the largest"
+    ):
         source.spans(_config(tmp_path))
 
 
@@ -165,7 +172,9 @@ def test_a_window_is_one_shuffled_data_set_that_knows_its_spans(tmp_path):
         assert {e.features.feature["image/span"].int64_list.value[0] for e in spans} == {2, 5}
     assert quarantine(artifact.uri, "train")["bee/bad.jpg"]["span"] == 5
     report = ingest_summary.read_summary(artifact.uri)
-    assert report["spans"] == [2, 5] and report["span"] == 5 == artifact.get_int_custom_property("span")
+    assert report["spans"] == [2, 5] and report["span"] == 5 == artifact.get_int_custom_property(
+        "span"
+    )
     assert report["source"] == str(tmp_path / MARKED) and report["classes"] == ["ant", "bee", "cat"]
     assert ingest_summary.describe(report).endswith("spans 2, 5")
 
@@ -253,7 +262,9 @@ def test_remote_spans(tmp_path):
         for split in ("train", "val"):
             for name in ("ant", "bee", *(["cat"] if number == 9 else [])):
                 tf.io.gfile.makedirs(f"{remote}/span-{number}/{split}/{name}")
-                with tf.io.gfile.GFile(f"{remote}/span-{number}/{split}/{name}/1.jpg", "wb") as file:
+                with tf.io.gfile.GFile(
+                    f"{remote}/span-{number}/{split}/{name}/1.jpg", "wb"
+                ) as file:
                     file.write(data.jpeg(number))
     config = _config(tmp_path, source=f"{remote}/{MARKED}", spans=2)
     assert source.spans(config) == [9, 10] and source.classes(config) == ["ant", "bee", "cat"]

@@ -22,7 +22,9 @@ from serving.server.server_config import ModelSettings
 def saved(path, value=1.0):
     module = tf.Module()
     module.weight = tf.Variable(tf.fill([300, 300], value))
-    module.call = tf.function(lambda x: x * module.weight[0, 0], input_signature=[tf.TensorSpec([None])])
+    module.call = tf.function(
+        lambda x: x * module.weight[0, 0], input_signature=[tf.TensorSpec([None])]
+    )
     tf.saved_model.save(module, str(path), {"serving_default": module.call})
     return str(path)
 
@@ -39,7 +41,9 @@ def shown(folder):
 
 def answer(path):
     loaded = tf.saved_model.load(path)
-    return next(iter(loaded.signatures["serving_default"](tf.constant([1.0])).values())).numpy().item()
+    return (
+        next(iter(loaded.signatures["serving_default"](tf.constant([1.0])).values())).numpy().item()
+    )
 
 
 def test_copies_are_equal_and_other_weights_are_not(models, tmp_path):
@@ -52,7 +56,10 @@ def test_copies_are_equal_and_other_weights_are_not(models, tmp_path):
 def test_other_weights_are_told_apart_when_their_file_is_not_read(models, tmp_path, monkeypatch):
     """saved_model.pb does not differ, and weights of real networks are larger than what is read."""
     monkeypatch.setattr(pushed, "_READ_BYTES", 100_000)
-    assert os.path.getsize(os.path.join(models[0], "variables", "variables.data-00000-of-00001")) > 100_000
+    assert (
+        os.path.getsize(os.path.join(models[0], "variables", "variables.data-00000-of-00001"))
+        > 100_000
+    )
     assert pushed.digest(models[0]) != pushed.digest(models[1])
 
 
@@ -88,7 +95,10 @@ def test_two_pushes_at_once_are_two_whole_versions(tmp_path):
     for run in runs:
         run.join()
     assert [run.exitcode for run in runs] == [0, 0]
-    files = [filter(os.path.isfile, (tmp_path / "serving" / version).iterdir()) for version in shown(folder)]
+    files = [
+        filter(os.path.isfile, (tmp_path / "serving" / version).iterdir())
+        for version in shown(folder)
+    ]
     found = [{path.read_text() for path in version} for version in files]
     assert sorted(found, key=sorted) == [{model} for model in models]
 
@@ -181,7 +191,10 @@ def test_a_training_that_is_repeated_is_not_pushed_again(models, tmp_path):
 
 @pytest.mark.parametrize("change", ["weights", "labels", "signatures", "code"])
 def test_another_network_is_pushed(models, tmp_path, monkeypatch, change):
-    folder, other = str(tmp_path / "serving"), saved(tmp_path / "other", 2.0 if change == "weights" else 1.0)
+    folder, other = (
+        str(tmp_path / "serving"),
+        saved(tmp_path / "other", 2.0 if change == "weights" else 1.0),
+    )
     version = pusher.push(models[0], folder, {"examples": 2})
     if change == "labels":
         (tmp_path / "other" / "assets" / "labels.txt").write_text("a")

@@ -25,7 +25,9 @@ def indexed(depth: int, os2: bool = False, top_down: bool = False) -> Make:
     return make
 
 
-def direct(depth: int, fields: tuple[int, ...] = (), os2: bool = False, top_down: bool = False) -> Make:
+def direct(
+    depth: int, fields: tuple[int, ...] = (), os2: bool = False, top_down: bool = False
+) -> Make:
     """A maker of 16, 24 or 32 bits a pixel; `fields` are the masks of red, green, blue and alpha."""
 
     def make(picture: np.ndarray) -> bytes:
@@ -36,7 +38,9 @@ def direct(depth: int, fields: tuple[int, ...] = (), os2: bool = False, top_down
             rows = words.astype("<u2").view(np.uint8).reshape(len(picture), -1)
         else:
             filled = (
-                np.full_like(picture[..., :1], 128) if len(fields) == 4 else np.zeros_like(picture[..., :1])
+                np.full_like(picture[..., :1], 128)
+                if len(fields) == 4
+                else np.zeros_like(picture[..., :1])
             )
             pixels = np.dstack([picture[..., ::-1], filled]) if depth == 32 else picture[..., ::-1]
             rows = np.ascontiguousarray(pixels).reshape(len(picture), -1)
@@ -72,7 +76,13 @@ def _file(
         return _whole(struct.pack("<IHHHH", 12, width, height, 1, depth) + palette, data)
     kind = _FIELDS if fields else _RGB
     head = _info(
-        picture, depth, kind, len(data), len(palette) // 4, top_down, 108 if len(fields) == 4 else 40
+        picture,
+        depth,
+        kind,
+        len(data),
+        len(palette) // 4,
+        top_down,
+        108 if len(fields) == 4 else 40,
     )
     masks = b"".join(struct.pack("<I", mask) for mask in fields)
     if len(fields) == 4:  # inside of the header, with the colour space behind them

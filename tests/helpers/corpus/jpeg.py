@@ -90,9 +90,10 @@ def exif(orientation: int, little: bool = True, type: int = 3, count: int = 1) -
 
 def _xmp(orientation: int) -> bytes:
     text = (
-        "<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
-        "<rdf:Description xmlns:tiff='http://ns.adobe.com/tiff/1.0/' "
-        f"tiff:Orientation='{orientation}'/></rdf:RDF></x:xmpmeta>"
+        "<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF"
+        " xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'><rdf:Description"
+        " xmlns:tiff='http://ns.adobe.com/tiff/1.0/'"
+        f" tiff:Orientation='{orientation}'/></rdf:RDF></x:xmpmeta>"
     )
     return segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + text.encode())
 
@@ -135,7 +136,9 @@ def _adobe_transform(transform: int) -> Make:
 
 
 def _factors(*factors: int) -> Make:
-    """A maker of a frame with other sampling factors than its data were written with: another picture."""
+    """A maker of a frame with other sampling factors than its data were written with: another
+    picture.
+    """
 
     def make(picture: np.ndarray) -> bytes:
         data = bytearray(plain(picture, subsampling=0))
@@ -148,7 +151,9 @@ def _factors(*factors: int) -> Make:
 
 def _mpo(picture: np.ndarray) -> bytes:
     second = Image.fromarray(255 - picture)
-    return save(Image.fromarray(picture), "MPO", save_all=True, append_images=[second], quality=QUALITY)
+    return save(
+        Image.fromarray(picture), "MPO", save_all=True, append_images=[second], quality=QUALITY
+    )
 
 
 def _thumbnail(picture: np.ndarray) -> bytes:

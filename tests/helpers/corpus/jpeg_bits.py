@@ -36,17 +36,23 @@ def _blocks(levels: np.ndarray, precision: int, interleaved: bool = True) -> byt
     differences = np.diff(coefficients, axis=0, prepend=0)
     # The code of the end of a block is the one bit 0.
     bits = np.array([[_difference(value) + "0" for value in row] for row in differences], object)
-    tables = b"\xff\xdb\0\x43\0" + bytes([_STEP] * 64) + _huffman(0x00, 5, 16) + _huffman(0x10, 1, 1)
+    tables = (
+        b"\xff\xdb\0\x43\0" + bytes([_STEP] * 64) + _huffman(0x00, 5, 16) + _huffman(0x10, 1, 1)
+    )
     frame = _frame(0xC1, precision, levels.shape, 0)
     if interleaved:
         scans = _scan(range(components), 0, 63) + _entropy(bits.sum())
     else:
-        scans = b"".join(_scan([one], 0, 63) + _entropy(bits[:, one].sum()) for one in range(components))
+        scans = b"".join(
+            _scan([one], 0, 63) + _entropy(bits[:, one].sum()) for one in range(components)
+        )
     return b"\xff\xd8" + tables + frame + scans + b"\xff\xd9"
 
 
 def lossless(picture: np.ndarray) -> bytes:
-    """SOF3 with the first predictor: every sample is coded as the difference from its left neighbour."""
+    """SOF3 with the first predictor: every sample is coded as the difference from its left
+    neighbour.
+    """
     samples = picture.astype(int)
     differences = np.diff(samples, axis=1, prepend=0)
     differences[1:, 0] = np.diff(samples[:, 0], axis=0)

@@ -15,7 +15,15 @@ from tests.helpers.corpus.recipes import ALL, SMALL, Make, Recipe, alpha, grey, 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE, LA, RGBA = 0, 2, 3, 4, 6
 # Adam7: first row, first column, step of rows, step of columns.
-_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+_PASSES = (
+    (0, 0, 8, 8),
+    (0, 4, 8, 8),
+    (4, 0, 8, 4),
+    (0, 2, 4, 4),
+    (2, 0, 4, 2),
+    (0, 1, 2, 2),
+    (1, 0, 2, 1),
+)
 _SIXTEEN = np.uint16(257)
 
 
@@ -25,13 +33,19 @@ def chunk(name: bytes, body: bytes = b"") -> bytes:
 
 
 def encode(
-    samples: np.ndarray, depth: int, colour: int, interlaced: bool = False, before: Iterable[bytes] = ()
+    samples: np.ndarray,
+    depth: int,
+    colour: int,
+    interlaced: bool = False,
+    before: Iterable[bytes] = (),
 ) -> bytes:
     """A PNG of integers [height, width, channels]; `before` are chunks that stand before the data."""
     height, width, _ = samples.shape
     passes = [samples[r::dr, c::dc] for r, c, dr, dc in _PASSES] if interlaced else [samples]
     data = b"".join(_rows(part, depth) for part in passes if part.size)
-    return assemble(header(height, width, depth, colour, interlaced), before, zlib.compress(data, 1))
+    return assemble(
+        header(height, width, depth, colour, interlaced), before, zlib.compress(data, 1)
+    )
 
 
 def header(height: int, width: int, depth: int, colour: int, interlaced: bool = False) -> bytes:
@@ -103,7 +117,11 @@ def _animated(picture: np.ndarray) -> bytes:
 
 def _hidden_first(picture: np.ndarray) -> bytes:
     """An animation whose default picture is none of its frames."""
-    frames = [Image.fromarray(picture), Image.fromarray(255 - picture), Image.fromarray(picture[::-1].copy())]
+    frames = [
+        Image.fromarray(picture),
+        Image.fromarray(255 - picture),
+        Image.fromarray(picture[::-1].copy()),
+    ]
     return save(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=True)
 
 
@@ -137,7 +155,9 @@ def _data_changed(change: Callable[[bytes], bytes]) -> Make:
 
 
 def _changed(change: Callable[[bytes], bytes]) -> Make:
-    return lambda picture: change(encode(picture, 8, RGB, before=[chunk(b"tEXt", b"Title\0A picture")]))
+    return lambda picture: change(
+        encode(picture, 8, RGB, before=[chunk(b"tEXt", b"Title\0A picture")])
+    )
 
 
 def _checksum(name: bytes) -> Make:
@@ -179,10 +199,17 @@ _EXIF = chunk(b"eXIf", exif(6)[10:])
 _ICC = chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(srgb()))
 _SWAPPED = chunk(b"iCCP", b"swapped\0\0" + zlib.compress(swapped_profile()))
 _GAMMA = chunk(b"gAMA", struct.pack(">I", 100_000))
-_PRIMARIES = chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000))
+_PRIMARIES = chunk(
+    b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+)
 _SRGB, _ASPECT = chunk(b"sRGB", b"\0"), chunk(b"pHYs", struct.pack(">IIB", 1, 3, 0))
 _BT2100 = chunk(b"cICP", bytes([9, 16, 0, 1]))
-_ODD = (chunk(b"sRGB", b"\x09"), chunk(b"pHYs", b"abc"), chunk(b"cICP", bytes(9)), chunk(b"gAMA", b"ab"))
+_ODD = (
+    chunk(b"sRGB", b"\x09"),
+    chunk(b"pHYs", b"abc"),
+    chunk(b"cICP", bytes(9)),
+    chunk(b"gAMA", b"ab"),
+)
 _HALF = struct.pack(">HHH", 0, 0, 0)
 
 RECIPES: tuple[Recipe, ...] = (

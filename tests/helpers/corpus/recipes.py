@@ -55,7 +55,9 @@ def photo(height: int, width: int, seed: int) -> np.ndarray:
 
 
 def grain(height: int, width: int, seed: int) -> np.ndarray:
-    """Grey noise of 40 levels around the middle, which shows every reduction: uint8 [height, width, 3]."""
+    """Grey noise of 40 levels around the middle, which shows every reduction: uint8 [height, width,
+    3].
+    """
     middle = np.full([height, width, 1], 128, np.int16)
     return np.repeat(_noisy(middle, np.random.default_rng(seed), 40), 3, axis=2)
 

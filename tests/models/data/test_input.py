@@ -17,7 +17,9 @@ from pipeline.local.terminal_view import reason
 
 SIZE = 8
 # "none" without noise shows which example is which: all its pixels are its number.
-PLAIN = Transform(size=SIZE, crop="none", flip=False, colour=0.0, mean="channel", test_shorter_side=SIZE)
+PLAIN = Transform(
+    size=SIZE, crop="none", flip=False, colour=0.0, mean="channel", test_shorter_side=SIZE
+)
 CONSTANTS = Constants(
     pixel_mean=np.zeros([SIZE, SIZE, 3], np.float32),
     channel_mean=np.zeros([3], np.float32),
@@ -133,7 +135,9 @@ def test_the_stream_is_a_function_of_the_seed(files):
 @pytest.mark.parametrize("seed", [0, 5])
 def test_the_global_seed_changes_nothing(files, seed):
     def stream():
-        return labels(batches.train_dataset(files, PLAIN, CONSTANTS, Train(batch_size=5), total=23), 6)
+        return labels(
+            batches.train_dataset(files, PLAIN, CONSTANTS, Train(batch_size=5), total=23), 6
+        )
 
     tf.random.set_seed(1)
     expected = stream()
@@ -144,10 +148,14 @@ def test_the_global_seed_changes_nothing(files, seed):
 @pytest.mark.parametrize("crop", ["scale", "pad"])
 def test_what_is_read_is_the_same_however_it_is_stored(tmp_path, crop):
     (tmp_path / "zipped").mkdir()
-    settings = Transform(size=SIZE, crop=crop, scale_min=SIZE, scale_max=2 * SIZE, test_shorter_side=SIZE)
+    settings = Transform(
+        size=SIZE, crop=crop, scale_min=SIZE, scale_max=2 * SIZE, test_shorter_side=SIZE
+    )
     train = Train(batch_size=5, shuffle_buffer=9)
     stored = write(tmp_path, noise=True), write(tmp_path / "zipped", noise=True, compression="GZIP")
-    plain, zipped = (batches.train_dataset(files, settings, CONSTANTS, train, total=23) for files in stored)
+    plain, zipped = (
+        batches.train_dataset(files, settings, CONSTANTS, train, total=23) for files in stored
+    )
     for (x, y), (other_x, other_y) in zip(plain.take(9), zipped.take(9), strict=True):
         np.testing.assert_array_equal(y, other_y)
         np.testing.assert_array_equal(x, other_x)
@@ -175,7 +183,9 @@ def test_records_that_are_not_all_there_are_no_epoch(tmp_path, crop, left, total
     files = write(tmp_path, shards=2)[:left]
     settings = dataclasses.replace(PLAIN, crop=crop)
     stream = batches.train_dataset(files, settings, CONSTANTS, Train(batch_size=5), total=total)
-    sentence = f"{tmp_path} are damaged or not all there .expected to contain {total}.*run ingestion again"
+    sentence = (
+        f"{tmp_path} are damaged or not all there .expected to contain {total}.*run ingestion again"
+    )
     with pytest.raises(ValueError, match=sentence), batches.named(files):
         labels(stream, 10)
 
@@ -244,7 +254,9 @@ def test_evaluation_counts_every_example_once_in_full_batches(files, batch):
 
 
 def test_evaluation_is_deterministic(files):
-    first, second = (list(batches.eval_dataset(files, PLAIN, CONSTANTS, 8, total=23)) for _ in range(2))
+    first, second = (
+        list(batches.eval_dataset(files, PLAIN, CONSTANTS, 8, total=23)) for _ in range(2)
+    )
     for (x, y, _), (again_x, again_y, _) in zip(first, second, strict=True):
         np.testing.assert_array_equal(x, again_x)
         np.testing.assert_array_equal(y, again_y)

@@ -53,13 +53,17 @@ def everything(files):
 def test_all_records_of_all_files_are_found(tmp_path):
     sizes = (0, 1, 256, 700)
     expected = [[(os.urandom(number % 50 + 1), number) for number in range(size)] for size in sizes]
-    files = [write(tmp_path / str(i), [example(*one) for one in some]) for i, some in enumerate(expected)]
+    files = [
+        write(tmp_path / str(i), [example(*one) for one in some]) for i, some in enumerate(expected)
+    ]
     assert everything(files) == [one for some in expected for one in some]
 
 
 others = st.dictionaries(
     st.text(max_size=20),
-    st.one_of(st.binary(max_size=300), st.integers(-(2**63), 2**63 - 1), st.lists(st.floats(width=32))),
+    st.one_of(
+        st.binary(max_size=300), st.integers(-(2**63), 2**63 - 1), st.lists(st.floats(width=32))
+    ),
     max_size=6,
 ).filter(lambda found: not set(found) & set(KEYS))
 
@@ -67,7 +71,10 @@ others = st.dictionaries(
 @given(st.binary(min_size=1, max_size=70_000), st.integers(-(2**63), 2**63 - 1), others)
 def test_examples_are_parsed_as_tensorflow_does(image, label, more):
     serialized = example(image, label, **more)
-    spec = {KEYS[0]: tf.io.FixedLenFeature([], tf.string), KEYS[1]: tf.io.FixedLenFeature([], tf.int64)}
+    spec = {
+        KEYS[0]: tf.io.FixedLenFeature([], tf.string),
+        KEYS[1]: tf.io.FixedLenFeature([], tf.int64),
+    }
     expected = tf.io.parse_single_example(serialized, spec)
     found, number = records.parse(serialized)
     assert bytes(found) == expected[KEYS[0]].numpy() == image
@@ -94,7 +101,9 @@ def with_entry(entry, label=None):
 )
 def test_encodings_of_other_writers_are_read(entry, label):
     serialized = with_entry(entry, label)
-    expected = tf.io.parse_single_example(serialized, {KEYS[1]: tf.io.FixedLenFeature([], tf.int64)})
+    expected = tf.io.parse_single_example(
+        serialized, {KEYS[1]: tf.io.FixedLenFeature([], tf.int64)}
+    )
     assert records.parse(serialized)[1] == expected[KEYS[1]].numpy() == 7
 
 
@@ -132,7 +141,9 @@ def test_fields_of_later_definitions_are_skipped_as_by_protobuf(name):
     other = OTHER_FIELDS[name]
     entry = NAME + b"\x12\x05" + LABEL_7
     features = other + b"\x0a" + bytes([len(entry)]) + entry + other
-    serialized = other + example(b"image", None) + b"\x0a" + bytes([len(features)]) + features + other
+    serialized = (
+        other + example(b"image", None) + b"\x0a" + bytes([len(features)]) + features + other
+    )
     whole = tf.train.Example.FromString(serialized)
     assert list(whole.features.feature[KEYS[1]].int64_list.value) == [7]
     found, label = records.parse(serialized)
@@ -182,7 +193,9 @@ def test_a_changed_byte_is_found(tmp_path, at):
     content = bytearray((tmp_path / "data").read_bytes())
     content[at] ^= 4
     (tmp_path / "data").write_bytes(content)
-    with pytest.raises(ValueError, match=f"^{file} is damaged or cut off at byte 0: run ingestion again.$"):
+    with pytest.raises(
+        ValueError, match=f"^{file} is damaged or cut off at byte 0: run ingestion again.$"
+    ):
         everything([file])
 
 
@@ -204,7 +217,9 @@ def test_a_record_without_its_end_has_no_place(tmp_path, missing):
         records.Files([file]).places(0, 0)
 
 
-def test_the_system_is_asked_for_the_records_that_have_places_and_for_no_more(tmp_path, monkeypatch):
+def test_the_system_is_asked_for_the_records_that_have_places_and_for_no_more(
+    tmp_path, monkeypatch
+):
     file, asked = write(tmp_path / "data", [example(bytes(9), number) for number in range(300)]), []
     monkeypatch.setattr(os, "posix_fadvise", lambda number, *range: asked.append(range))
     places, end = records.Files([file]).places(0, 0)
@@ -251,7 +266,10 @@ def test_few_files_are_open_at_once(tmp_path):
 
 def test_threads_that_close_each_others_files_read_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "_MOST_OPEN", 2)
-    files = [write(tmp_path / str(number), [example(b"%d" % number, number)] * 300) for number in range(6)]
+    files = [
+        write(tmp_path / str(number), [example(b"%d" % number, number)] * 300)
+        for number in range(6)
+    ]
     opened = records.Files(files)
 
     def work(start):

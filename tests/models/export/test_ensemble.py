@@ -62,7 +62,9 @@ def pushed(tmp_path_factory):
 def arguments(root, members, labels=LABELS, **config):
     assets = root / "graph" / "transform_fn" / "assets"
     os.makedirs(assets)
-    augmentation.write_constants(str(assets / "augmentation.npz"), constants(8, labels), Transform())
+    augmentation.write_constants(
+        str(assets / "augmentation.npz"), constants(8, labels), Transform()
+    )
     return types.SimpleNamespace(
         transform_graph_path=str(root / "graph"),
         serving_model_dir=str(root / "serving"),
@@ -85,13 +87,17 @@ def test_the_newest_versions_are_averaged_each_with_its_own_crops(together):
     examples = [
         tf.train.Example(
             features=tf.train.Features(
-                feature={"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))}
+                feature={
+                    "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
+                }
             )
         ).SerializeToString()
         for image in IMAGES
     ]
     found = model.signatures["evaluate"](tf.constant(examples))
-    predict = tf.function(lambda network: protocols.predict(network, tf.constant(IMAGES), PROTOCOLS))
+    predict = tf.function(
+        lambda network: protocols.predict(network, tf.constant(IMAGES), PROTOCOLS)
+    )
     parts = [predict(network) for network in NETWORKS]
     for name in PROTOCOLS:
         assert np.abs(parts[0][name] - parts[1][name]).max() > 0.02

@@ -1,4 +1,6 @@
-"""The SavedModel in a Session, as TensorFlow Serving loads it, against the Keras model it came from."""
+"""The SavedModel in a Session, as TensorFlow Serving loads it, against the Keras model it came
+from.
+"""
 
 import base64
 import dataclasses
@@ -41,7 +43,9 @@ def network(classes=7):
         value = rng.normal(0, 0.1, variable.shape) + (variable.name in ("gamma", "moving_variance"))
         variable.assign(np.abs(value) if variable.name == "moving_variance" else value)
     model.get_layer("conv1_bn").moving_variance.assign(np.full([16], 4000.0))
-    return protocols.network(model, SETTINGS, dataclasses.replace(CONSTANTS, labels=LABELS[:classes]))
+    return protocols.network(
+        model, SETTINGS, dataclasses.replace(CONSTANTS, labels=LABELS[:classes])
+    )
 
 
 def example(encoded):
@@ -71,7 +75,10 @@ class Session:
         return {
             name: [
                 {
-                    key: (tf.dtypes.as_dtype(value.dtype).name, [d.size for d in value.tensor_shape.dim])
+                    key: (
+                        tf.dtypes.as_dtype(value.dtype).name,
+                        [d.size for d in value.tensor_shape.dim],
+                    )
                     for key, value in side.items()
                 }
                 for side in (signature.inputs, signature.outputs)
@@ -128,7 +135,10 @@ def center(model):
 def test_signatures_names_types_and_shapes(served):
     scores, top = ("float32", [-1, 7]), [-1, 5]
     ranked = {"classes": ("string", top), "scores": ("float32", top)}
-    maps = {f"c{stage}": ("float32", [-1, -1, -1, width]) for stage, width in ((2, 16), (3, 32), (4, 64))}
+    maps = {
+        f"c{stage}": ("float32", [-1, -1, -1, width])
+        for stage, width in ((2, 16), (3, 32), (4, 64))
+    }
     assert served.described() == {
         "serving_default": [{"image_bytes": STRING}, {"probabilities": scores}],
         "top_k": [{"image_bytes": STRING}, ranked],
@@ -141,7 +151,9 @@ def test_signatures_names_types_and_shapes(served):
 
 def test_serving_default_is_the_keras_model_on_the_central_crop(served, center):
     assert np.ptp(center, axis=0).max() > 0.05  # the images differ for this net
-    np.testing.assert_allclose(served("serving_default", IMAGES)["probabilities"], center, atol=1e-5)
+    np.testing.assert_allclose(
+        served("serving_default", IMAGES)["probabilities"], center, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("batch", [IMAGES[:1], IMAGES[-1:], IMAGES])
@@ -188,7 +200,9 @@ def test_features_are_the_last_maps_of_the_stages(model, served, shape):
 
 
 def test_features_of_too_many_pixels_are_refused(served):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="features takes at most 2,097,152 pixels"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="features takes at most 2,097,152 pixels"
+    ):
         served("features", np.zeros([3, 1000, 700, 3]))
 
 
@@ -253,7 +267,9 @@ def test_every_weight_is_stored_once_and_no_batch_normalisation(model, exported)
     """Those are in the kernels, and a bias for each channel."""
     reader = tf.train.load_checkpoint(os.path.join(exported, "variables", "variables"))
     shapes = [
-        shape for name, shape in reader.get_variable_to_shape_map().items() if "OBJECT_GRAPH" not in name
+        shape
+        for name, shape in reader.get_variable_to_shape_map().items()
+        if "OBJECT_GRAPH" not in name
     ]
     folded = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert len(folded) == 7  # of ResNet-8: one behind conv1, two in each of three blocks
@@ -299,14 +315,23 @@ def test_an_ensemble_is_the_mean_of_its_members(tmp_path, size):
     assert set(together.described()) == expected | ({"serving_tensor"} if size == 24 else set())
     if size == 24:
         pixels = np.random.default_rng(0).uniform(0, 255, [2, 24, 24, 3]).astype(np.float32)
-        inputs = [pixels - networks[0].constants.pixel_mean, pixels - networks[1].constants.channel_mean]
+        inputs = [
+            pixels - networks[0].constants.pixel_mean,
+            pixels - networks[1].constants.channel_mean,
+        ]
         each = [keras.ops.softmax(net.model(x)) for net, x in zip(networks, inputs, strict=True)]
         np.testing.assert_allclose(
             together("serving_tensor", pixels)["probabilities"], (each[0] + each[1]) / 2, atol=1e-5
         )
     extra = tmp_path / "7" / "assets.extra"
-    assert sorted(os.listdir(extra)) == ["ensemble.json", "pixels.json", "tf_serving_warmup_requests"]
-    assert json.loads((extra / "ensemble.json").read_text()) == {"members": ["/pushed/1", "/pushed/2"]}
+    assert sorted(os.listdir(extra)) == [
+        "ensemble.json",
+        "pixels.json",
+        "tf_serving_warmup_requests",
+    ]
+    assert json.loads((extra / "ensemble.json").read_text()) == {
+        "members": ["/pushed/1", "/pushed/2"]
+    }
 
 
 def test_a_new_export_replaces_the_old_one_whole(alone, tmp_path):
@@ -345,7 +370,9 @@ def test_models_that_do_not_fit_are_refused(alone, tmp_path, change, names, test
 
 
 def test_memory_of_a_thousand_rows_is_bounded(tmp_path):
-    """1,000 photographs are 560 MB decoded and ten 48x48 crops of each 280 MB, if all are made at once."""
+    """1,000 photographs are 560 MB decoded and ten 48x48 crops of each 280 MB, if all are made at
+    once.
+    """
     settings = Transform(size=48, test_shorter_side=55, mean="channel")
     path = str(tmp_path / "6")
     export.export(tiny_net.network(settings), path, None, ["ten_crop", "multi_scale"])

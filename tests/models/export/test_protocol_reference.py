@@ -31,9 +31,9 @@ IMAGES = {
     "png_rgba": data.png(10, "RGBA"),
     "png_grey": data.png(11, "L"),
 }
-# Levels by which a resampled pixel may differ from PIL's: both compute in float32, TensorFlow also the place
-# in the image, of which 250 is rounded by 1.5e-5. The greatest difference found is 2e-4; decoded pixels are
-# the same.
+# Levels by which a resampled pixel may differ from PIL's: both compute in float32, TensorFlow also
+# the place in the image, of which 250 is rounded by 1.5e-5. The greatest difference found is 2e-4;
+# decoded pixels are the same.
 PIXEL_ERROR = 3e-4
 
 
@@ -42,7 +42,9 @@ def pixels(encoded):
 
 
 def resized(image, shorter):
-    """float64 [h, w, 3]. Channels one by one: PIL rounds colours to whole levels, but not its mode F."""
+    """float64 [h, w, 3]. Channels one by one: PIL rounds colours to whole levels, but not its mode
+    F.
+    """
     height, width = image.shape[:2]
     sides = [shorter * side // min(height, width) for side in (height, width)]
     planes = [Image.fromarray(image[..., channel].astype(np.float32)) for channel in range(3)]
@@ -79,7 +81,9 @@ def softmax(logits):
 
 def subtract_mean(network, crop):
     constants = network.constants
-    return crop - (constants.pixel_mean if network.settings.mean == "pixel" else constants.channel_mean)
+    return crop - (
+        constants.pixel_mean if network.settings.mean == "pixel" else constants.channel_mean
+    )
 
 
 def crop_probabilities(network, crop):
@@ -104,7 +108,9 @@ def ten_crop(network, image):
 
 def multi_scale(network, image):
     found = []
-    for side in network.settings.test_scales or [round(s * 24 / 224) for s in (224, 256, 384, 480, 640)]:
+    for side in network.settings.test_scales or [
+        round(s * 24 / 224) for s in (224, 256, 384, 480, 640)
+    ]:
         whole = resized(image, side)
         whole = middle(whole, [min(length, 3 * side) for length in whole.shape[:2]])
         for view in (whole, whole[:, ::-1]):
@@ -124,8 +130,9 @@ REFERENCE = {"center": center, "ten_crop": ten_crop, "multi_scale": multi_scale}
 def tolerance(network):
     """By how much `PIXEL_ERROR` can change a probability.
 
-    A layer multiplies the greatest error of its inputs by the greatest sum of a unit's |weights| at most
-    (ReLU and means do not enlarge it), and softmax halves it: a row of its Jacobian sums to 2 p (1 - p).
+    A layer multiplies the greatest error of its inputs by the greatest sum of a unit's |weights| at
+    most (ReLU and means do not enlarge it), and softmax halves it: a row of its Jacobian sums to 2
+    p (1 - p).
     """
     error = PIXEL_ERROR
     for kernel in network.model.get_weights()[::2]:
@@ -146,7 +153,10 @@ def expected():
 @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 def predict(encoded):
     """Of every network alone, and of all together."""
-    return [protocols.predict(some, encoded, list(REFERENCE), sub_batch=4) for some in (*NETWORKS, NETWORKS)]
+    return [
+        protocols.predict(some, encoded, list(REFERENCE), sub_batch=4)
+        for some in (*NETWORKS, NETWORKS)
+    ]
 
 
 def test_the_tolerance_tells_protocols_and_networks_apart(expected):

@@ -96,7 +96,9 @@ def test_no_more_images_than_the_limit_are_in_the_network(name, limit, sizes):
 
 def test_multi_scale_sees_whole_images_up_to_an_aspect_of_three():
     shapes = []
-    encoded = [data.jpeg(0, height, width) for height, width in [(30, 40), (100, 60), (10, 90), (2000, 4)]]
+    encoded = [
+        data.jpeg(0, height, width) for height, width in [(30, 40), (100, 60), (10, 90), (2000, 4)]
+    ]
     protocols.predict(noted(shapes), tf.constant(encoded), ["multi_scale"])
     sides = [[(24, 32), (33, 44)], [(40, 24), (55, 33)], [(24, 72), (33, 99)], [(72, 24), (99, 33)]]
     assert shapes == [(2, *side) for image in sides for side in image]
@@ -138,12 +140,16 @@ def test_probabilities_are_float32_whatever_the_network_computes_in(name, dtype)
 
 
 def test_unknown_protocol_is_named_with_the_valid_ones():
-    with pytest.raises(ValueError, match="no test protocol eleven_crop; use one of center, ten_crop, multi"):
+    with pytest.raises(
+        ValueError, match="no test protocol eleven_crop; use one of center, ten_crop, multi"
+    ):
         protocols.predict(NETWORK, tf.constant(IMAGES), ["eleven_crop"])
 
 
 def test_scales_that_the_window_does_not_fit_into_are_refused():
-    small = dataclasses.replace(NETWORK, settings=dataclasses.replace(SETTINGS, test_scales=(24, 23)))
+    small = dataclasses.replace(
+        NETWORK, settings=dataclasses.replace(SETTINGS, test_scales=(24, 23))
+    )
     with pytest.raises(ValueError, match=r"transform.test_scales=\[24, 23\]: must be at least"):
         protocols.predict(small, tf.constant(IMAGES), ["multi_scale"])
 
@@ -153,7 +159,12 @@ def png_header(width, height):
     image = io.BytesIO()
     Image.new("RGB", (1, 1)).save(image, "PNG")
     header = b"IHDR" + struct.pack(">II", width, height) + image.getvalue()[24:29]
-    return image.getvalue()[:12] + header + struct.pack(">I", zlib.crc32(header)) + image.getvalue()[33:]
+    return (
+        image.getvalue()[:12]
+        + header
+        + struct.pack(">I", zlib.crc32(header))
+        + image.getvalue()[33:]
+    )
 
 
 def jpeg_header(width, height):

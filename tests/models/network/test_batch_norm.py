@@ -55,7 +55,9 @@ def test_a_frozen_layer_uses_and_keeps_its_statistics(training):
     ours, peer = layers()
     ours.trainable = peer.trainable = False
     before = ours.get_weights()
-    np.testing.assert_allclose(ours(IMAGES, training=training), peer(IMAGES, training=training), rtol=1e-5)
+    np.testing.assert_allclose(
+        ours(IMAGES, training=training), peer(IMAGES, training=training), rtol=1e-5
+    )
     assert all((a == b).all() for a, b in zip(ours.get_weights(), before, strict=True))
 
 
@@ -64,4 +66,6 @@ def test_other_precisions(policy):
     ours, peer = (gradients(layer, IMAGES) for layer in layers(dtype=policy))
     assert ours[0].dtype == peer[0].dtype
     tolerance = {"mixed_bfloat16": 0.05, "mixed_float16": 0.01, "float64": 1e-9}[policy]
-    np.testing.assert_allclose(tf.cast(ours[0], tf.float64), tf.cast(peer[0], tf.float64), atol=tolerance * 5)
+    np.testing.assert_allclose(
+        tf.cast(ours[0], tf.float64), tf.cast(peer[0], tf.float64), atol=tolerance * 5
+    )

@@ -50,7 +50,9 @@ def test_parts_are_found_in_a_folded_network_too():
     for part in (architecture.feature_maps, lambda network: architecture.head_parts(network)[0]):
         found, expected = (part(network)(images) for network in (folding.fold(model), model))
         keras.tree.map_structure(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max()), found, expected
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max()),
+            found,
+            expected,
         )
 
 

@@ -1,4 +1,6 @@
-"""Size and cost of every network of the paper: the networks, docs/networks.md and published counts agree."""
+"""Size and cost of every network of the paper: the networks, docs/networks.md and published counts
+agree.
+"""
 
 import math
 import pathlib
@@ -12,8 +14,8 @@ from benchmarks import network_table
 from models.network import architecture
 from models.settings import Model
 
-# Trainable parameters, and those with the moving statistics: torchvision's num_params, Keras Hub's backbones
-# with the dense layer, and the paper's Table 6 (rounded there).
+# Trainable parameters, and those with the moving statistics: torchvision's num_params, Keras Hub's
+# backbones with the dense layer, and the paper's Table 6 (rounded there).
 PUBLISHED = {
     (18, "B"): (11_689_512, 11_699_112),
     (34, "B"): (21_797_672, 21_814_696),
@@ -50,7 +52,10 @@ def test_a_network_is_what_the_table_says(net):
     sizes = {weight.path: math.prod(weight.shape) for weight in model.weights}
     moving = sum(number for path, number in sizes.items() if "/moving_" in path)
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    assert (sum(sizes.values()) - moving, sum(sizes.values())) == (expected.trainable, expected.total)
+    assert (sum(sizes.values()) - moving, sum(sizes.values())) == (
+        expected.trainable,
+        expected.total,
+    )
     assert (architecture.macs(model, size), len(convolutions)) == (
         expected.multiply_adds,
         expected.convolutions,

@@ -32,7 +32,8 @@ def test_sizes_of_the_feature_maps(depth, size, sides):
 
 
 @pytest.mark.parametrize(
-    "builder", [lambda: architecture.resnet(18, classes=7), lambda: architecture.cifar_resnet(8, classes=7)]
+    "builder",
+    [lambda: architecture.resnet(18, classes=7), lambda: architecture.cifar_resnet(8, classes=7)],
 )
 def test_any_size_of_image_gives_logits(builder):
     model = builder()
@@ -55,11 +56,15 @@ def test_resnet50_equals_keras_applications_with_the_same_weights():
         layer, peer = ours.get_layer(name), theirs.get_layer(other)
         values = [
             # Variances stay positive.
-            np.abs(rng.normal(1, 0.2, weight.shape))
-            if weight.path.endswith("variance")
-            else rng.normal(1 if weight.path.endswith("gamma") else 0, 0.1, weight.shape)
-            if weight.ndim == 1
-            else keras.ops.convert_to_numpy(weight)
+            (
+                np.abs(rng.normal(1, 0.2, weight.shape))
+                if weight.path.endswith("variance")
+                else (
+                    rng.normal(1 if weight.path.endswith("gamma") else 0, 0.1, weight.shape)
+                    if weight.ndim == 1
+                    else keras.ops.convert_to_numpy(weight)
+                )
+            )
             for weight in layer.weights
         ]
         layer.set_weights(values)
@@ -84,7 +89,9 @@ def ceil_mode_max_pooling(x):
     rows, columns = (-(-(side - 3) // 2) + 1 for side in x.shape[1:3])
     return np.stack(
         [
-            np.stack([x[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((1, 2)) for j in range(columns)], 1)
+            np.stack(
+                [x[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((1, 2)) for j in range(columns)], 1
+            )
             for i in range(rows)
         ],
         1,
@@ -153,7 +160,9 @@ def test_initialisation_is_he_normal():
 
 
 def test_every_normalisation_is_the_papers():
-    norms = [x for x in architecture.resnet(18).layers if isinstance(x, keras.layers.BatchNormalization)]
+    norms = [
+        x for x in architecture.resnet(18).layers if isinstance(x, keras.layers.BatchNormalization)
+    ]
     assert len(norms) == 20
     assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.9, 1e-5)}
 
@@ -213,7 +222,9 @@ def test_parts_put_together_are_the_network(builder):
     assert list(maps) == (["c2", "c3", "c4"] if "cifar" in model.name else ["c2", "c3", "c4", "c5"])
     np.testing.assert_array_equal(maps[max(maps)], last)
     assert all(keras.ops.min(x) == 0 < keras.ops.max(x) for x in maps.values())  # after ReLU
-    np.testing.assert_allclose(dense(keras.ops.mean(last, (1, 2))), model(images), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        dense(keras.ops.mean(last, (1, 2))), model(images), rtol=1e-4, atol=1e-4
+    )
     # Shared, not copied.
     dense.bias.assign(dense.bias + 1000.0)
     trunk.get_layer("conv1_conv").kernel.assign(trunk.get_layer("conv1_conv").kernel * 0.0)
@@ -233,12 +244,16 @@ def test_feature_maps_are_those_of_the_last_block_of_each_stage():
 
 
 @pytest.mark.parametrize(
-    ("builder", "stages"), [(lambda: architecture.resnet(18), 5), (lambda: architecture.cifar_resnet(8), 4)]
+    ("builder", "stages"),
+    [(lambda: architecture.resnet(18), 5), (lambda: architecture.cifar_resnet(8), 4)],
 )
 def test_stage_layers_are_those_of_the_first_stages(builder, stages):
     model = builder()
     assert architecture.stage_layers(model, 0) == []
-    assert {layer.name for layer in architecture.stage_layers(model, 1)} >= {"conv1_conv", "conv1_bn"}
+    assert {layer.name for layer in architecture.stage_layers(model, 1)} >= {
+        "conv1_conv",
+        "conv1_bn",
+    }
     before: list[keras.layers.Layer] = []
     for number in range(1, stages + 1):
         layers = architecture.stage_layers(model, number)

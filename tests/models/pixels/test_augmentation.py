@@ -16,7 +16,9 @@ from models.settings import Transform
 from tests.helpers import data
 
 SHAPES = [(375, 500), (500, 375), (100, 131), (90, 90), (257, 511), (601, 803), (40, 900), (64, 64)]
-SETTINGS = Transform(size=56, test_shorter_side=64, scale_min=64, scale_max=120, colour=0.0, flip=False)
+SETTINGS = Transform(
+    size=56, test_shorter_side=64, scale_min=64, scale_max=120, colour=0.0, flip=False
+)
 
 
 def constants(size=56, mean=0.0, covariance=None):
@@ -117,7 +119,13 @@ def test_extreme_shapes_do_not_fail(shape, crop):
 def test_ten_crop_is_corners_centre_and_mirrors():
     encoded = data.jpeg(5, 150, 110)
     whole = resized(encoded, 64)
-    corners = [whole[:56, :56], whole[:56, -56:], whole[-56:, :56], whole[-56:, -56:], middle(whole, 56)]
+    corners = [
+        whole[:56, :56],
+        whole[:56, -56:],
+        whole[-56:, :56],
+        whole[-56:, -56:],
+        middle(whole, 56),
+    ]
     expected = np.stack([*corners, *[crop[:, ::-1] for crop in corners]]) - 100
     np.testing.assert_allclose(
         augmentation.ten_crop(encoded, SETTINGS, constants(mean=100.0)), expected, atol=0.02
@@ -222,21 +230,30 @@ def test_seed_alone_decides():
     settings = dataclasses.replace(SETTINGS, colour=0.1, flip=True)
     encoded = data.jpeg(10, 120, 90)
     first, again, other = (
-        train_image(encoded, seed, settings, constants()).numpy() for seed in ([1, 2], [1, 2], [1, 3])
+        train_image(encoded, seed, settings, constants()).numpy()
+        for seed in ([1, 2], [1, 2], [1, 3])
     )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1
 
 
 def test_colour_noise_is_that_of_fb_resnet_torch():
-    """Its published constants for ImageNet, pixels in 0..1: shift = sum of alpha * eigenvalue * vector."""
+    """Its published constants for ImageNet, pixels in 0..1: shift = sum of alpha * eigenvalue *
+    vector.
+    """
     eigenvalues = np.array([0.2175, 0.0188, 0.0045])
-    vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+    vectors = np.array(
+        [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+    )
     covariance = (vectors * eigenvalues) @ vectors.T * 255**2
     settings = dataclasses.replace(SETTINGS, colour=0.1)
     measured = constants(covariance=covariance.astype(np.float32))
-    dataset = tf.data.Dataset.from_tensor_slices(np.stack([np.arange(4000), np.zeros(4000)], 1).astype(int))
-    dataset = dataset.map(lambda seed: augmentation._colour_noise(seed, settings, measured)).batch(4000)
+    dataset = tf.data.Dataset.from_tensor_slices(
+        np.stack([np.arange(4000), np.zeros(4000)], 1).astype(int)
+    )
+    dataset = dataset.map(lambda seed: augmentation._colour_noise(seed, settings, measured)).batch(
+        4000
+    )
     [of_tensorflow] = dataset.as_numpy_iterator()
     rng, basis = np.random.default_rng(0), augmentation._basis(measured)
     of_numpy = np.stack([crops.draw((90, 90), settings, basis, rng).shift for _ in range(4000)])
@@ -256,12 +273,15 @@ def test_colour_noise_shifts_all_pixels_alike():
 
 def test_mean_is_of_pixels_or_channels():
     measured = dataclasses.replace(
-        constants(), pixel_mean=np.random.default_rng(0).uniform(0, 255, [56, 56, 3]).astype(np.float32)
+        constants(),
+        pixel_mean=np.random.default_rng(0).uniform(0, 255, [56, 56, 3]).astype(np.float32),
     )
     encoded = data.jpeg(11, 80, 100)
     plain = augmentation.center_pixels(encoded, SETTINGS)
     by_pixel = augmentation.center(encoded, SETTINGS, measured)
-    by_channel = augmentation.center(encoded, dataclasses.replace(SETTINGS, mean="channel"), measured)
+    by_channel = augmentation.center(
+        encoded, dataclasses.replace(SETTINGS, mean="channel"), measured
+    )
     np.testing.assert_array_equal(by_pixel, plain - measured.pixel_mean)
     np.testing.assert_array_equal(by_channel, plain)
 
@@ -318,7 +338,9 @@ def test_bytes_that_are_no_image_are_refused():
 
 @pytest.mark.shared_data
 def test_real_photographs_equal_pil():
-    archive = Path(__file__).parents[4] / "shared" / "data" / "ilsvrc2012-10" / "ILSVRC2012_img_val.tar"
+    archive = (
+        Path(__file__).parents[4] / "shared" / "data" / "ilsvrc2012-10" / "ILSVRC2012_img_val.tar"
+    )
     if not archive.exists():
         pytest.skip(f"{archive} is not there")
     settings = Transform(size=112, test_shorter_side=128)
@@ -327,6 +349,8 @@ def test_real_photographs_equal_pil():
             encoded = tar.extractfile(member).read()
             image = Image.open(io.BytesIO(encoded)).convert("RGB")
             sides = [128 * side // min(image.size) for side in image.size]
-            expected = middle(np.asarray(image.resize(sides, Image.Resampling.BILINEAR), float), 112)
+            expected = middle(
+                np.asarray(image.resize(sides, Image.Resampling.BILINEAR), float), 112
+            )
             difference = np.abs(augmentation.center_pixels(encoded, settings) - expected)
             assert difference.max() <= 1.01, member.name

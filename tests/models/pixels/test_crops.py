@@ -1,4 +1,6 @@
-"""Random views, against the draws of the same generator taken one by one as the paper's text has them."""
+"""Random views, against the draws of the same generator taken one by one as the paper's text has
+them.
+"""
 
 import numpy as np
 import pytest
@@ -7,7 +9,13 @@ from models.pixels import crops
 from models.settings import Transform
 
 SETTINGS = Transform(
-    size=56, scale_min=64, scale_max=120, test_shorter_side=70, colour=0.0, flip=False, area_min=0.08
+    size=56,
+    scale_min=64,
+    scale_max=120,
+    test_shorter_side=70,
+    colour=0.0,
+    flip=False,
+    area_min=0.08,
 )
 SHAPES = [
     (375, 500),
@@ -50,7 +58,9 @@ def test_a_scaled_view_is_a_window_of_the_image_with_the_side_that_was_drawn(sha
         target = [side * length // min(shape) for length in shape]
         places = [np.floor(rng.random() * (length - 55)) for length in target]
         view = drawn(shape, seed, crop="scale")
-        np.testing.assert_array_equal(view.scale, [t / s for t, s in zip(target, shape, strict=True)])
+        np.testing.assert_array_equal(
+            view.scale, [t / s for t, s in zip(target, shape, strict=True)]
+        )
         np.testing.assert_array_equal(view.offset, places)
 
 
@@ -92,7 +102,10 @@ def test_inception_windows_take_every_size_that_is_allowed():
 
 
 def test_the_central_window_has_the_nearest_aspect():
-    for shape, window, origin in [((50, 1000), (50, 67), (0, 466)), ((1000, 50), (67, 50), (466, 0))]:
+    for shape, window, origin in [
+        ((50, 1000), (50, 67), (0, 466)),
+        ((1000, 50), (67, 50), (466, 0)),
+    ]:
         view = drawn(shape, 0, crop="inception")
         np.testing.assert_allclose(view.scale, 56 / np.array(window))
         np.testing.assert_allclose(view.offset, np.array(origin) * 56 / window)

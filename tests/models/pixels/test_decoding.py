@@ -36,7 +36,10 @@ def exif_jpeg(orientation, endian=">", shape=(40, 56)):
 def png(header, *chunks):
     def chunk(kind, content):
         return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
         )
 
     parts = [(b"IHDR", header), *chunks, (b"IEND", b"")]
@@ -130,7 +133,9 @@ def test_scans_without_end_are_refused():
     encoded = flat(2000, 2500)
     scan = encoded.rindex(b"\xff\xda")
     last = encoded[scan:-2]
-    few, many = (encoded[:-2] + last * number + encoded[-2:] for number in (3, 5_000_000_000 // 5_000_000))
+    few, many = (
+        encoded[:-2] + last * number + encoded[-2:] for number in (3, 5_000_000_000 // 5_000_000)
+    )
     assert decoding.decode(tf.constant(few)).shape == (2000, 2500, 3)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"in all of its scans"):
         decoding.decode(tf.constant(many))
@@ -160,7 +165,9 @@ def test_as_many_pixels_as_are_allowed_are_decoded(monkeypatch, graph, encoded):
         if not fewer:
             assert decode(tf.constant(encoded)).shape == (height, width, 3)
         else:
-            with pytest.raises(tf.errors.InvalidArgumentError, match="more than 100,000,000 pixels"):
+            with pytest.raises(
+                tf.errors.InvalidArgumentError, match="more than 100,000,000 pixels"
+            ):
                 decode(tf.constant(encoded))
 
 
@@ -169,9 +176,13 @@ def segment(marker, content):
 
 
 def tiff(entries, order=">", begin=8, count=None, stated=None):
-    """A directory of (tag, kind, value) that begins there; `stated` and `count` are what is said of it."""
+    """A directory of (tag, kind, value) that begins there; `stated` and `count` are what is said of
+    it.
+    """
     head = struct.pack(f"{order}HI", 42, begin if stated is None else stated) + bytes(begin - 8)
-    rows = b"".join(struct.pack(f"{order}HHIHH", tag, kind, 1, value, 0) for tag, kind, value in entries)
+    rows = b"".join(
+        struct.pack(f"{order}HHIHH", tag, kind, 1, value, 0) for tag, kind, value in entries
+    )
     length = struct.pack(f"{order}H", len(entries) if count is None else count)
     return (b"MM" if order == ">" else b"II") + head + length + rows
 
@@ -208,7 +219,9 @@ SIX = segment(0xE1, decoding.EXIF + tiff([(TAG, SHORT, 6)]))
         ([], {}, 1),
     ],
 )
-def test_the_orientation_is_the_short_of_its_tag_in_the_first_directory(order, entries, place, expected):
+def test_the_orientation_is_the_short_of_its_tag_in_the_first_directory(
+    order, entries, place, expected
+):
     assert orientation(segment(0xE1, decoding.EXIF + tiff(entries, order, **place))) == expected
 
 

@@ -17,7 +17,9 @@ from tests.helpers import data
 
 SIZE = 56
 BLACK = np.zeros([SIZE, SIZE, 3], np.float32)
-SETTINGS = Transform(size=SIZE, scale_min=64, scale_max=120, test_shorter_side=64, colour=0.0, flip=False)
+SETTINGS = Transform(
+    size=SIZE, scale_min=64, scale_max=120, test_shorter_side=64, colour=0.0, flip=False
+)
 
 
 def jpeg(height, width, **options):
@@ -34,7 +36,9 @@ def drawn(shape, crop, seed):
 
 
 def given(scale, top, left):
-    return crops.Drawn(np.full(2, scale), np.array([top, left], float), False, np.zeros(3, np.float32))
+    return crops.Drawn(
+        np.full(2, scale), np.array([top, left], float), False, np.zeros(3, np.float32)
+    )
 
 
 def look(encoded, view, mean=BLACK, settings=SETTINGS):
@@ -67,7 +71,9 @@ def test_views_equal_those_of_tensorflow(encoding, crop):
             np.testing.assert_allclose(look(encoded, view), exact(encoded, view), atol=0.02)
 
 
-@pytest.mark.parametrize("make", [data.grey, data.cmyk, data.cmyk_without_adobe, data.ycck, data.png])
+@pytest.mark.parametrize(
+    "make", [data.grey, data.cmyk, data.cmyk_without_adobe, data.ycck, data.png]
+)
 def test_other_images_equal_those_of_tensorflow(make):
     encoded = make(3)
     view = drawn((48, 64), "scale", 5)
@@ -82,7 +88,9 @@ def test_a_window_at_the_top_costs_no_rows_below_and_gives_the_same_pixels():
     np.testing.assert_allclose(look(spoiled, view), exact(encoded, view), atol=0.02)
 
 
-@pytest.mark.parametrize("scale", [0.06, 0.125, 0.24, 0.25, 0.3, 0.4999, 0.5, 0.51, 0.99, 1.0, 1.7, 3.0])
+@pytest.mark.parametrize(
+    "scale", [0.06, 0.125, 0.24, 0.25, 0.3, 0.4999, 0.5, 0.51, 0.99, 1.0, 1.7, 3.0]
+)
 @pytest.mark.parametrize("encoding", ["4:2:0", "4:4:4", "progressive"])
 def test_every_scale_shows_the_pixels_of_tensorflow(encoding, scale):
     encoded = jpeg(1003, 1203, **ENCODINGS[encoding])
@@ -97,13 +105,16 @@ def test_grain_is_antialiased_in_training_as_in_evaluation(side):
     out = io.BytesIO()
     Image.fromarray(grain).save(out, "JPEG", quality=95)
     settings = Transform(crop="none", colour=0.0, flip=False)
-    constants = augmentation.Constants(np.zeros([224, 224, 3]), np.zeros(3), np.eye(3), ("a",), (1,))
+    constants = augmentation.Constants(
+        np.zeros([224, 224, 3]), np.zeros(3), np.eye(3), ("a",), (1,)
+    )
     records = tf.data.Dataset.from_tensors((tf.constant(0, tf.int64), out.getvalue()))
     read = lambda record: (record, 0)  # noqa: E731
     [(trained, _)] = augmentation.train_images(records, read, 1, 0, settings, constants)
     tested = augmentation.center(tf.constant(out.getvalue()), settings, constants)
     np.testing.assert_allclose(trained[0], tested, atol=0.02)
-    # The triangle filter averages independent values: in each dimension it leaves this part of the variance.
+    # The triangle filter averages independent values: in each dimension it leaves this part of the
+    # variance.
     weights = np.maximum(1 - np.abs(np.arange(-side, side) + 0.5) * 256 / side, 0)
     left = np.square(weights / weights.sum()).sum()
     assert np.std(trained[0, ..., 0]) == pytest.approx(np.std(grain) * left, rel=0.05)
@@ -139,7 +150,9 @@ def test_a_batch_keeps_its_order_and_views_are_drawn_for_the_shape():
     view = lambda place, shape: drawn(shape, "scale", place)  # noqa: E731
     found = fast_crops.look(encoded.__getitem__, len(encoded), view, BLACK, SETTINGS)
     for number, shape in enumerate(shapes):
-        np.testing.assert_array_equal(found[number], look(encoded[number], drawn(shape, "scale", number)))
+        np.testing.assert_array_equal(
+            found[number], look(encoded[number], drawn(shape, "scale", number))
+        )
 
 
 @pytest.mark.parametrize("spoil", ["empty", "text", "cut", "header", "height"])
@@ -177,7 +190,9 @@ def test_memory_of_two_sizes_is_taken_by_several_threads_and_not_hoarded(monkeyp
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(4) as threads:
-            lengths = threads.map(lambda number: len(fast_crops._empty([1 + number % 2])), range(4000))
+            lengths = threads.map(
+                lambda number: len(fast_crops._empty([1 + number % 2])), range(4000)
+            )
             assert sum(lengths) == 6000
     finally:
         sys.setswitchinterval(interval)
@@ -221,5 +236,7 @@ for _ in range(3):
 print("ends")
 """
     for _ in range(3):
-        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+        ended = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+        )
         assert ended.returncode == 0 and ended.stdout == "ends\n", ended.stderr[-2000:]

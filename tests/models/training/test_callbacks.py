@@ -20,7 +20,9 @@ def fit():
     """Fits a model of one weight for two epochs of five steps."""
 
     def fit(prefix="", steps=5):
-        run = Run(Train(batch_size=4, epochs=2, learning_rate=0.5, boundaries=()), steps_per_epoch=steps)
+        run = Run(
+            Train(batch_size=4, epochs=2, learning_rate=0.5, boundaries=()), steps_per_epoch=steps
+        )
         model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
         model.compile("sgd", "mse")
         images, labels = np.ones([4 * steps, 1]), np.zeros([4 * steps, 1])
@@ -38,7 +40,9 @@ def test_without_a_terminal_there_is_one_line_an_epoch(fit, tmp_path, monkeypatc
     lines = (tmp_path / "lines").read_text().splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("    trial 1/2  epoch 1/2  ")
-    assert all(word in lines[1] for word in ("epoch 2/2", "images/s", "ETA 0:00:00", "lr 0.5", "loss"))
+    assert all(
+        word in lines[1] for word in ("epoch 2/2", "images/s", "ETA 0:00:00", "lr 0.5", "loss")
+    )
     assert "\r" not in "".join(lines)
 
 
@@ -99,7 +103,9 @@ def test_the_rate_and_the_speed_are_measured(fit):
 
 def test_means_of_an_interrupted_epoch_count_all_its_steps():
     run = Run(Train(epochs=2), steps_per_epoch=10)
-    run.resume({"epoch": 1, "step": 4, "metrics": {"loss": 2.0}, "history": [{"epoch": 1.0}], **COLD})
+    run.resume(
+        {"epoch": 1, "step": 4, "metrics": {"loss": 2.0}, "history": [{"epoch": 1.0}], **COLD}
+    )
     run.enter(6)
     assert run.steps_done == 20
     assert run.merged({"loss": 1.0}) == {"loss": pytest.approx((4 * 2.0 + 6 * 1.0) / 10)}

@@ -7,7 +7,9 @@ from models.training import metrics
 
 
 def test_metrics_leave_out_rows_of_weight_zero():
-    logits = np.array([[3.0, 0, 0, 0, 0, 0], [3.0, 2.9, 2.8, 2.7, 2.6, 0], [3.0, 0, 0, 0, 0, 0]], np.float32)
+    logits = np.array(
+        [[3.0, 0, 0, 0, 0, 0], [3.0, 2.9, 2.8, 2.7, 2.6, 0], [3.0, 0, 0, 0, 0, 0]], np.float32
+    )
     found = {}
     for metric in metrics.metrics(classes=6):
         metric.update_state(np.array([0, 5, 1]), logits, sample_weight=np.array([1.0, 1.0, 0.0]))

@@ -41,7 +41,9 @@ def expected(model, batches):
         results.append((everything.mean(0), everything.var(0)))
         gamma, beta = norm.gamma.numpy(), norm.beta.numpy()
         current = [
-            np.maximum((x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + EPSILON) * gamma + beta, 0)
+            np.maximum(
+                (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + EPSILON) * gamma + beta, 0
+            )
             for x in current
         ]
     return results
@@ -62,7 +64,9 @@ def test_with_one_batch_inference_is_training():
     model = architecture.build(Model(family="cifar", depth=8, shortcut="A"), 4)
     images = RNG.normal(0, 60, [16, 16, 16, 3]).astype(np.float32)
     bn_statistics.re_estimate(model, [images])
-    np.testing.assert_allclose(model(images, training=False), model(images, training=True), atol=1e-3)
+    np.testing.assert_allclose(
+        model(images, training=False), model(images, training=True), atol=1e-3
+    )
 
 
 def test_a_mean_far_above_the_deviation_keeps_its_variance():

@@ -25,7 +25,9 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def learn(data, tmp_path):
-    """Trains in this process, without an export; returns the task, the outcome and the learning rates."""
+    """Trains in this process, without an export; returns the task, the outcome and the learning
+    rates.
+    """
 
     def learn(name="run", checkpoint_dir="", **changes):
         values = tiny_task.arguments(str(tmp_path), name, data, **changes)
@@ -41,7 +43,9 @@ def interrupted(learn, tmp_path, monkeypatch):
     """Stops a training at a step and runs it again; returns what the second process does."""
 
     def interrupted(step, **changes):
-        changes.update(checkpoint_dir=str(tmp_path / f"checkpoints{step}"), train__checkpoint_seconds=1e-9)
+        changes.update(
+            checkpoint_dir=str(tmp_path / f"checkpoints{step}"), train__checkpoint_seconds=1e-9
+        )
         with monkeypatch.context() as patch, pytest.raises(tiny_task.Stopped):
             tiny_task.stop_at(patch, step)
             learn("first", **changes)
@@ -53,7 +57,9 @@ def interrupted(learn, tmp_path, monkeypatch):
 def same(whole, resumed):
     """Whether two trainings have ended alike, but for the order of sums."""
     assert resumed[1].summary["resumed_from"] and not whole[1].summary["resumed_from"]
-    for weight, other in zip(*(done.network.get_weights() for _, done, _ in (whole, resumed)), strict=True):
+    for weight, other in zip(
+        *(done.network.get_weights() for _, done, _ in (whole, resumed)), strict=True
+    ):
         np.testing.assert_allclose(weight, other, atol=1e-4)
     np.testing.assert_allclose(whole[2], resumed[2])
 
@@ -72,7 +78,9 @@ def test_a_warm_up_by_error_survives_a_kill(learn, interrupted, monkeypatch):
 
 
 def test_the_average_is_validated_and_exported_and_the_weights_go_on(learn, monkeypatch):
-    """The recorded weights give the average in closed form, and are those of a training without one."""
+    """The recorded weights give the average in closed form, and are those of a training without
+    one.
+    """
     recorded = {}
 
     def record(name):
@@ -102,7 +110,8 @@ def test_the_average_is_validated_and_exported_and_the_weights_go_on(learn, monk
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.Follow, "on_train_batch_begin", record("plain"))
         plain = learn("plain", **changes)[1].network
-    # Before validation of an epoch, and at the first step of the next one, the weights are the same.
+    # Before validation of an epoch, and at the first step of the next one, the weights are the
+    # same.
     first, second = recorded["ema"][3], recorded["ema"].pop(4)
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
     assert len(recorded["ema"]) == 8 and len(recorded["plain"]) == 7
@@ -110,10 +119,15 @@ def test_the_average_is_validated_and_exported_and_the_weights_go_on(learn, monk
         for weight, own in zip(step, other, strict=True):
             np.testing.assert_allclose(weight, own, atol=1e-4)
     for steps, found in ((4, kept[0]), (8, kept[1])):
-        powers = [DECAY ** (steps - 1), *((1 - DECAY) * DECAY ** (steps - 1 - k) for k in range(1, steps))]
+        powers = [
+            DECAY ** (steps - 1),
+            *((1 - DECAY) * DECAY ** (steps - 1 - k) for k in range(1, steps)),
+        ]
         assert sum(powers) == pytest.approx(1)
         for index, weight in enumerate(found):
-            closed = sum(p * step[index] for p, step in zip(powers, recorded["ema"][:steps], strict=True))
+            closed = sum(
+                p * step[index] for p, step in zip(powers, recorded["ema"][:steps], strict=True)
+            )
             np.testing.assert_allclose(weight, closed, atol=1e-5)
     exported = [np.array(v) for v in done.network.trainable_variables]
     assert all((a == b).all() for a, b in zip(exported, kept[-1], strict=True))
@@ -168,7 +182,9 @@ def average_on_two(out):
                 steps.append(now())
 
     run = callbacks.Run(task.train, steps_per_epoch=4)
-    run.resume({"epoch": 1, "step": 2, "metrics": {}, "history": [], "warm_after": None, "looked": [0, 0]})
+    run.resume(
+        {"epoch": 1, "step": 2, "metrics": {}, "history": [], "warm_after": None, "looked": [0, 0]}
+    )
     totals = (tiny_task.TRAIN, tiny_task.EVAL)
     train.fit(model, task, run, [callbacks.Follow(run), average.Average(), Record()], totals, print)
     end = now()
@@ -183,7 +199,9 @@ def test_statistics_over_training_examples_replace_the_moving_averages(learn, ca
     _, plain, _ = learn("plain", train__epochs=1)
     task, done, _ = learn("bn", train__epochs=1, train__bn_examples=40)
     net = plain.network
-    for weight, other in zip(net.trainable_variables, done.network.trainable_variables, strict=True):
+    for weight, other in zip(
+        net.trainable_variables, done.network.trainable_variables, strict=True
+    ):
         np.testing.assert_allclose(weight, other, atol=1e-5)
     before = finish.evaluate(net, task, tiny_task.EVAL)
     keras.utils.set_random_seed(task.train.seed + 1)

@@ -16,7 +16,16 @@ def rate(train, epoch, errors=()):
 
 def test_step_divides_by_ten_at_each_boundary():
     train = Train(epochs=90, learning_rate=0.1, schedule="step", boundaries=(30, 60, 80))
-    expected = {0: 0.1, 29.99: 0.1, 30: 0.01, 59.99: 0.01, 60: 0.001, 79.99: 0.001, 80: 1e-4, 89.99: 1e-4}
+    expected = {
+        0: 0.1,
+        29.99: 0.1,
+        30: 0.01,
+        59.99: 0.01,
+        60: 0.001,
+        79.99: 0.001,
+        80: 1e-4,
+        89.99: 1e-4,
+    }
     for epoch, value in expected.items():
         assert rate(train, epoch) == pytest.approx(value)
 
@@ -84,7 +93,9 @@ def test_the_rate_scales_linearly_with_the_batch():
 
 
 def test_a_warm_up_by_error_is_a_tenth_until_warm_and_the_schedule_then():
-    train = Train(epochs=90, learning_rate=0.1, schedule="step", boundaries=(30, 60), warmup_error=0.8)
+    train = Train(
+        epochs=90, learning_rate=0.1, schedule="step", boundaries=(30, 60), warmup_error=0.8
+    )
     for epoch in (0, 29, 31, 61):
         assert learning_rate(train, epoch * STEPS, STEPS) == pytest.approx(0.01)
     for epoch, value in {0: 0.1, 29: 0.1, 31: 0.01, 61: 0.001}.items():

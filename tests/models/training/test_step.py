@@ -9,7 +9,11 @@ from models.training import average
 
 
 def operations(function, *shapes):
-    graph = tf.function(function).get_concrete_function(*(tf.TensorSpec(shape) for shape in shapes)).graph
+    graph = (
+        tf.function(function)
+        .get_concrete_function(*(tf.TensorSpec(shape) for shape in shapes))
+        .graph
+    )
     return {op.type for op in graph.get_operations()}
 
 
@@ -51,7 +55,9 @@ def test_the_update_is_one_operation():
     variable = keras.Variable(np.zeros(8, np.float32))
     optimizer = average.SGD(0.1, momentum=0.9)
     optimizer.build([variable])
-    assert "ResourceApplyKerasMomentum" in operations(lambda g: optimizer.apply([g], [variable]), [8])
+    assert "ResourceApplyKerasMomentum" in operations(
+        lambda g: optimizer.apply([g], [variable]), [8]
+    )
 
 
 def test_nesterov_and_plain_descent_are_left_to_keras():

@@ -1,7 +1,7 @@
 """Several replicas: two logical CPU devices stand in for two GPUs.
 
-TensorFlow splits a CPU only before its first use, so each case is a process of its own; run as a script this
-file is one: `python test_strategy.py step REPLICAS OUT.npz`.
+TensorFlow splits a CPU only before its first use, so each case is a process of its own; run as a
+script this file is one: `python test_strategy.py step REPLICAS OUT.npz`.
 """
 
 import dataclasses
@@ -29,7 +29,11 @@ TWO = {"train__strategy": "mirrored", "train__cpu_devices": 2}
 def spawn(*arguments):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -70,8 +74,10 @@ def curve(values, name):
 
 
 def test_two_replicas_follow_one(on_one, on_two):
-    """With batches of 16 the statistics of BN are over 8 images on each of two replicas, so the curves agree
-    roughly only: within 0.15 of the first epoch's loss."""
+    """With batches of 16 the statistics of BN are over 8 images on each of two replicas, so the
+    curves
+    agree roughly only: within 0.15 of the first epoch's loss.
+    """
     changes = {"train__epochs": 4, "train__learning_rate": 0.02, "train__label_smoothing": 0.1}
     one = on_one("one", **changes)
     status, two, output = on_two("two", **changes)
@@ -94,7 +100,9 @@ def test_two_replicas_follow_one(on_one, on_two):
 
 
 def test_a_step_of_two_replicas_is_that_of_one(tmp_path):
-    """With fixed BN statistics nothing but the order of sums differs: within 1e-5 of the update's size."""
+    """With fixed BN statistics nothing but the order of sums differs: within 1e-5 of the update's
+    size.
+    """
     one_step(1, str(tmp_path / "1.npz"))
     status, output = spawn(__file__, "step", 2, tmp_path / "2.npz")
     assert status == 0, output
@@ -103,7 +111,9 @@ def test_a_step_of_two_replicas_is_that_of_one(tmp_path):
         with np.load(tmp_path / f"{replicas}.npz") as file:
             updates.append([file[name] for name in file.files])
     assert len(updates[0]) == len(updates[1]) > 8
-    relative = max(np.abs(one - two).max() / np.abs(one).max() for one, two in zip(*updates, strict=True))
+    relative = max(
+        np.abs(one - two).max() / np.abs(one).max() for one, two in zip(*updates, strict=True)
+    )
     print(f"largest difference of an update over its largest entry: {relative:.1e}")
     assert relative < 1e-5
 
@@ -125,7 +135,10 @@ def test_one_device_is_no_distribution():
 def test_a_batch_that_the_replicas_cannot_share_is_refused(on_two):
     status, _, output = on_two("odd", train__batch_size=15)
     assert status == 1
-    assert "train.batch_size=15: is over all replicas and must be a multiple of their number, 2." in output
+    assert (
+        "train.batch_size=15: is over all replicas and must be a multiple of their number, 2."
+        in output
+    )
 
 
 def test_splitting_the_cpu_too_late_is_said_so():
@@ -157,7 +170,9 @@ def one_step(replicas, out):
         if "bn" in layer.name:
             layer.trainable = False
     with where.scope():
-        model.compile(optimizer="sgd", loss=metrics.loss(task.train, 4), weighted_metrics=metrics.metrics(4))
+        model.compile(
+            optimizer="sgd", loss=metrics.loss(task.train, 4), weighted_metrics=metrics.metrics(4)
+        )
     before = [np.array(weight) for weight in model.trainable_weights]
     rng = np.random.default_rng(0)
     images = rng.normal(0, 50, [16, 16, 16, 3]).astype(np.float32)

@@ -42,7 +42,11 @@ def run(data, tmp_path):
 
 @pytest.fixture(scope="module")
 def uninterrupted(data, tmp_path_factory):
-    names = {"across": "horizontal", "down": "vertical", "gone": "a class that is in the data no more"}
+    names = {
+        "across": "horizontal",
+        "down": "vertical",
+        "gone": "a class that is in the data no more",
+    }
     values = tiny_task.arguments(str(tmp_path_factory.mktemp("whole")), "whole", data, names=names)
     train.run_fn(tiny_task.fn_args(values))
     return values
@@ -73,7 +77,9 @@ def test_validation_figures_are_those_of_the_exported_model_over_all_examples(un
         example = tf.train.Example.FromString(record.numpy())
         labels += example.features.feature["image/class/label"].int64_list.value
         images = example.features.feature["image/encoded"].bytes_list.value
-        probabilities.append(model.signatures["serving_default"](tf.constant(images))["probabilities"][0])
+        probabilities.append(
+            model.signatures["serving_default"](tf.constant(images))["probabilities"][0]
+        )
     labels, probabilities = np.array(labels), np.array(probabilities)
     assert len(labels) == tiny_task.EVAL
     figures = summary(uninterrupted)
@@ -115,7 +121,9 @@ def test_a_killed_training_continues_where_it_was(data, tmp_path, run, uninterru
     assert largest < 1e-4
     for row, other in zip(history(uninterrupted), history(values), strict=True):
         assert row["epoch"] == other["epoch"]
-        np.testing.assert_allclose(float(row["cross_entropy"]), float(other["cross_entropy"]), rtol=1e-3)
+        np.testing.assert_allclose(
+            float(row["cross_entropy"]), float(other["cross_entropy"]), rtol=1e-3
+        )
         np.testing.assert_allclose(float(row["top1_error"]), float(other["top1_error"]), atol=1e-3)
     # The folder itself may be a mounted volume.
     assert os.listdir(checkpoints) == []
@@ -143,7 +151,9 @@ def test_a_checkpoint_of_other_settings_is_kept_for_them(run, tmp_path, monkeypa
     with monkeypatch.context() as patch, pytest.raises(stop_after(patch, 1)):
         run("first", checkpoint_dir=str(checkpoints))
     [first] = checkpoints.iterdir()
-    values = run("second", checkpoint_dir=str(checkpoints), train__learning_rate=0.04, train__epochs=1)
+    values = run(
+        "second", checkpoint_dir=str(checkpoints), train__learning_rate=0.04, train__epochs=1
+    )
     assert summary(values)["resumed_from"] is None
     said = f"a checkpoint of other settings or data is kept in {first}; not used"
     assert said in capsys.readouterr().out
@@ -193,8 +203,14 @@ def test_a_lost_file_of_training_images_ends_the_training(run, data, tmp_path):
 @pytest.mark.parametrize(
     ("written", "sentence"),
     [
-        ({"train": 65, "eval": 22}, "Transform saw 64 examples of the train split and ingestion wrote 65: "),
-        ({"train": 64, "eval": 21}, "Trainer saw 22 examples of the eval split and ingestion wrote 21: "),
+        (
+            {"train": 65, "eval": 22},
+            "Transform saw 64 examples of the train split and ingestion wrote 65: ",
+        ),
+        (
+            {"train": 64, "eval": 21},
+            "Trainer saw 22 examples of the eval split and ingestion wrote 21: ",
+        ),
     ],
 )
 def test_a_training_sees_every_example_of_ingestion(data, tmp_path, written, sentence):
@@ -236,7 +252,8 @@ def test_damaged_constants_are_named_with_the_way_out(tmp_path):
 def test_a_batch_that_is_larger_than_the_data_is_said(run, capsys):
     run(train__batch_size=65, train__epochs=1)
     said = (
-        "train.batch_size=65 is more than the 64 training images: every step has some of them twice or more"
+        "train.batch_size=65 is more than the 64 training images: every step has some of them twice"
+        " or more"
     )
     assert said in capsys.readouterr().out
 
@@ -282,7 +299,9 @@ def test_a_damaged_checkpoint_of_another_training_stops_none(run, checkpoint, ca
     assert f"is kept in {checkpoint}; not used" in capsys.readouterr().out
 
 
-def test_a_folder_that_takes_no_checkpoints_is_named_before_the_first_step(run, tmp_path, monkeypatch):
+def test_a_folder_that_takes_no_checkpoints_is_named_before_the_first_step(
+    run, tmp_path, monkeypatch
+):
     (tmp_path / "file").touch()
     tiny_task.stop_at(monkeypatch, 0)
     with pytest.raises(
@@ -330,8 +349,15 @@ def test_a_blown_up_training_stops_and_says_where(run, tmp_path, monkeypatch):
 
 
 def test_weights_that_the_last_step_has_blown_up_are_no_checkpoint(run):
-    with pytest.raises(DivergedError, match="between epoch 1 step 0 and epoch 2 step 0; there is no check"):
-        run(train__batch_size=64, train__epochs=1, train__learning_rate=1e25, train__weight_decay=1e20)
+    with pytest.raises(
+        DivergedError, match="between epoch 1 step 0 and epoch 2 step 0; there is no check"
+    ):
+        run(
+            train__batch_size=64,
+            train__epochs=1,
+            train__learning_rate=1e25,
+            train__weight_decay=1e20,
+        )
 
 
 def test_mixed_precision_trains_and_exports_float32(run):

@@ -98,14 +98,18 @@ def test_any_other_error_ends_the_search_at_once(data, tmp_path, monkeypatch):
 
 def test_the_proxy_is_judged_by_its_weights(data, tmp_path):
     """An average of long memory would still be near the first steps' weights."""
-    values = tiny_task.arguments(str(tmp_path), "tune", data, train__ema=0.9999, train__warmup_epochs=2.0)
+    values = tiny_task.arguments(
+        str(tmp_path), "tune", data, train__ema=0.9999, train__warmup_epochs=2.0
+    )
     task = read_task(tiny_task.fn_args(values))
     # The other warm-up may not end within the proxy's steps.
     other = dataclasses.replace(task.train, warmup_epochs=0.0, warmup_error=0.8)
     found = {"learning_rate": 0.1, "weight_decay": 0.0, "augmentation_strength": 0.5}
     train = tune.proxy(task, Tune(epochs=2), found).train
     assert (train.ema, train.epochs, train.warmup_epochs, train.learning_rate) == (0.0, 2, 0.5, 0.1)
-    assert tune.proxy(dataclasses.replace(task, train=other), Tune(), found).train.warmup_error == 0.0
+    assert (
+        tune.proxy(dataclasses.replace(task, train=other), Tune(), found).train.warmup_error == 0.0
+    )
 
 
 @pytest.mark.parametrize("name", ["trials", "epochs", "examples"])

@@ -45,7 +45,9 @@ def close(found, wanted):
     ids=str,
 )
 def test_keras_before_2019_has_its_logits(tmp_path, options):
-    """With biases in every convolution, an epsilon of 1e-3, or of 1.1e-5 with layers for scale and shift."""
+    """With biases in every convolution, an epsilon of 1e-3, or of 1.1e-5 with layers for scale and
+    shift.
+    """
     layers = branch_reference.layers(50, biases="all")
     scaled = options.get("scaled", False)
     branch_reference.write_keras(tmp_path / "net.h5", layers, **options)
@@ -71,7 +73,10 @@ def test_keras_before_2019_without_its_last_layer(tmp_path):
 def test_a_network_of_caffe_has_its_logits(tmp_path, options):
     branch_reference.write_caffe(tmp_path / "net.caffemodel", LAYERS, **options)
     found = conversion.load(str(tmp_path / "net.caffemodel"))
-    assert found.settings == Model("imagenet", 50, shortcut="B", variant="v1", pool="caffe") and found.head
+    assert (
+        found.settings == Model("imagenet", 50, shortcut="B", variant="v1", pool="caffe")
+        and found.head
+    )
     assert found.pixel_mean is None
     np.testing.assert_allclose(found.channel_mean, [123.154, 115.904, 103.063])
     bgr = (images(36) - found.channel_mean)[..., ::-1]
@@ -89,7 +94,11 @@ def caffe(tmp_path):
     branch_reference.write_caffe(folder / "ResNet-50-model.caffemodel", LAYERS)
     (folder / "ResNet_mean.binaryproto").write_bytes(branch_reference.blob(mean, old_shape=True))
     (tmp_path / "labels.txt").write_text("\n".join("abcde"))
-    return str(folder / "ResNet-50-model.caffemodel"), str(tmp_path / "labels.txt"), mean.transpose(1, 2, 0)
+    return (
+        str(folder / "ResNet-50-model.caffemodel"),
+        str(tmp_path / "labels.txt"),
+        mean.transpose(1, 2, 0),
+    )
 
 
 def test_the_mean_image_beside_a_network_of_caffe_is_served(caffe, tmp_path, capsys):
@@ -134,7 +143,10 @@ def test_the_mean_file_can_be_named_and_has_to_be_one(caffe, tmp_path, capsys):
     assert found.pixel_mean.shape == (256, 256, 3) and (found.channel_mean == 7).all()
     assert conversion.crops(found).mean == "channel"  # another size than that of the crops
     bad = {
-        "flat": (branch_reference.blob(np.ones([1, 1, 8, 8], np.float32)), r"of shape \[1, 1, 8, 8\]"),
+        "flat": (
+            branch_reference.blob(np.ones([1, 1, 8, 8], np.float32)),
+            r"of shape \[1, 1, 8, 8\]",
+        ),
         "far": (branch_reference.blob(np.full([3, 8, 8], 300, np.float32)), "no colour of 0..255"),
         "short": (branch_reference.blob(np.ones([3, 8, 8], np.float32))[:-8], "no whole protobuf"),
     }
@@ -176,5 +188,7 @@ def test_what_does_not_fit_is_named(tmp_path):
         conversion.load(str(tmp_path / "net.caffemodel"))
     contents = (tmp_path / "net.caffemodel").read_bytes()
     (tmp_path / "net.caffemodel").write_bytes(contents[: len(contents) // 2])
-    with pytest.raises(ValueError, match=r"net\.caffemodel is no whole protobuf of Caffe; get it again\.$"):
+    with pytest.raises(
+        ValueError, match=r"net\.caffemodel is no whole protobuf of Caffe; get it again\.$"
+    ):
         foreign_files.read(str(tmp_path / "net.caffemodel"))

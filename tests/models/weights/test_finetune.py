@@ -71,7 +71,9 @@ def equal(ours, theirs):
 def probabilities(values):
     """Of the exported model, for all evaluation images."""
     model = tf.saved_model.load(values["serving_model_dir"])
-    records = [record.numpy() for record in tf.data.TFRecordDataset(batches.resolve(values["eval_files"]))]
+    records = [
+        record.numpy() for record in tf.data.TFRecordDataset(batches.resolve(values["eval_files"]))
+    ]
     return model.signatures["evaluate"](tf.constant(records))["center"].numpy()
 
 
@@ -94,10 +96,14 @@ def test_the_network_keeps_its_mean_and_the_data_the_rest(data, arguments, tmp_p
     constants, own = task_of(arguments(data=other)).constants, task_of(arguments()).constants
     assert (constants.pixel_mean == 128).all() and (constants.channel_mean == 128).all()
     assert constants.labels == ("eins", "zwei", "zzdrei", "zzvier")
-    assert (constants.covariance == own.covariance).all() and constants.class_counts == own.class_counts
+    assert (
+        constants.covariance == own.covariance
+    ).all() and constants.class_counts == own.class_counts
     # A mean image of another size is of no use: its mean colour then.
     task = task_of(arguments(data=other, transform__size=12))
-    assert task.constants.pixel_mean.shape == (12, 12, 3) and (task.constants.pixel_mean == 128).all()
+    assert (
+        task.constants.pixel_mean.shape == (12, 12, 3) and (task.constants.pixel_mean == 128).all()
+    )
 
 
 def test_other_classes_get_a_new_head(data, source, arguments, tmp_path, capsys):
@@ -109,7 +115,11 @@ def test_other_classes_get_a_new_head(data, source, arguments, tmp_path, capsys)
     assert all(equal(ours[name], theirs[name]) for name in ours)
     capsys.readouterr()
     _, figures = learn(arguments(data=other))
-    said = "starting from " + source["serving_model_dir"] + ", with a new head, because its classes are not"
+    said = (
+        "starting from "
+        + source["serving_model_dir"]
+        + ", with a new head, because its classes are not"
+    )
     assert said in capsys.readouterr().out
     assert figures["started_from"] == source["serving_model_dir"]
 
@@ -160,7 +170,9 @@ def test_without_epochs_the_classes_must_be_the_same(data, arguments, tmp_path):
         task_of(arguments(data=other, train__epochs=0))
 
 
-def test_a_killed_fine_tuning_goes_on_at_its_own_checkpoint(arguments, tmp_path, monkeypatch, capsys):
+def test_a_killed_fine_tuning_goes_on_at_its_own_checkpoint(
+    arguments, tmp_path, monkeypatch, capsys
+):
     changes = {"train__epochs": 2, "train__checkpoint_seconds": 1e-9}
     whole, _ = learn(arguments("whole", **changes))
     changes["checkpoint_dir"] = str(tmp_path / "checkpoints")
@@ -181,7 +193,10 @@ def test_a_killed_fine_tuning_goes_on_at_its_own_checkpoint(arguments, tmp_path,
     ("changes", "message"),
     [
         ({"model__depth": 14}, "model.depth=8, and the configuration has 14; set model.depth=8"),
-        ({"model__shortcut": "B"}, "model.shortcut=A, and the configuration has B; set model.shortcut=A"),
+        (
+            {"model__shortcut": "B"},
+            "model.shortcut=A, and the configuration has B; set model.shortcut=A",
+        ),
         ({"model__residual": False}, "model.residual=true, and the configuration has false"),
         ({"model__family": "imagenet", "model__depth": 18}, r"model\.family=cifar|conv1_conv"),
         ({"transform__mean": "channel"}, r"the mean image subtracted; set transform\.mean=pixel"),
@@ -202,10 +217,16 @@ def test_layers_that_are_left_over_or_of_other_shapes_are_refused(source):
             [np.zeros(3)],
             "it has a layer conv5_block1_1_conv, which is not in the network",
         ),
-        ("conv1_conv", [np.zeros([3, 3, 3, 8])], r"its layer conv1_conv has weights of \[\(3, 3, 3, 8\)\]"),
+        (
+            "conv1_conv",
+            [np.zeros([3, 3, 3, 8])],
+            r"its layer conv1_conv has weights of \[\(3, 3, 3, 8\)\]",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
-            finetune.copy(dataclasses.replace(found, weights={**found.weights, name: values}), model)
+            finetune.copy(
+                dataclasses.replace(found, weights={**found.weights, name: values}), model
+            )
 
 
 def test_a_file_without_labels_fits_by_its_number_of_classes(source, arguments):

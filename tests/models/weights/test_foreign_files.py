@@ -41,17 +41,23 @@ def test_every_file_format_gives_the_same_tensors(tmp_path):
     safetensors.numpy.save_file(SMALL, tmp_path / "net.safetensors")
     # A kernel as the transpose of another memory layout, and vectors as parts of one storage.
     views = dict(SMALL)
-    views["conv1.weight"] = np.ascontiguousarray(SMALL["conv1.weight"].transpose(2, 3, 1, 0)).transpose(
-        3, 2, 0, 1
-    )
+    views["conv1.weight"] = np.ascontiguousarray(
+        SMALL["conv1.weight"].transpose(2, 3, 1, 0)
+    ).transpose(3, 2, 0, 1)
     both = np.concatenate([SMALL["bn1.weight"], SMALL["bn1.bias"]])
     views["bn1.weight"], views["bn1.bias"] = both[:16], both[16:]
     paths = [
         saved(tmp_path, SMALL),
-        *(saved(tmp_path, SMALL, f"{version}.th", version=version) for version in torch_writer.VERSIONS),
+        *(
+            saved(tmp_path, SMALL, f"{version}.th", version=version)
+            for version in torch_writer.VERSIONS
+        ),
         saved(tmp_path, whole, "whole.pth.tar"),
         saved(tmp_path, views, "views.pt"),
-        *(saved(tmp_path, views, f"views{version}.pt", version=version) for version in ("0.1", "0.3", "0.4")),
+        *(
+            saved(tmp_path, views, f"views{version}.pt", version=version)
+            for version in ("0.1", "0.3", "0.4")
+        ),
         saved(tmp_path, {k: v.astype(np.float64) for k, v in SMALL.items()}, "double.bin"),
         str(tmp_path / "net.npz"),
         str(tmp_path / "net.safetensors"),
@@ -73,7 +79,9 @@ def test_half_precision_is_widened(tmp_path, dtype):
 @pytest.mark.parametrize("python", [2, 3])
 @pytest.mark.parametrize("version", torch_writer.VERSIONS)
 def test_what_training_programs_save_beside_the_weights_is_passed_over(tmp_path, version, python):
-    """As the example programs of PyTorch did: accuracy as a tensor, an optimizer, settings, their classes."""
+    """As the example programs of PyTorch did: accuracy as a tensor, an optimizer, settings, their
+    classes.
+    """
     names = {f"module.{name}": value for name, value in SMALL.items()}
     weights = collections.OrderedDict(names)
     weights._metadata = {"": {"version": 1}}
@@ -82,9 +90,14 @@ def test_what_training_programs_save_beside_the_weights_is_passed_over(tmp_path,
         "arch": "resnet8",
         "best_prec1": np.float32([91.7]),
         "best": Call(Name("numpy.core.multiarray", "scalar"), Name("numpy", "dtype"), "\x00\x01"),
-        "args": Call(Name("argparse", "Namespace"), state={"lr": 0.1, "gpu": None, "evaluate": False}),
+        "args": Call(
+            Name("argparse", "Namespace"), state={"lr": 0.1, "gpu": None, "evaluate": False}
+        ),
         "device": Call(Name("torch", "device"), "cuda", 0),
-        "optimizer": {"state": {0: {"momentum_buffer": np.ones([2, 2], np.float32)}}, "param_groups": [{}]},
+        "optimizer": {
+            "state": {0: {"momentum_buffer": np.ones([2, 2], np.float32)}},
+            "param_groups": [{}],
+        },
         "state_dict": weights,
     }
     path = saved(tmp_path, whole, version=version, python=python, location="cuda:0")
@@ -102,7 +115,9 @@ def test_a_storage_can_be_a_view_of_another(tmp_path):
 
 @pytest.mark.parametrize("version", torch_writer.VERSIONS)
 def test_a_whole_module_has_the_weights_of_its_attributes(tmp_path, version):
-    """torch.save(net): the class by name (before 1.6 with its source code), parameters, buffers, modules."""
+    """torch.save(net): the class by name (before 1.6 with its source code), parameters, buffers,
+    modules.
+    """
     kind = "Parameter" if version in ("0.1", "0.3") else "_rebuild_parameter"
     function = Name("torch.nn.parameter" if kind == "Parameter" else "torch._utils", kind)
 
@@ -110,10 +125,17 @@ def test_a_whole_module_has_the_weights_of_its_attributes(tmp_path, version):
         named = {name: value for name, value in tree.items() if isinstance(value, np.ndarray)}
         buffers = {name: value for name, value in named.items() if name.startswith("running")}
         parameters = {
-            name: Call(function, value, True) for name, value in named.items() if name not in buffers
+            name: Call(function, value, True)
+            for name, value in named.items()
+            if name not in buffers
         }
         modules = {name: module(value) for name, value in tree.items() if isinstance(value, dict)}
-        state = {"training": True, "_parameters": parameters, "_buffers": buffers, "_modules": modules}
+        state = {
+            "training": True,
+            "_parameters": parameters,
+            "_buffers": buffers,
+            "_modules": modules,
+        }
         return Call(Name("__main__", "Net"), state=state)
 
     tree = {}
@@ -148,7 +170,11 @@ def write_safetensors(path, tensors):
     header, data = {}, b""
     for name, value in tensors.items():
         place = [len(data), len(data) + value.nbytes]
-        header[name] = {"dtype": kinds[value.dtype.name], "shape": value.shape, "data_offsets": place}
+        header[name] = {
+            "dtype": kinds[value.dtype.name],
+            "shape": value.shape,
+            "data_offsets": place,
+        }
         data += value.tobytes()
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
@@ -157,7 +183,8 @@ def write_safetensors(path, tensors):
 
 @pytest.mark.parametrize("version", torch_writer.VERSIONS)
 @pytest.mark.parametrize(
-    ("module", "function"), [("os", "system"), ("posix", "system"), ("builtins", "eval"), ("torch", "load")]
+    ("module", "function"),
+    [("os", "system"), ("posix", "system"), ("builtins", "eval"), ("torch", "load")],
 )
 def test_a_checkpoint_cannot_run_anything(tmp_path, version, module, function):
     """What it calls beside the weights is nothing; in their place it is no weight, and said."""
@@ -166,7 +193,9 @@ def test_a_checkpoint_cannot_run_anything(tmp_path, version, module, function):
     call = Call(Name(module, function), text)
     same(saved(tmp_path, {"args": call, "state_dict": SMALL}, version=version), SMALL)
     path = saved(tmp_path, {"state_dict": call}, version=version)
-    with pytest.raises(ValueError, match=rf"net.pth contains {module}.{function}, .* alone\.$") as error:
+    with pytest.raises(
+        ValueError, match=rf"net.pth contains {module}.{function}, .* alone\.$"
+    ) as error:
         foreign_files.read(path)
     assert not mark.exists() and "\n" not in str(error.value)
 
@@ -199,14 +228,18 @@ def test_damaged_files_are_refused(tmp_path, version):
 def test_a_tensor_beyond_its_storage_is_refused(tmp_path, offset, shape, strides):
     view = View("0", 4, offset, shape, strides)
     values = {"whole": np.zeros(4, np.float32), "part": view}
-    with pytest.raises(ValueError, match=r"a tensor part of shape \[.*\] that reaches beyond its storage"):
+    with pytest.raises(
+        ValueError, match=r"a tensor part of shape \[.*\] that reaches beyond its storage"
+    ):
         foreign_files.read(saved(tmp_path, values, keys=["0"]))
 
 
 def test_tensors_that_share_a_storage_are_not_multiplied(tmp_path):
     views = {str(number): View("0", 4000, 0, (4000,), (1,)) for number in range(20)}
     path = saved(tmp_path, {"whole": np.zeros(4000, np.float32), **views}, keys=["0"])
-    with pytest.raises(ValueError, match=r"net\.pth has 336000 bytes of tensors in .* share their storage"):
+    with pytest.raises(
+        ValueError, match=r"net\.pth has 336000 bytes of tensors in .* share their storage"
+    ):
         foreign_files.read(path)
 
 
@@ -243,7 +276,9 @@ def test_files_of_another_kind_are_refused(tmp_path, name, contents, message):
 
 def test_archives_of_other_things_are_refused(tmp_path):
     np.savez(tmp_path / "objects.npz", a=np.array([{}]))
-    with pytest.raises(ValueError, match=r"objects\.npz cannot be read .*object, which are no numbers"):
+    with pytest.raises(
+        ValueError, match=r"objects\.npz cannot be read .*object, which are no numbers"
+    ):
         foreign_files.read(str(tmp_path / "objects.npz"))
     np.savez(tmp_path / "text.npz", a=np.array(["a"]))
     with pytest.raises(ValueError, match=r"text\.npz cannot be read .*<U1, which are no numbers"):

@@ -78,7 +78,10 @@ def zip_of(path, names_and_contents, kind=zipfile.ZIP_DEFLATED):
 
 
 def npy(shape, data=b"", dtype="<f4"):
-    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+    header = (
+        f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode()
+        + b"\n"
+    )
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data
 
 
@@ -87,7 +90,9 @@ def hostile(tmp_path_factory):
     """A folder of files, each of which is read or refused in a sentence."""
     folder = tmp_path_factory.mktemp("hostile")
     for name, code in PICKLES.items():
-        torch_writer.save(folder / f"{name}.pth", {"a": np.ones(3, np.float32), "state_dict": Raw(code)})
+        torch_writer.save(
+            folder / f"{name}.pth", {"a": np.ones(3, np.float32), "state_dict": Raw(code)}
+        )
         (folder / f"{name}.pt").write_bytes(b"\x80\x02" + code + b".")
     zip_of(folder / "bomb.npz", {"a.npy": npy((10**9,), bytes(10**8))})
     zip_of(folder / "header.npz", {"a.npy": npy((10**12,), b"")}, zipfile.ZIP_STORED)
@@ -95,7 +100,9 @@ def hostile(tmp_path_factory):
     zip_of(folder / "lzma.npz", {"a.npy": npy((10**7,), bytes(4 * 10**7))}, zipfile.ZIP_LZMA)
     zip_of(folder / "bomb.pth", {"a/data.pkl": bytes(10**8)})
     with h5py.File(folder / "shape.h5", "w") as file:
-        file.create_dataset("layers/conv/vars/0", (10**6, 10**6), "f4", chunks=(100, 100), compression="gzip")
+        file.create_dataset(
+            "layers/conv/vars/0", (10**6, 10**6), "f4", chunks=(100, 100), compression="gzip"
+        )
     with h5py.File(folder / "chunk.h5", "w") as file:
         options = {"maxshape": (None,), "chunks": (5 * 10**7,), "compression": "gzip"}
         file.create_dataset("layers/conv/vars/0", data=np.ones(3, np.float32), **options)
@@ -116,7 +123,13 @@ def hostile(tmp_path_factory):
 
 
 def run(folder, count, seed):
-    command = [sys.executable, os.path.join(HERE, "weight_fuzzer.py"), str(folder), str(count), str(seed)]
+    command = [
+        sys.executable,
+        os.path.join(HERE, "weight_fuzzer.py"),
+        str(folder),
+        str(count),
+        str(seed),
+    ]
     root = os.path.dirname(os.path.dirname(HERE))
     found = subprocess.run(
         command,
@@ -137,12 +150,17 @@ def test_hostile_files_take_little_memory_and_time(hostile):
 
 def test_the_limits_of_the_fuzzer_are_ones(tmp_path, monkeypatch):
     """A reader that asks for what is declared is found."""
-    monkeypatch.setattr(foreign_files, "read", lambda path: np.ones(2 * weight_fuzzer.allowed(100), np.uint8))
+    monkeypatch.setattr(
+        foreign_files, "read", lambda path: np.ones(2 * weight_fuzzer.allowed(100), np.uint8)
+    )
     assert "Unable to allocate" in weight_fuzzer.read(str(tmp_path), 100)
 
 
 def test_changed_files_are_read_or_refused(tmp_path):
-    values = {"conv1.weight": np.ones([4, 3, 2, 2], np.float32), "bn1.bias": np.arange(4, dtype=np.float32)}
+    values = {
+        "conv1.weight": np.ones([4, 3, 2, 2], np.float32),
+        "bn1.bias": np.arange(4, dtype=np.float32),
+    }
     for version in torch_writer.VERSIONS:
         for python in (2, 3):
             whole = {"state_dict": values, "args": ("a", 1, 2.5, None), "best_prec1": 91.5}
@@ -151,7 +169,8 @@ def test_changed_files_are_read_or_refused(tmp_path):
     np.savez_compressed(tmp_path / "packed.npz", **values)
     safetensors.numpy.save_file(values, tmp_path / "net.safetensors")
     weights = bytes.fromhex(
-        "a20627 0a0161 120b436f6e766f6c7574696f6e 3a15 2a08 0000803f00000040 3a09 0a07 01010101010102"
+        "a20627 0a0161 120b436f6e766f6c7574696f6e 3a15 2a08 0000803f00000040 3a09 0a07"
+        " 01010101010102"
     )
     (tmp_path / "net.caffemodel").write_bytes(weights)
     with h5py.File(tmp_path / "net.h5", "w") as file:
@@ -170,7 +189,9 @@ def test_links_of_an_h5_file_are_refused(tmp_path, where, kind):
     with h5py.File(tmp_path / "net.h5", "w") as file:
         file.attrs["layer_names"] = [b"conv1"]
         file["fc/fc/bias:0"] = np.ones(3, np.float32)
-        file[place] = kind(str(tmp_path / "other.h5"), target) if kind is h5py.ExternalLink else kind("/fc")
+        file[place] = (
+            kind(str(tmp_path / "other.h5"), target) if kind is h5py.ExternalLink else kind("/fc")
+        )
     with pytest.raises(
         ValueError, match=r"net\.h5 has a link in the place of .*, and what it leads to is not read"
     ):

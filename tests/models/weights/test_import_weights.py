@@ -1,4 +1,5 @@
-"""Published weights against what their own networks answer: NumPy for PyTorch's, keras.applications itself.
+"""Published weights against what their own networks answer: NumPy for PyTorch's, keras.applications
+itself.
 
 tests/peers has PyTorch's.
 """
@@ -46,7 +47,9 @@ def saved(folder, state, name="net.pth", **options):
 
 @pytest.mark.parametrize("python", [2, 3])
 def test_the_published_cifar_networks_have_the_logits_of_their_tensors(tmp_path, python):
-    """As akamaster saved them: PyTorch 0.3, DataParallel on a GPU, accuracy and state dict, shortcut A."""
+    """As akamaster saved them: PyTorch 0.3, DataParallel on a GPU, accuracy and state dict,
+    shortcut A.
+    """
     state = torch_reference.state((3, 3, 3), shortcut="A", classes=10, head="linear")
     named = collections.OrderedDict((f"module.{name}", value) for name, value in state.items())
     whole = {"best_prec1": 91.78000183105469, "state_dict": named}
@@ -66,7 +69,12 @@ def test_the_published_cifar_networks_have_the_logits_of_their_tensors(tmp_path,
 @pytest.mark.parametrize("blocks", [1, 2])
 @pytest.mark.parametrize(
     ("shortcut", "names"),
-    [("A", {"head": "linear"}), ("B", {"branch": "shortcut", "head": "linear"}), ("B", {}), ("C", {})],
+    [
+        ("A", {"head": "linear"}),
+        ("B", {"branch": "shortcut", "head": "linear"}),
+        ("B", {}),
+        ("C", {}),
+    ],
 )
 def test_cifar_networks_of_pytorch_have_their_logits(tmp_path, blocks, shortcut, names):
     state = torch_reference.state((blocks,) * 3, shortcut=shortcut, **names)
@@ -104,11 +112,15 @@ def applications(tmp_path_factory):
     headless = keras.Model(model.input, model.layers[-2].output)
     with h5py.File(folder / "notop.h5", "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, headless)
-    with h5py.File(folder / "legacy.h5", "w") as file:  # the head is called so in the published files
+    with h5py.File(
+        folder / "legacy.h5", "w"
+    ) as file:  # the head is called so in the published files
         legacy_h5_format.save_weights_to_hdf5_group(file.create_group("model_weights"), model)
         root = file["model_weights"]
         root.move("predictions", "probs")
-        names = [name if isinstance(name, bytes) else name.encode() for name in root.attrs["layer_names"]]
+        names = [
+            name if isinstance(name, bytes) else name.encode() for name in root.attrs["layer_names"]
+        ]
         root.attrs["layer_names"] = [b"probs" if name == b"predictions" else name for name in names]
     pixels = images(64)
     theirs = model.predict(keras.applications.resnet.preprocess_input(pixels.copy()), verbose=0)
@@ -170,13 +182,17 @@ def test_the_depth_comes_from_the_names(depth):
 def test_a_number_of_a_block_is_no_number_of_blocks(tmp_path):
     """A network of 6e9 layers would be built of one name."""
     state = {f"layer{stage}.999999999.conv1.weight": np.zeros([1, 1, 3, 3]) for stage in (1, 2, 3)}
-    with pytest.raises(ValueError, match=r"layer1\.999999999\.conv1\.weight .* is no part of cifar_resnet14"):
+    with pytest.raises(
+        ValueError, match=r"layer1\.999999999\.conv1\.weight .* is no part of cifar_resnet14"
+    ):
         conversion.load(saved(tmp_path, {**SMALL, **state}))
 
 
 def test_a_bias_alone_makes_no_outputs(tmp_path):
     state = {**SMALL, "linear.bias": np.zeros(10**6, np.float32)}
-    with pytest.raises(ValueError, match=r"linear\.weight has shape \[5, 64\], and linear\.bias has 1000000"):
+    with pytest.raises(
+        ValueError, match=r"linear\.weight has shape \[5, 64\], and linear\.bias has 1000000"
+    ):
         conversion.load(saved(tmp_path, state))
 
 
@@ -191,15 +207,30 @@ DEEP_STEM = {("conv1.0.weight" if k == "conv1.weight" else k): v for k, v in WID
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (DEEP_STEM, r"its tensor conv1\.0\.weight \[64, 3, 7, 7\] is no part of resnet18 with shortcut B"),
-        (without("bn1.bias"), r"it lacks the tensor bn1\.bias \[16\] of cifar_resnet8 with shortcut A"),
+        (
+            DEEP_STEM,
+            r"its tensor conv1\.0\.weight \[64, 3, 7, 7\] is no part of resnet18 with shortcut B",
+        ),
+        (
+            without("bn1.bias"),
+            r"it lacks the tensor bn1\.bias \[16\] of cifar_resnet8 with shortcut A",
+        ),
         (without("linear.bias"), r"it lacks the tensor linear\.bias"),
         (
             {**SMALL, "layer2.0.conv1.weight": np.zeros([32, 8, 3, 3], np.float32)},
-            r"its tensor layer2\.0\.conv1\.weight has shape \[32, 8, 3, 3\], and .* needs \[32, 16, 3, 3\]",
+            (
+                r"its tensor layer2\.0\.conv1\.weight has shape \[32, 8, 3, 3\], and .* needs \[32,"
+                r" 16, 3, 3\]"
+            ),
         ),
-        ({**SMALL, "layer1.0.se.fc1.weight": np.zeros([4, 16], np.float32)}, r"layer1\.0\.se\.fc1\.weight"),
-        (torch_reference.state((1, 1, 1, 1)), r"\[1, 1, 1, 1\] basic blocks, and the known .*\(18 layers\)"),
+        (
+            {**SMALL, "layer1.0.se.fc1.weight": np.zeros([4, 16], np.float32)},
+            r"layer1\.0\.se\.fc1\.weight",
+        ),
+        (
+            torch_reference.state((1, 1, 1, 1)),
+            r"\[1, 1, 1, 1\] basic blocks, and the known .*\(18 layers\)",
+        ),
         (torch_reference.state((1, 2, 1)), r"stages have \[1, 2, 1\] blocks"),
         (
             {"features.0.weight": np.zeros([64, 3, 3, 3], np.float32)},
@@ -217,7 +248,10 @@ def test_networks_that_are_not_ours_are_refused_by_name(tmp_path, state, message
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (Model("imagenet", 50), "model.family=cifar, and imagenet is asked for; set model.family=cifar"),
+        (
+            Model("imagenet", 50),
+            "model.family=cifar, and imagenet is asked for; set model.family=cifar",
+        ),
         (Model("cifar", 20, shortcut="A"), "model.depth=8, and 20 is"),
         (Model("cifar", 8, shortcut="B"), "model.shortcut=A, and B is"),
         (Model("cifar", 8, residual=False, shortcut="A"), "model.residual=true, and false is"),
@@ -250,7 +284,9 @@ def test_a_training_starts_from_published_weights(tmp_path):
     path = saved(tmp_path, SMALL)
     constants = conversion.constants(np.float32([1, 2, 3]), list("abcde"), 12)
     settings = Model("cifar", 8, shortcut="A")
-    start, kept = finetune.load(Train(init_from=path, epochs=0), settings, Transform(size=12), constants)
+    start, kept = finetune.load(
+        Train(init_from=path, epochs=0), settings, Transform(size=12), constants
+    )
     assert start.head and kept.labels == tuple("abcde")
     mean = 255 * np.array([0.485, 0.456, 0.406])
     assert kept.pixel_mean.shape == (12, 12, 3)
@@ -263,7 +299,14 @@ def test_the_command_writes_a_model_that_serves_the_published_network(tmp_path, 
     labels, folder = list("abcde"), tmp_path / "serving"
     (tmp_path / "labels.txt").write_text("\n".join(labels) + "\n")
     numbers = [str(value) for value in (*MEAN, *STD)]
-    flags = ["--mean", *numbers[:3], "--std", *numbers[3:], "--labels", str(tmp_path / "labels.txt")]
+    flags = [
+        "--mean",
+        *numbers[:3],
+        "--std",
+        *numbers[3:],
+        "--labels",
+        str(tmp_path / "labels.txt"),
+    ]
     assert import_weights.main([path, str(folder), *flags, "--depth", "8"]) == 0
     [version] = os.listdir(folder)
     assert f"{folder / version}: cifar_resnet8, 5 classes" in capsys.readouterr().out
@@ -279,7 +322,9 @@ def test_the_command_writes_a_model_that_serves_the_published_network(tmp_path, 
     served = model.signatures["serving_default"](tf.constant(files))["probabilities"]
     np.testing.assert_allclose(served, wanted, atol=1e-4)
     found = pretrained.load(str(folder), Model())
-    assert found.settings == Model("cifar", 8, shortcut="A") and found.constants.labels == tuple(labels)
+    assert found.settings == Model("cifar", 8, shortcut="A") and found.constants.labels == tuple(
+        labels
+    )
     assert found.transform.mean == "channel" and found.transform.size == 32
     shifted = augmentation.subtract_mean(tf.constant(images(32)), found.transform, found.constants)
     np.testing.assert_allclose(

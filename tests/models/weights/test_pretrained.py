@@ -55,7 +55,9 @@ def test_the_newest_version_is_found_without_tensorflow(pushed, tmp_path):
         "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras')))"
     )
     places = [str(folder), str(folder / "9"), str(file)]
-    done = subprocess.run([sys.executable, "-c", code, *places], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *places], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines() == [str(folder / "10"), str(folder / "9"), str(file)]
 
 
@@ -107,7 +109,9 @@ def test_settings_are_read_from_the_network(settings):
 
 
 def test_an_ensemble_is_refused(tmp_path):
-    export.export([network(1), network(2)], str(tmp_path / "1"), None, ["center"], members=["a", "b"])
+    export.export(
+        [network(1), network(2)], str(tmp_path / "1"), None, ["center"], members=["a", "b"]
+    )
     with pytest.raises(ValueError, match="is an ensemble, and one network is needed"):
         pretrained.load(str(tmp_path), Model())
 
@@ -117,7 +121,9 @@ def test_folders_that_lack_the_network_are_refused(pushed, tmp_path):
     os.remove(tmp_path / "1" / "assets.extra" / "augmentation.npz")
     assert pretrained.load(str(tmp_path), Model()).constants is None
     os.remove(tmp_path / "1" / "assets.extra" / "model.keras")
-    with pytest.raises(ValueError, match=r"model\.keras does not exist; give the folder of a model"):
+    with pytest.raises(
+        ValueError, match=r"model\.keras does not exist; give the folder of a model"
+    ):
         pretrained.load(str(tmp_path), Model())
 
 

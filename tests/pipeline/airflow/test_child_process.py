@@ -35,7 +35,10 @@ def test_lines_are_handed_on_and_a_failure_has_the_last_one_and_the_log():
     said = []
     Child(python("print('one'); print('two')")).run(said.append)
     assert said == ["one", "two"]
-    code = "import sys; print('Full log: /x/y.log'); print('The disk is full.', file=sys.stderr); sys.exit(1)"
+    code = (
+        "import sys; print('Full log: /x/y.log'); print('The disk is full.', file=sys.stderr);"
+        " sys.exit(1)"
+    )
     with pytest.raises(Failed, match=r"^The disk is full\. \(full log: /x/y\.log\)$"):
         Child(python(code)).run(said.append)
 
@@ -77,7 +80,9 @@ def test_stop_ends_the_process_and_what_it_has_started():
 
 
 def test_a_command_that_does_not_exist_is_said():
-    with pytest.raises(Failed, match=r"^/nowhere/python cannot be started: No such file or directory\.$"):
+    with pytest.raises(
+        Failed, match=r"^/nowhere/python cannot be started: No such file or directory\.$"
+    ):
         Child(["/nowhere/python"]).run(lambda line: None)
 
 
@@ -88,10 +93,15 @@ def test_what_a_process_leaves_behind_ends_with_it():
     assert gone(int(said[0]))
 
 
-@pytest.mark.parametrize("group", ["", ", process_group=0"], ids=["one group", "a group of its own"])
+@pytest.mark.parametrize(
+    "group", ["", ", process_group=0"], ids=["one group", "a group of its own"]
+)
 def test_a_process_and_its_own_children_die_with_the_one_that_started_it(group):
     inner = "import os, subprocess, time\n"
-    inner += f"p = subprocess.Popen(['sleep', '99']{group}); print(os.getpid(), p.pid, flush=True); p.wait()"
+    inner += (
+        f"p = subprocess.Popen(['sleep', '99']{group}); print(os.getpid(), p.pid, flush=True);"
+        " p.wait()"
+    )
     code = "import sys; from pipeline.local.child_process import Child\n"
     code += f"Child([sys.executable, '-c', {inner!r}]).run(lambda line: print(line, flush=True))"
     parent = subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True)
@@ -105,14 +115,20 @@ def test_a_process_and_its_own_children_die_with_the_one_that_started_it(group):
 
 @pytest.mark.parametrize("lives", [True, False], ids=["parent lives", "parent is dead"])
 def test_a_process_that_asks_too_late_to_die_with_its_parent_dies_at_once(lives):
-    """The child says its number and then, when its parent has got another one or not, whether it lives."""
+    """The child says its number and then, when its parent has got another one or not, whether it
+    lives.
+    """
     code = "import os, sys, time; from pipeline.local.child_process import die_with_parent\n"
     code += "parent = os.getpid()\nif os.fork():\n    sys.stdin.readline(); sys.exit()\n"
     code += "print(os.getpid(), flush=True)\n"
     code += f"while (os.getppid() == parent) != {lives}: time.sleep(0.01)\n"
     code += "die_with_parent(); print('lives', flush=True)"
     parent = subprocess.Popen(
-        python(code), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        python(code),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     pid = int(parent.stdout.readline())
     if not lives:

@@ -13,7 +13,9 @@ from pipeline.config.settings import to_dict
 from pipeline.config.text import assign
 from tests.helpers.local_airflow import PYTHON, ROOT
 
-pytestmark = pytest.mark.skipif(not os.path.exists(PYTHON), reason="needs .venv-airflow: make airflow-env")
+pytestmark = pytest.mark.skipif(
+    not os.path.exists(PYTHON), reason="needs .venv-airflow: make airflow-env"
+)
 # Prints what a fresh process sees of `pipeline.airflow_runner.DAG`.
 LOOK = """
 import json, sys, time
@@ -110,7 +112,9 @@ def test_a_dag_has_the_graph_and_the_schedule_of_its_configuration(tmp_path, env
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
-    expected = {name: sorted(upstream or ("Plan",)) for name, upstream in graph.nodes(config).items()}
+    expected = {
+        name: sorted(upstream or ("Plan",)) for name, upstream in graph.nodes(config).items()
+    }
     assert {"Tuner", "WarmStart"} < set(expected)
     # Airflow gives a DAG file 30 seconds.
     assert seen.pop("seconds") < 5
@@ -132,7 +136,10 @@ def test_a_wrong_configuration_is_one_readable_sentence_in_airflow(tmp_path, env
     cases = {
         "wrong": (["train.epochs=0", f"root={tmp_path}/runs"], "train.epochs=0: must be 1 or more"),
         "relative": (["root=runs"], "root=runs in "),
-        "weights": (["train.init_from=w.pth", f"root={tmp_path}/runs"], "train.init_from=w.pth in "),
+        "weights": (
+            ["train.init_from=w.pth", f"root={tmp_path}/runs"],
+            "train.init_from=w.pth in ",
+        ),
     }
     for name, (settings, _) in cases.items():
         _, path = store(tmp_path / f"{name}.json", *settings)
@@ -157,7 +164,10 @@ def test_a_wrong_configuration_is_one_readable_sentence_in_airflow(tmp_path, env
         capture_output=True,
         text=True,
     )
-    errors = {os.path.basename(e["filepath"]): e["error"] for e in json.loads(done.stdout.splitlines()[-1])}
+    errors = {
+        os.path.basename(e["filepath"]): e["error"]
+        for e in json.loads(done.stdout.splitlines()[-1])
+    }
     for name, (_, sentence) in cases.items():
         assert sentence in errors[f"{name}.py"]
         assert len(errors[f"{name}.py"].splitlines()) == 1
@@ -182,7 +192,10 @@ def test_airflow_finds_the_dag_in_the_file_itself(tmp_path, environment):
     runs = os.path.join(environment["AIRFLOW_HOME"], "runs")
     assert find(environment) == {"dags": {"resnet-digits": runs}, "errors": []}
     _, path = store(tmp_path / "c.json", f"root={tmp_path}/mine", "name=mine")
-    assert find(environment, RESNET_TFX_CONFIG=path) == {"dags": {"mine": f"{tmp_path}/mine"}, "errors": []}
+    assert find(environment, RESNET_TFX_CONFIG=path) == {
+        "dags": {"mine": f"{tmp_path}/mine"},
+        "errors": [],
+    }
 
 
 def test_a_file_with_its_own_configuration_asks_for_no_other(tmp_path, environment):
@@ -209,11 +222,17 @@ def test_a_run_has_a_name_in_ml_metadata_that_no_other_had(tmp_path, environment
     )
     names = [line.split("--run-id ")[1] for line in seen.read_text().splitlines()]
     assert len(set(names)) == 2
-    assert all(re.fullmatch(r"scheduled__2026-02-03T04:30:00\+00:00\.[0-9a-f]{8}", n) for n in names)
+    assert all(
+        re.fullmatch(r"scheduled__2026-02-03T04:30:00\+00:00\.[0-9a-f]{8}", n) for n in names
+    )
 
 
-def test_changes_are_told_once_and_a_database_that_does_not_answer_is_asked_again(tmp_path, environment):
-    done = subprocess.run([PYTHON, "-c", FOLLOW], env=environment, cwd=ROOT, capture_output=True, text=True)
+def test_changes_are_told_once_and_a_database_that_does_not_answer_is_asked_again(
+    tmp_path, environment
+):
+    done = subprocess.run(
+        [PYTHON, "-c", FOLLOW], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     before, running, failed, again, later = json.loads(done.stdout.splitlines()[-1])
     assert before == again == later == []

@@ -1,4 +1,6 @@
-"""`make airflow` as a person meets it: the web page and its password, what is taken, what cannot be read."""
+"""`make airflow` as a person meets it: the web page and its password, what is taken, what cannot be
+read.
+"""
 
 import http.cookiejar
 import os
@@ -40,9 +42,10 @@ def test_the_web_page_lets_the_printed_password_in_also_after_a_crash(airflow):
     assert lets_in(airflow, word)
     assert word not in log(airflow, "setup")
     # Whoever has the folder or the port is not disturbed.
-    assert refusal(airflow) == (
-        f"Port {airflow.port} of 127.0.0.1 is taken or not allowed (Address already in use): choose another "
-        "with --port=PORT (0: no web page), or stop what uses it."
+    assert (
+        refusal(airflow)
+        == f"Port {airflow.port} of 127.0.0.1 is taken or not allowed (Address already in use):"
+        " choose another with --port=PORT (0: no web page), or stop what uses it."
     )
     port, airflow.port = airflow.port, 0
     assert "another Airflow runs there; stop it first" in refusal(airflow)
@@ -66,7 +69,9 @@ def test_the_web_page_lets_the_printed_password_in_also_after_a_crash(airflow):
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "home").write_text("a file")
     said = refusal(Airflow(tmp_path, f"data.source={tmp_path}"))
-    assert said.endswith("home cannot be written (File exists); name another folder with --home=FOLDER.")
+    assert said.endswith(
+        "home cannot be written (File exists); name another folder with --home=FOLDER."
+    )
 
 
 def page(airflow):

@@ -23,7 +23,8 @@ pytestmark = [
     pytest.mark.skipif(not os.path.exists(PYTHON), reason="needs .venv-airflow: make airflow-env"),
 ]
 slow = pytest.mark.skipif(
-    not os.environ.get("RESNET_TFX_AIRFLOW_ALL"), reason="takes many minutes: RESNET_TFX_AIRFLOW_ALL=1"
+    not os.environ.get("RESNET_TFX_AIRFLOW_ALL"),
+    reason="takes many minutes: RESNET_TFX_AIRFLOW_ALL=1",
 )
 
 
@@ -31,7 +32,9 @@ def span(folder, number, damaged=0):
     """Delivers span-NUMBER at once; `damaged` of its 24 training images are no images."""
 
     def images(count, seed, bad=0):
-        return {f"{i}.jpg": b"torn" if i < bad else data.jpeg(seed + i, 20, 20) for i in range(count)}
+        return {
+            f"{i}.jpg": b"torn" if i < bad else data.jpeg(seed + i, 20, 20) for i in range(count)
+        }
 
     seed = 10_000 * number
     train = {"ant": images(12, seed, damaged), "bee": images(12, seed + 500)}
@@ -62,14 +65,20 @@ def test_a_scheduled_run_goes_from_a_new_span_to_a_pushed_model(airflow):
     assert run.startswith("scheduled__")
     assert airflow.tasks(run) == dict.fromkeys(["Plan", *NODES], ("success", 1))
     assert len(airflow.versions()) == 1
-    assert "1 span" in airflow.log(run, "ExampleGen") or "24 train" in airflow.log(run, "ExampleGen")
+    assert "1 span" in airflow.log(run, "ExampleGen") or "24 train" in airflow.log(
+        run, "ExampleGen"
+    )
 
 
 def test_a_second_scheduled_run_with_nothing_new_does_nothing(airflow):
     # The next run plans at once when this one is over: the bad span must be there before.
-    airflow.wait(lambda: len(airflow.runs()) > 1 and airflow.runs()[1][2] == "scheduled", 120, "second run")
+    airflow.wait(
+        lambda: len(airflow.runs()) > 1 and airflow.runs()[1][2] == "scheduled", 120, "second run"
+    )
     second = airflow.runs()[1][0]
-    airflow.wait(lambda: airflow.tasks(second).get("Pusher", ("",))[0] == "running", 900, "its last task")
+    airflow.wait(
+        lambda: airflow.tasks(second).get("Pusher", ("",))[0] == "running", 900, "its last task"
+    )
     span(airflow.folder, 2, damaged=6)
     run, state = airflow.finished(1)
     assert (run, state) == (second, "success")
@@ -86,7 +95,9 @@ def test_a_failing_component_is_tried_again_and_then_says_why(airflow):
     assert {tasks[name][0] for name in ("Transform", "Trainer", "Pusher")} == {"upstream_failed"}
     for attempt in (1, 2):
         log = airflow.log(run, "ExampleGen", attempt)
-        assert re.search(r"AirflowException: ExampleGen failed: .*6 of 24.*\(full log: /.*\.log\)", log), log
+        assert re.search(
+            r"AirflowException: ExampleGen failed: .*6 of 24.*\(full log: /.*\.log\)", log
+        ), log
     assert len(airflow.versions()) == 1
     airflow.wait(lambda: "✗ ExampleGen" in airflow.seen(), 30, "the line that tells of it")
     assert airflow.stop() == 0
@@ -98,7 +109,9 @@ def test_a_failing_component_is_tried_again_and_then_says_why(airflow):
 @slow
 @pytest.mark.timeout(3600)
 def test_a_crash_neither_loses_nor_repeats_a_version(tmp_path):
-    """Everything dies in the training and again at the push; then `make airflow` alone dies in a training."""
+    """Everything dies in the training and again at the push; then `make airflow` alone dies in a
+    training.
+    """
     span(tmp_path, 1)
     # No retries: a crash needs none, though it counts as a try.
     settings = ("train.epochs=100", "train.checkpoint_seconds=1", "schedule.retries=0")
@@ -121,7 +134,9 @@ def test_a_crash_neither_loses_nor_repeats_a_version(tmp_path):
     tries = {task: number for task, (_, number) in airflow.tasks(run).items()}
     assert tries == dict.fromkeys(["Plan", *NODES], 1) | {"Trainer": 2, "Pusher": 2}
     [version] = airflow.versions()
-    second = airflow.wait(lambda: len(airflow.runs()) > 1 and airflow.runs()[1][0], 120, "second run")
+    second = airflow.wait(
+        lambda: len(airflow.runs()) > 1 and airflow.runs()[1][0], 120, "second run"
+    )
     in_training(airflow, second)
     airflow.process.kill()
     airflow.process.wait()

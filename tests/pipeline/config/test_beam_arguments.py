@@ -52,14 +52,20 @@ def test_beam_knows_every_argument_and_finds_no_fault(settings):
 
 
 def test_direct_arguments_stay_what_they_were():
-    assert beam_arguments.arguments(config().beam) == ["--runner=FnApiRunner", "--sdk_container_image=local"]
+    assert beam_arguments.arguments(config().beam) == [
+        "--runner=FnApiRunner",
+        "--sdk_container_image=local",
+    ]
     direct = parsed("workers=3").view_as(options.DirectOptions)
     assert (direct.direct_running_mode, direct.direct_num_workers) == ("multi_processing", 3)
 
 
 def test_flink_gets_the_master_the_parallelism_and_the_job_server(tmp_path):
     made = parsed(
-        *FLINK, "environment=external:localhost:50000", "flink_version=1.19", "args=--max_parallelism=9"
+        *FLINK,
+        "environment=external:localhost:50000",
+        "flink_version=1.19",
+        "args=--max_parallelism=9",
     )
     flink = made.view_as(options.FlinkRunnerOptions)
     assert (flink.flink_master, flink.flink_version) == ("localhost:8081", "1.19")
@@ -89,7 +95,9 @@ def test_the_environment_is_the_one_that_beam_starts_workers_in(environment, kin
 
 
 def test_flink_versions_are_those_of_the_installed_beam():
-    assert list(beam_arguments.FLINK_VERSIONS) == options.FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
+    assert (
+        list(beam_arguments.FLINK_VERSIONS) == options.FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +154,11 @@ def test_java_is_asked_for_before_anything_starts(tmp_path, monkeypatch):
 
 def test_a_bucket_is_fine_for_workers_elsewhere():
     settings = [f"beam.{setting}" for setting in DATAFLOW]
-    settings += ["artifacts=gs://bucket/run", "data.kind=ilsvrc", "data.source=gs://bucket/ILSVRC2012"]
+    settings += [
+        "artifacts=gs://bucket/run",
+        "data.kind=ilsvrc",
+        "data.source=gs://bucket/ILSVRC2012",
+    ]
     validity.check(assign(presets.get("imagenet"), settings))
 
 
@@ -154,7 +166,9 @@ def test_the_folder_that_tfds_takes_by_itself_is_one_of_this_machine(monkeypatch
     settings = [f"beam.{setting}" for setting in DATAFLOW] + ["artifacts=gs://bucket/run"]
     made = assign(presets.get("cifar10"), settings)
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
-    with pytest.raises(ConfigError, match=r"data\.source=~/tensorflow_datasets: a folder of this machine"):
+    with pytest.raises(
+        ConfigError, match=r"data\.source=~/tensorflow_datasets: a folder of this machine"
+    ):
         validity.check(made)
     monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket/tfds")
     validity.check(made)
@@ -167,9 +181,10 @@ def test_a_spark_of_this_machine_may_ask_this_process(master):
 
 def test_checking_imports_neither_beam_nor_tensorflow():
     code = (
-        "import sys\nfrom pipeline.config import presets, validity\nfrom pipeline.config.text import assign\n"
-        f"validity.check(assign(presets.get('digits'), {[f'beam.{s}' for s in FLINK]!r}))\n"
-        "sys.exit(str({'tensorflow', 'tfx', 'apache_beam'} & set(sys.modules) or ''))"
+        "import sys\nfrom pipeline.config import presets, validity\nfrom pipeline.config.text"
+        " import assign\nvalidity.check(assign(presets.get('digits'),"
+        f" {[f'beam.{s}' for s in FLINK]!r}))\nsys.exit(str({{'tensorflow', 'tfx', 'apache_beam'}}"
+        " & set(sys.modules) or ''))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == ""

@@ -100,7 +100,9 @@ def test_no_count_is_without_a_bound(name):
 
 
 def test_a_device_without_an_end_is_no_configuration():
-    with pytest.raises(ConfigError, match=r"/dev/zero cannot be read .* longer than 1,048,576 bytes"):
+    with pytest.raises(
+        ConfigError, match=r"/dev/zero cannot be read .* longer than 1,048,576 bytes"
+    ):
         read("/dev/zero")
 
 

@@ -1,4 +1,6 @@
-"""Cron expressions: what Airflow and Kubeflow would refuse or wait for is said early, in one sentence."""
+"""Cron expressions: what Airflow and Kubeflow would refuse or wait for is said early, in one
+sentence.
+"""
 
 import datetime
 import itertools

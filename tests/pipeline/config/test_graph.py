@@ -42,7 +42,9 @@ def test_the_graph_is_what_tfx_builds(settings, tmp_path):
 
 def test_every_cached_component_tells_the_cache_what_code_it_runs(tmp_path):
     config = assign(Config(root=str(tmp_path)), ["tune.enabled=true"])
-    nodes = {n.id: json.dumps(n.exec_properties, default=str) for n in create_pipeline(config).components}
+    nodes = {
+        n.id: json.dumps(n.exec_properties, default=str) for n in create_pipeline(config).components
+    }
     code = {
         "ExampleGen": "components.example_gen.component",
         "ExampleValidator": "components.data_validation.component",
@@ -63,14 +65,18 @@ def test_settings_of_serving_reach_the_validator_and_the_pusher(tmp_path):
         "serve.max_memory_mb=900",
         "serve.canary_hours=2",
     ]
-    nodes = {n.id: n for n in create_pipeline(assign(Config(root=str(tmp_path)), settings)).components}
+    nodes = {
+        n.id: n for n in create_pipeline(assign(Config(root=str(tmp_path)), settings)).components
+    }
     assert json.loads(nodes["ServingValidator"].exec_properties["settings"]) == {
         "server": "tensorflow/serving:2.20.0",
         "images": 3,
         "seconds": 300.0,
         "max_latency_ms": 20.0,
         "max_memory_mb": 900,
-        "code": code_digest.digest("components.serving_validator.component", "serving.server.__main__"),
+        "code": code_digest.digest(
+            "components.serving_validator.component", "serving.server.__main__"
+        ),
     }
     pushed = json.loads(nodes["Pusher"].exec_properties["custom_config"])
     file = str(tmp_path / "resnet-digits" / "serving" / "models.config")
@@ -83,7 +89,9 @@ def test_a_schema_of_ones_own_that_was_edited_is_another_one(tmp_path):
     config = assign(Config(root=str(tmp_path)), [f"data.schema={path}"])
 
     def properties(limit):
-        path.write_text(f'feature {{ name: "image/height" type: INT int_domain {{ max: {limit} }} }}')
+        path.write_text(
+            f'feature {{ name: "image/height" type: INT int_domain {{ max: {limit} }} }}'
+        )
         return {n.id: dict(n.exec_properties) for n in create_pipeline(config).components}
 
     first, again, edited = properties(100), properties(100), properties(200)
@@ -94,7 +102,9 @@ def test_a_schema_of_ones_own_that_was_edited_is_another_one(tmp_path):
 
 
 def test_the_source_is_looked_at_once(tmp_path, monkeypatch):
-    """Else a span that comes between two looks has classes that the rest of the graph does not know."""
+    """Else a span that comes between two looks has classes that the rest of the graph does not
+    know.
+    """
     looks, parts = [], source.parts
     monkeypatch.setattr(source, "parts", lambda data: looks.append(data) or parts(data))
     create_pipeline(Config(root=str(tmp_path)))
@@ -103,7 +113,9 @@ def test_the_source_is_looked_at_once(tmp_path, monkeypatch):
 
 def test_a_start_that_cannot_be_read_is_named(tmp_path):
     config = assign(Config(root=str(tmp_path)), ["train.init_from=s3://bucket/model"])
-    with pytest.raises(source.SourceError, match=r"train\.init_from .* cannot be read: .*s3://bucket/model"):
+    with pytest.raises(
+        source.SourceError, match=r"train\.init_from .* cannot be read: .*s3://bucket/model"
+    ):
         create_pipeline(config)
 
 
@@ -156,7 +168,10 @@ def test_a_whole_number_is_a_number():
         (["name="], "name='': must be letters, digits"),
         (["schedule.start=yesterday"], "schedule.start=yesterday: must be a day such as"),
         (["schedule.retries=-1"], "schedule.retries=-1: must be from 0 to 1000000"),
-        (["metadata.kind=oracle"], "metadata.kind=oracle: must be one of sqlite, mysql, postgresql"),
+        (
+            ["metadata.kind=oracle"],
+            "metadata.kind=oracle: must be one of sqlite, mysql, postgresql",
+        ),
         (["metadata.kind=mysql", "metadata.host="], "metadata.host is empty: mysql needs it"),
         (["data.spans=0"], "data.spans=0: must be 1 or more"),
         (["data.max_skew=0"], "data.max_skew=0.0: must be above 0"),
@@ -188,7 +203,9 @@ def test_a_node_without_its_inputs_or_without_a_run_says_so(tmp_path, capfd):
     assert "10 nodes for run first" in out
     status, out, error = command("run", "--node", "StatisticsGen")
     assert status == 1
-    assert error == ["StatisticsGen failed: the nodes before it have no results in this run; run them first"]
+    assert error == [
+        "StatisticsGen failed: the nodes before it have no results in this run; run them first"
+    ]
     status, _, error = command("run", "--node", "Treiner")
     assert status == 2
     assert "has no node Treiner: it has ExampleGen," in error[0]
@@ -210,7 +227,9 @@ def test_passwords_are_not_written_down(tmp_path, monkeypatch):
     assert "sesame" not in graph_text + json.dumps(dataclasses.asdict(config))
     assert metadata.connection(config).postgresql.password == "'open sesame'"
     monkeypatch.delenv(config.metadata.password_env)
-    with pytest.raises(ConfigError, match="needs the password of resnet_tfx in the environment variable"):
+    with pytest.raises(
+        ConfigError, match="needs the password of resnet_tfx in the environment variable"
+    ):
         metadata.connection(config)
 
 

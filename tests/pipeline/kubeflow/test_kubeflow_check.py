@@ -79,7 +79,10 @@ def test_folders_of_this_machine_are_warned_of(tmp_path, monkeypatch):
         ([f"data.source={tmp_path}"], f"data.source: {tmp_path} is a folder"),
         (["data.source=not/there"], "data.source: not/there is a folder"),
         (["data.kind=tfds", "data.source="], "data.source: ~/tensorflow_datasets is a folder"),
-        (["data.kind=digits", "data.source="], "data.kind=digits, written below root: runs is a folder"),
+        (
+            ["data.kind=digits", "data.source="],
+            "data.kind=digits, written below root: runs is a folder",
+        ),
         ([f"train.init_from={tmp_path}"], f"train.init_from: {tmp_path} is a folder"),
         ([f"model.ensemble={tmp_path}"], f"model.ensemble[0]: {tmp_path} is a folder"),
     ):

@@ -1,4 +1,6 @@
-"""The compiled pipeline, and its steps run as Kubeflow runs them: from digits to a model that answers."""
+"""The compiled pipeline, and its steps run as Kubeflow runs them: from digits to a model that
+answers.
+"""
 
 import copy
 import json
@@ -70,7 +72,9 @@ def test_the_sdk_reads_it_and_writes_it_again(spec, tmp_path):
 
 
 def test_the_back_end_can_run_it(config, spec):
-    json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())  # strict: an unknown field is an error
+    json_format.ParseDict(
+        spec, pipeline_spec_pb2.PipelineSpec()
+    )  # strict: an unknown field is an error
     assert spec["schemaVersion"] == "2.1.0"
     for executor in spec["deploymentSpec"]["executors"].values():
         assert list(executor) == ["container"], "The back end has no resolvers."
@@ -109,7 +113,10 @@ def test_resources_are_in_the_fields_that_the_back_end_reads(launcher):
 def test_the_time_limit_is_that_of_all_tries():
     config = assign(presets.get("digits"), ["schedule.timeout_hours=2", "schedule.retry_minutes=1"])
     assert pipeline_spec._retries(config)["backoffMaxDuration"] == f"{3 * 2 * 3600 + 2 * 60}s"
-    assert pipeline_spec._retries(assign(config, ["schedule.timeout_hours=0", "schedule.retries=0"])) == {}
+    assert (
+        pipeline_spec._retries(assign(config, ["schedule.timeout_hours=0", "schedule.retries=0"]))
+        == {}
+    )
 
 
 def test_the_command_line_writes_a_file_or_one_sentence(config, tmp_path, capsys):
@@ -117,14 +124,24 @@ def test_the_command_line_writes_a_file_or_one_sentence(config, tmp_path, capsys
     sets = ["data.kind=ilsvrc", f"data.source={source}", "data.schema=infer", "kubeflow.image=i:1"]
     options = [part for s in [*sets, f"root={tmp_path}"] for part in ("--set", s)]
     out = str(tmp_path / "pipeline.yaml")
-    assert kubeflow_runner.main([*options, "--set", "artifacts=gs://bucket/a", "compile", "--out", out]) == 0
+    assert (
+        kubeflow_runner.main(
+            [*options, "--set", "artifacts=gs://bucket/a", "compile", "--out", out]
+        )
+        == 0
+    )
     with open(out) as file:
         assert yaml.safe_load(file)["defaultPipelineRoot"] == "gs://bucket/a"
     assert f"data.source: {source}" in capsys.readouterr().err
     os.remove(out)
     # TensorFlow has no file system for s3:// and the curated schema is written there.
     options += ["--set", "data.schema=curated"]
-    assert kubeflow_runner.main([*options, "--set", "artifacts=s3://bucket/a", "compile", "--out", out]) == 2
+    assert (
+        kubeflow_runner.main(
+            [*options, "--set", "artifacts=s3://bucket/a", "compile", "--out", out]
+        )
+        == 2
+    )
     assert "artifacts=s3://bucket/a" in capsys.readouterr().err.splitlines()[-1]
     options += ["--set", "artifacts=gs://bucket/a"]
     for path in (str(tmp_path / "missing" / "pipeline.yaml"), str(tmp_path)):
@@ -145,11 +162,15 @@ def test_a_step_that_fails_says_why_in_its_last_line(capfd):
     arguments = [
         "--executor_class_path=components.evaluator.baseline.BaselineExecutor",
         f"--json_serialized_invocation_args={json.dumps(call)}",
-        '--json_serialized_inputs_spec_args={"parameters": {"serving": {"parameterType": "STRING"}}}',
+        (
+            '--json_serialized_inputs_spec_args={"parameters": {"serving": {"parameterType":'
+            ' "STRING"}}}'
+        ),
     ]
     assert node_launcher.main(arguments) == 1
     assert (
-        "components.evaluator.baseline.BaselineExecutor failed: " in capfd.readouterr().err.splitlines()[-1]
+        "components.evaluator.baseline.BaselineExecutor failed: "
+        in capfd.readouterr().err.splitlines()[-1]
     )
 
 
@@ -178,7 +199,9 @@ def test_a_pushed_version_is_the_next_runs_baseline(config, launcher, first):
     assert second.artifacts["Baseline"]["model"]["metadata"]["version"] == other
     baseline = _folder(second, "Baseline", "model")
     assert os.path.exists(os.path.join(baseline, "Format-Serving", "saved_model.pb"))
-    assert os.listdir(os.path.dirname(baseline)) == ["model"], "The step's report went to the launcher."
+    assert os.listdir(os.path.dirname(baseline)) == ["model"], (
+        "The step's report went to the launcher."
+    )
     blessing = second.artifacts["Evaluator"]["blessing"]["metadata"]
     assert blessing["baseline_model"] == baseline
     assert blessing["current_model"] == _folder(first, "Trainer", "model")
@@ -218,7 +241,8 @@ def test_a_step_that_is_tried_again_starts_afresh(tmp_path):
     _span(tmp_path, 1)
     spec = pipeline_spec.specification(assign(presets.get("folder"), settings))
     launcher = Launcher(spec, tmp_path / "pods")
-    # ExampleGen's shards are others when there is a new span; SchemaGen copies a file and replaces none.
+    # ExampleGen's shards are others when there is a new span; SchemaGen copies a file and replaces
+    # none.
     run = launcher.run(["ExampleGen", "SchemaGen"], again=lambda: _span(tmp_path, 2))
     shards = os.listdir(os.path.join(_folder(run, "ExampleGen", "examples"), "Split-train"))
     assert sorted(shards) == [f"data_tfrecord-{i:05d}-of-00008" for i in range(8)]
@@ -229,12 +253,17 @@ def _span(folder, number):
     def images(start):
         return {f"{i}.jpg": data.jpeg(100 * number + start + i, 16, 16) for i in range(3)}
 
-    splits = {"train": {"ant": images(0), "bee": images(10)}, "val": {"ant": images(20), "bee": images(30)}}
+    splits = {
+        "train": {"ant": images(0), "bee": images(10)},
+        "val": {"ant": images(20), "bee": images(30)},
+    }
     data.class_folders(os.path.join(str(folder), f"span-{number}"), splits)
 
 
 def _with_flink(launcher, task):
-    """The launcher, but the task is told of a Beam cluster; one that has no Beam job does not look for it."""
+    """The launcher, but the task is told of a Beam cluster; one that has no Beam job does not look
+    for it.
+    """
     changed = copy.copy(launcher)
     changed.spec = copy.deepcopy(launcher.spec)
     arguments = changed.container(task)["args"]

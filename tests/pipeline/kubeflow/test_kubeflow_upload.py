@@ -11,7 +11,12 @@ from pipeline.config.text import assign
 from pipeline.kubeflow import upload
 from tests.helpers.fake_kubeflow import FakeKubeflow
 
-CREATED = ["POST experiments", "POST pipelines", "POST pipelines/upload_version", "POST recurringruns"]
+CREATED = [
+    "POST experiments",
+    "POST pipelines",
+    "POST pipelines/upload_version",
+    "POST recurringruns",
+]
 REPLACED = ["POST recurringruns", "DELETE recurringruns"]
 
 
@@ -134,7 +139,10 @@ def test_users_have_their_own(kubeflow):
         assert [item["namespace"] for item in kubeflow.stored[kind]] == ["alice", "bob"]
     assert deploy(kubeflow, "kubeflow.namespace=alice") == []
     deploy(kubeflow, "kubeflow.namespace=alice", "schedule.cron=0 5 * * *")
-    crons = {r["namespace"]: r["trigger"]["cron_schedule"]["cron"] for r in kubeflow.stored["recurringRuns"]}
+    crons = {
+        r["namespace"]: r["trigger"]["cron_schedule"]["cron"]
+        for r in kubeflow.stored["recurringRuns"]
+    }
     assert crons == {"alice": "0 0 5 * * *", "bob": "0 0 3 * * 0"}
 
 
@@ -150,7 +158,9 @@ def command(capsys, *settings):
 def test_what_is_not_kubeflow_is_told_in_one_sentence(kubeflow, capsys):
     kubeflow.page = "<html><body>Sign in: error, status, experiments</body></html>"
     for user in ("kubeflow", "alice"):
-        status, told = command(capsys, f"kubeflow.host={kubeflow.url}", f"kubeflow.namespace={user}")
+        status, told = command(
+            capsys, f"kubeflow.host={kubeflow.url}", f"kubeflow.namespace={user}"
+        )
         assert status == 2
         assert f"kubeflow.host={kubeflow.url} gives no sign of Kubeflow's API" in told
 

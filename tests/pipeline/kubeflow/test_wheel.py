@@ -15,7 +15,8 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 PACKAGES = ("components", "models", "pipeline", "serving")
 
-# Compiles the pipeline and imports all that it names: executors, functions of the user, metrics of TFMA.
+# Compiles the pipeline and imports all that it names: executors, functions of the user, metrics of
+# TFMA.
 PROGRAM = """
 import importlib, json, os, re, sys
 from pipeline.config import presets
@@ -82,7 +83,11 @@ def test_all_that_the_pipeline_names_is_importable_in_the_image(wheel, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     searched, found = json.loads(done.stdout.splitlines()[-1])
     assert ROOT not in searched
-    ours = {path: file for path, file in found.items() if path.split(".")[0] in (*PACKAGES, "server", "node")}
+    ours = {
+        path: file
+        for path, file in found.items()
+        if path.split(".")[0] in (*PACKAGES, "server", "node")
+    }
     assert all(file.startswith(str(packages)) for file in ours.values()), ours
     expected = {
         "components.example_gen.component.Executor",
@@ -105,11 +110,16 @@ def _link_locked(lock, folder):
     locked = {_normal(name) for name in names}
     owned = {_normal(d.name): (d, _files(d)) for d in importlib.metadata.distributions()}
     foreign = {
-        path.split("/")[0] for name, (_, paths) in owned.items() if name not in locked for path in paths
+        path.split("/")[0]
+        for name, (_, paths) in owned.items()
+        if name not in locked
+        for path in paths
     }
     for found, paths in (owned[name] for name in locked):
         # A folder that a foreign package shares, such as google/, is linked one level down.
-        parts = {"/".join(path.split("/")[: 2 if path.split("/")[0] in foreign else 1]) for path in paths}
+        parts = {
+            "/".join(path.split("/")[: 2 if path.split("/")[0] in foreign else 1]) for path in paths
+        }
         for part in parts:
             target = folder / part
             if not target.is_symlink():

@@ -39,7 +39,9 @@ def test_executions_that_a_stopped_run_left_open_are_closed(tmp_path, monkeypatc
         run(config, tmp_path, "ExampleGen")
     store = ml_metadata.MetadataStore(metadata.connection(config))
     [kind] = [one.id for one in store.get_execution_types() if one.name.endswith("ImageExampleGen")]
-    [other] = store.put_executions([metadata_store_pb2.Execution(type_id=kind, last_known_state=RUNNING)])
+    [other] = store.put_executions(
+        [metadata_store_pb2.Execution(type_id=kind, last_known_state=RUNNING)]
+    )
     [stopped_one] = [
         one for one in store.get_executions() if one.last_known_state == RUNNING and one.id != other
     ]
@@ -61,7 +63,9 @@ def test_executions_that_a_stopped_run_left_open_are_closed(tmp_path, monkeypatc
 
 def test_a_server_of_metadata_is_left_alone(tmp_path):
     """Another machine may run there: no connection is made at all."""
-    assert leftovers.close(assign(presets.digits(), [f"root={tmp_path}", "metadata.kind=mysql"])) == 0
+    assert (
+        leftovers.close(assign(presets.digits(), [f"root={tmp_path}", "metadata.kind=mysql"])) == 0
+    )
 
 
 def test_temporary_files_of_a_killed_run_go_with_the_next(tmp_path, monkeypatch):

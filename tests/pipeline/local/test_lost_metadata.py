@@ -18,7 +18,9 @@ NODES = ("ExampleGen", "SchemaGen")
 
 @pytest.fixture
 def ingest(capfd):
-    """Runs the first nodes of the digits; returns how each ended, and the shards of the training split."""
+    """Runs the first nodes of the digits; returns how each ended, and the shards of the training
+    split.
+    """
 
     def run(root, *settings):
         config = assign(presets.digits(), [f"root={root}", *settings])
@@ -42,7 +44,9 @@ def test_what_a_lost_store_has_left_is_no_part_of_the_next_run(tmp_path, ingest)
 def test_two_stores_do_not_share_artifacts(tmp_path, ingest):
     shared = f"artifacts={tmp_path}/shared"
     _, shards = ingest(tmp_path / "a", shared)
-    with pytest.raises(ConfigError, match=r"artifacts=.*/shared: this metadata store does not know"):
+    with pytest.raises(
+        ConfigError, match=r"artifacts=.*/shared: this metadata store does not know"
+    ):
         ingest(tmp_path / "b", shared)
     assert ingest(tmp_path / "a", shared) == (["cached", "cached"], shards)
 

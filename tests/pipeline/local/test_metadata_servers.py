@@ -1,6 +1,7 @@
 """ML Metadata on real servers: two machines share what has run.
 
-Needs Debian's `postgresql` and `mariadb-server`; a server of its own is started in a temporary folder.
+Needs Debian's `postgresql` and `mariadb-server`; a server of its own is started in a temporary
+folder.
 """
 
 import dataclasses
@@ -84,7 +85,9 @@ def _postgresql(folder, port):
         "create database resnet_tfx owner resnet_tfx",
     ]
     admin = _as("postgres", f"{found[-1]}/psql", "-h", folder, "-p", str(port), "postgres", "-c")
-    _eventually(process, lambda: subprocess.run([*admin, statements[0]], capture_output=True, cwd=folder))
+    _eventually(
+        process, lambda: subprocess.run([*admin, statements[0]], capture_output=True, cwd=folder)
+    )
     subprocess.run([*admin, statements[1]], check=True, capture_output=True, cwd=folder)
     return process
 
@@ -145,7 +148,10 @@ def test_two_machines_share_what_has_run(server, tmp_path, capfd):
             json.dump(to_dict(config), stream)
         assert node.main(["compile", "--config", file, "--ir", ir, "--run-id", machine]) == 0
         assert node.main(["run", "--ir", ir, "--node", "ExampleGen"]) == 0
-        return capfd.readouterr().out, open(ir, "rb").read() + open(f"{ir}.config.json", "rb").read()
+        return (
+            capfd.readouterr().out,
+            open(ir, "rb").read() + open(f"{ir}.config.json", "rb").read(),
+        )
 
     output, written = first_node("one")
     assert "✓ ExampleGen" in output
@@ -158,7 +164,9 @@ def test_two_machines_share_what_has_run(server, tmp_path, capfd):
 
 def test_a_server_that_does_not_answer_is_said_in_a_sentence(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv(Metadata().password_env, "")
-    config = assign(Config(root=str(tmp_path)), ["metadata.kind=postgresql", f"metadata.port={_free_port()}"])
+    config = assign(
+        Config(root=str(tmp_path)), ["metadata.kind=postgresql", f"metadata.port={_free_port()}"]
+    )
     file, ir = str(tmp_path / "c.json"), str(tmp_path / "run.pb")
     with open(file, "w") as stream:
         json.dump(to_dict(config), stream)
@@ -172,9 +180,18 @@ def test_a_server_that_does_not_answer_is_said_in_a_sentence(tmp_path, monkeypat
 def test_any_text_comes_back_as_it_was(server):
     """TFX stores JSON inside JSON: quotes, backslashes and line breaks in properties of all levels."""
     config = dataclasses.replace(Config(), metadata=server)
-    texts = ["plain", "it's", "back\\slash", '{"a": "{\\"b\\": 1}"}', "\\", "line\nbreak \\' ä $1 \u4f60"]
+    texts = [
+        "plain",
+        "it's",
+        "back\\slash",
+        '{"a": "{\\"b\\": 1}"}',
+        "\\",
+        "line\nbreak \\' ä $1 \u4f60",
+    ]
     with Store(connection(config)) as handle:
-        kind = metadata_store_pb2.ExecutionType(name="Kind", properties={"own": metadata_store_pb2.STRING})
+        kind = metadata_store_pb2.ExecutionType(
+            name="Kind", properties={"own": metadata_store_pb2.STRING}
+        )
         number = handle.store.put_execution_type(kind)
         for text in texts:
             sent = metadata_store_pb2.Execution(type_id=number)
@@ -186,4 +203,6 @@ def test_any_text_comes_back_as_it_was(server):
             assert got.properties["own"].string_value == text
             assert got.custom_properties["other"].string_value == text
             assert got.custom_properties["deep"].struct_value["list"][0] == text
-        assert sent.custom_properties["other"].string_value == texts[-1], "what was sent is left alone"
+        assert sent.custom_properties["other"].string_value == texts[-1], (
+            "what was sent is left alone"
+        )

@@ -17,7 +17,10 @@ from pipeline.local.terminal_view import reason
     ("error", "sentence"),
     [
         (DataError("no example of class n02."), "no example of class n02."),
-        (RuntimeError("too many bad images. [while running 'Read/Map(f)']"), "too many bad images."),
+        (
+            RuntimeError("too many bad images. [while running 'Read/Map(f)']"),
+            "too many bad images.",
+        ),
         (
             RuntimeError(
                 "Error received from SDK harness: Traceback (most recent call last):\n  File ...\n"
@@ -32,15 +35,21 @@ from pipeline.local.terminal_view import reason
         ),
         (
             MemoryError(
-                "Graph execution error:\n\nFile x\n\nOOM when allocating\n\t [[{{node Add}}]] [Op:f]\n"
+                "Graph execution error:\n\nFile x\n\nOOM when allocating\n\t [[{{node Add}}]]"
+                " [Op:f]\n"
             ),
             "MemoryError: OOM when allocating",
         ),
-        (OSError("{{function_node f}} /a: No space left [Op:SaveV2] name: "), "OSError: /a: No space left"),
+        (
+            OSError("{{function_node f}} /a: No space left [Op:SaveV2] name: "),
+            "OSError: /a: No space left",
+        ),
         (
             UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
-            "A text that it reads is no UTF-8, so a file is damaged or not of this project: 'utf-8' codec "
-            "can't decode byte 0xff in position 0: invalid start byte.",
+            (
+                "A text that it reads is no UTF-8, so a file is damaged or not of this project:"
+                " 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte."
+            ),
         ),
         (OSError("[[a name"), "OSError: [[a name"),
         (OSError(), "OSError: OSError"),
@@ -62,7 +71,10 @@ def test_a_damaged_record_is_not_written_out(tmp_path):
     with failed as raised, beam.Pipeline(runner="FnApiRunner") as p:
         _ = p | beam.io.ReadFromTFRecord(path)
     said = reason(raised.value)
-    assert said == "A record of its examples is damaged or cut off: --no-cache ExampleGen writes them anew."
+    assert (
+        said
+        == "A record of its examples is damaged or cut off: --no-cache ExampleGen writes them anew."
+    )
 
 
 SCRIPT = """

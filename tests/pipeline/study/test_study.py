@@ -86,7 +86,10 @@ def test_another_setting_or_seed_is_another_run_and_another_place_is_not(tmp_pat
 
     first = folder(f"root={tmp_path}/a")
     assert folder(f"root={tmp_path}/b", "cache=false", "beam.workers=2") == first
-    assert folder(f"root={tmp_path}/b", "train.checkpoint_seconds=60", "train.strategy=mirrored") == first
+    assert (
+        folder(f"root={tmp_path}/b", "train.checkpoint_seconds=60", "train.strategy=mirrored")
+        == first
+    )
     assert folder(f"root={tmp_path}/a", "train.epochs=3") != first
     assert folder(f"root={tmp_path}/a", seed=1) != first
 

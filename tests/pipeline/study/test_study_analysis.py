@@ -59,10 +59,13 @@ def test_responses_have_the_deviation_that_gamma_and_beta_give(residual):
         # Each channel has mean beta and deviation gamma.
         expected = np.mean(np.square(layer.gamma)) + np.var(layer.beta)
         assert value == pytest.approx(np.sqrt(expected), rel=1e-3), name
-    # Moving averages are what is used: four times the variance is half the deviation of each channel.
+    # Moving averages are what is used: four times the variance is half the deviation of each
+    # channel.
     layer.moving_variance.assign(4 * layer.moving_variance)
     expected = np.mean(np.square(layer.gamma)) / 4 + np.var(layer.beta)
-    assert analysis.layer_responses(model, [batch])[name] == pytest.approx(np.sqrt(expected), rel=1e-3)
+    assert analysis.layer_responses(model, [batch])[name] == pytest.approx(
+        np.sqrt(expected), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize(("depth", "shortcut", "layers"), [(18, "C", 16), (50, "B", 16)])
@@ -70,7 +73,9 @@ def test_responses_are_those_of_the_3x3_layers_in_order(depth, shortcut, layers)
     model = architecture.resnet(depth, shortcut=shortcut, classes=3)
     names = list(analysis.layer_responses(model, [images(2, 32)]))
     assert len(names) == layers  # of ResNet-50 the middle of each block; conv1 is 7x7
-    assert names == sorted(names, key=lambda name: [int(digits) for digits in re.findall(r"\d+", name)])
+    assert names == sorted(
+        names, key=lambda name: [int(digits) for digits in re.findall(r"\d+", name)]
+    )
 
 
 def test_kernel_gradients_agree_with_finite_differences():
@@ -143,7 +148,9 @@ def result(tmp_path_factory):
     model.save(f"{root}/model/1/assets.extra/{KERAS_FILE}")
     graph = data["transform_graph_path"]
     [files] = data["train_files"]
-    return Result("ResNet-8", 3, root, config, [], 4, {}, 0, 0.0, f"{root}/model/1", graph, files, "abc")
+    return Result(
+        "ResNet-8", 3, root, config, [], 4, {}, 0, 0.0, f"{root}/model/1", graph, files, "abc"
+    )
 
 
 def test_a_member_is_analysed_once(result):
@@ -165,7 +172,8 @@ def test_a_member_is_analysed_once(result):
 
 def test_gradients_before_training_are_those_of_the_network_that_training_starts_with(result):
     sections = {
-        name: dataclasses.asdict(getattr(result.config, name)) for name in ("transform", "model", "train")
+        name: dataclasses.asdict(getattr(result.config, name))
+        for name in ("transform", "model", "train")
     }
     task = read_task(
         tiny_task.fn_args(
@@ -200,13 +208,20 @@ def test_the_report_has_the_figures_of_every_layer(result, kind, tmp_path):
         expected = list(analysis.responses(result, contents.RESPONSE_IMAGES).items())
         found = [(row["layer"], float(row["std"])) for row in rows]
     else:
-        parts = [analysis.gradients(result, contents.GRADIENT_IMAGES, initial) for initial in (True, False)]
+        parts = [
+            analysis.gradients(result, contents.GRADIENT_IMAGES, initial)
+            for initial in (True, False)
+        ]
         expected = [item for pair in parts for layers in pair for item in layers.items()]
         found = [(row["layer"], float(row["value"])) for row in rows]
-        assert [row["moment"] for row in rows] == ["at initialisation"] * 14 + ["after training"] * 14
+        assert [row["moment"] for row in rows] == ["at initialisation"] * 14 + [
+            "after training"
+        ] * 14
     # Both seeds have the same network here, so that their mean is that of one.
     assert [layer for layer, _ in found] == [layer for layer, _ in expected]
-    assert [value for _, value in found] == pytest.approx([value for _, value in expected], rel=1e-4)
+    assert [value for _, value in found] == pytest.approx(
+        [value for _, value in expected], rel=1e-4
+    )
     assert {row["member"] for row in rows} == {"ResNet-8"}
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Not run yet: plain-8." in page and "<svg" in page
@@ -216,6 +231,9 @@ def test_a_member_without_a_model_is_named(result):
     gone = dataclasses.replace(result, model=os.path.join(result.folder, "none"))
     with pytest.raises(
         ValueError,
-        match=r"ResNet-8, seed 3: there is no .*model\.keras; delete .*result\.json and run the study again",
+        match=(
+            r"ResNet-8, seed 3: there is no .*model\.keras; delete .*result\.json and run the study"
+            r" again"
+        ),
     ):
         analysis.responses(gone, 16)

@@ -31,7 +31,9 @@ FILES = ["figure.svg", "report.html", "results.csv", "results.md"]
 
 
 def study(kind="curves", members=MEMBERS, **changes):
-    return Study("tiny", "Tiny nets", "Figure 6", "digits", members, kind, "center", "Found.", **changes)
+    return Study(
+        "tiny", "Tiny nets", "Figure 6", "digits", members, kind, "center", "Found.", **changes
+    )
 
 
 def result(member, seed=0, errors=(0.1, 0.02), curve=(0.9, 0.3, 0.2), extra=()):
@@ -122,7 +124,8 @@ def markdown_tables(text):
     ]
     starts = [i - 1 for i, row in enumerate(rows) if set("".join(row)) <= set("-:")]
     return [
-        [rows[start], *rows[start + 2 : end]] for start, end in zip(starts, [*starts[1:], None], strict=True)
+        [rows[start], *rows[start + 2 : end]]
+        for start, end in zip(starts, [*starts[1:], None], strict=True)
     ]
 
 
@@ -164,7 +167,11 @@ def test_csv_has_every_run_exactly(tmp_path):
     rows = list(csv.DictReader(written(tmp_path, results=results)["results.csv"].splitlines()))
     assert len(rows) == len(results)
     for row, one in zip(rows, results, strict=True):
-        assert (row["member"], int(row["seed"]), row["protocol"]) == (one.member, one.seed, "center")
+        assert (row["member"], int(row["seed"]), row["protocol"]) == (
+            one.member,
+            one.seed,
+            "center",
+        )
         top1, top5 = one.errors["center"]
         assert float(row["top1_error"]) == top1
         assert row["top5_error"] == "" if math.isnan(top5) else float(row["top5_error"]) == top5
@@ -193,7 +200,9 @@ def test_a_report_of_nothing_says_so(tmp_path):
 
 
 def test_what_was_not_measured_is_not_made_up(tmp_path):
-    runs = [dataclasses.replace(result(member), errors={"ten_crop": (0.2, 0.1)}) for member in MEMBERS]
+    runs = [
+        dataclasses.replace(result(member), errors={"ten_crop": (0.2, 0.1)}) for member in MEMBERS
+    ]
     texts = written(tmp_path, study("table"), runs)
     page = Page(texts["report.html"])
     assert "center, the protocol of the paper's numbers, was not measured" in page.text
@@ -230,7 +239,10 @@ def test_names_are_text_and_no_markup(tmp_path):
 
 def test_differences_from_the_recipe_are_listed(tmp_path):
     everywhere = ("train.epochs=2", "root=/elsewhere", "train.strategy=one_device")
-    runs = [result(MEMBERS[0], extra=everywhere), result(MEMBERS[2], extra=(*everywhere, "train.ema=0.9"))]
+    runs = [
+        result(MEMBERS[0], extra=everywhere),
+        result(MEMBERS[2], extra=(*everywhere, "train.ema=0.9")),
+    ]
     page = Page(written(tmp_path, results=runs)["report.html"]).text
     assert "train.epochs=2 instead of 12\n" in page
     assert "train.ema=0.9 instead of 0.0 (ResNet-8)\n" in page

@@ -71,7 +71,10 @@ def spawn(*arguments, **options):
 def test_bad_images_of_a_folder_do_not_stop_the_good_ones(run, photos):
     status, output, errors = run(photos, "--top=1")
     assert status == 1
-    assert [line.split()[-2:] for line in output.splitlines()] == [["green", "100.00%"], ["red", "100.00%"]]
+    assert [line.split()[-2:] for line in output.splitlines()] == [
+        ["green", "100.00%"],
+        ["red", "100.00%"],
+    ]
     left_out, cut, text, count = errors.splitlines()
     assert left_out.startswith(f"{photos}: 1 file is left out")
     assert cut.startswith(f"{photos}/a/cut.jpg: ") and "Invalid JPEG data" in cut
@@ -109,7 +112,9 @@ def test_csv_has_a_row_for_each_label_and_each_failure(run, photos, served, tmp_
             assert nothing == ["", "", ""] and error.startswith(f"{name}: ")
             continue
         [labels] = Client(served.url).top_k([Path(name).read_bytes()])
-        wanted = [(str(rank), label.name, label.probability) for rank, label in enumerate(labels, 1)]
+        wanted = [
+            (str(rank), label.name, label.probability) for rank, label in enumerate(labels, 1)
+        ]
         assert [(row[1], row[2], float(row[3])) for row in of_name] == wanted
         assert {row[4] for row in of_name} == {""}
 
@@ -305,7 +310,11 @@ def test_images_are_asked_for_at_the_same_time_and_answered_in_order(tmp_path, c
     def answer(handler):
         together.wait()
         image = json.loads(handler.body)["instances"][0]["b64"]
-        reply(handler, 200, json.dumps({"predictions": [{"classes": [image[-9:]], "scores": [1]}]}).encode())
+        reply(
+            handler,
+            200,
+            json.dumps({"predictions": [{"classes": [image[-9:]], "scores": [1]}]}).encode(),
+        )
 
     for number in range(9):
         (tmp_path / f"{number}.png").write_bytes(png((number, number, number)))
@@ -335,7 +344,10 @@ def test_a_terminal_shows_a_bar_and_the_reasons_above_it(served, photos):
     status, text = on_a_terminal(photos, "--url", served.url)
     assert status == 1
     assert "4/4" in text and "━" in text
-    assert "text.jpg: the bytes are no JPEG or PNG; convert the image to PNG, which loses nothing." in text
+    assert (
+        "text.jpg: the bytes are no JPEG or PNG; convert the image to PNG, which loses nothing."
+        in text
+    )
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(capsys):
@@ -350,9 +362,22 @@ def test_without_a_terminal_there_is_a_line_now_and_then(capsys):
 def test_a_copy_of_the_folder_needs_the_standard_library_alone(served, photos, tmp_path):
     """-S leaves out site-packages, -P the checkout: neither rich nor this project is there."""
     shutil.copytree(ROOT / "serving" / "client", tmp_path / "client")
-    command = [sys.executable, "-S", "-m", "client", str(photos / "leaf.jpeg"), f"--url={served.url}"]
+    command = [
+        sys.executable,
+        "-S",
+        "-m",
+        "client",
+        str(photos / "leaf.jpeg"),
+        f"--url={served.url}",
+    ]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    options = {"cwd": tmp_path, "env": environment, "text": True, "capture_output": True, "timeout": 60}
+    options = {
+        "cwd": tmp_path,
+        "env": environment,
+        "text": True,
+        "capture_output": True,
+        "timeout": 60,
+    }
     done = subprocess.run(command, **options)
     assert (done.returncode, done.stderr) == (0, "")
     assert "green" in done.stdout
@@ -412,7 +437,12 @@ def test_answers_of_strangers_are_a_client_error(body):
 
 @pytest.mark.parametrize(
     "row",
-    ["1", '{"classes": ["a"]}', '{"classes": ["a"], "scores": [null]}', '{"classes": [], "scores": [1]}'],
+    [
+        "1",
+        '{"classes": ["a"]}',
+        '{"classes": ["a"], "scores": [null]}',
+        '{"classes": [], "scores": [1]}',
+    ],
 )
 def test_a_top_k_of_another_kind_is_a_client_error(row):
     body = f'{{"predictions": [{row}]}}'.encode()

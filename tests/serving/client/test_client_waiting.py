@@ -23,7 +23,11 @@ def test_pauses_of_two_clients_differ():
 def test_only_what_may_pass_by_itself_is_tried_again(monkeypatch):
     slept = []
     monkeypatch.setattr(api.time, "sleep", slept.append)
-    failures = [api.Busy("busy", 503, after=7.0), api.Busy("busy", 429), api.ClientError("wrong", 400)]
+    failures = [
+        api.Busy("busy", 503, after=7.0),
+        api.Busy("busy", 429),
+        api.ClientError("wrong", 400),
+    ]
 
     def attempt():
         raise failures.pop(0)

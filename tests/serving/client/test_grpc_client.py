@@ -27,7 +27,10 @@ def served(exports, tmp_path_factory):
 @pytest.fixture(scope="module")
 def clients(served):
     """REST and gRPC, by the name of the model."""
-    return {name: (Client(served.url, name), GrpcClient(served.grpc, name)) for name in ("resnet", "dense")}
+    return {
+        name: (Client(served.url, name), GrpcClient(served.grpc, name))
+        for name in ("resnet", "dense")
+    }
 
 
 def bits(values):
@@ -38,9 +41,13 @@ def bits(values):
 def test_probabilities_and_labels_equal_those_of_rest_bit_for_bit(clients, choice):
     rest, remote = clients["resnet"]
     assert bits(remote.predict(IMAGES, **choice)) == bits(rest.predict(IMAGES, **choice))
-    for ours, theirs in zip(remote.top_k(IMAGES, **choice), rest.top_k(IMAGES, **choice), strict=True):
+    for ours, theirs in zip(
+        remote.top_k(IMAGES, **choice), rest.top_k(IMAGES, **choice), strict=True
+    ):
         assert [label.name for label in ours] == [label.name for label in theirs]
-        assert bits([label.probability for label in ours]) == bits([label.probability for label in theirs])
+        assert bits([label.probability for label in ours]) == bits(
+            [label.probability for label in theirs]
+        )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +112,9 @@ def test_a_message_beyond_the_default_limit_is_sent_and_received(clients):
         ("dense", "ragged_batch", [[1, 2]], {}),
     ],
 )
-def test_errors_have_the_status_of_rest_and_one_sentence(served, model, signature, instances, choice):
+def test_errors_have_the_status_of_rest_and_one_sentence(
+    served, model, signature, instances, choice
+):
     statuses = []
     for client in (Client(served.url, model), GrpcClient(served.grpc, model)):
         with pytest.raises(ClientError) as caught:
@@ -116,7 +125,9 @@ def test_errors_have_the_status_of_rest_and_one_sentence(served, model, signatur
 
 
 def test_a_version_that_is_not_served_is_said(clients):
-    with pytest.raises(ClientError, match=r"no such model or version as resnet .*9.* Without a version"):
+    with pytest.raises(
+        ClientError, match=r"no such model or version as resnet .*9.* Without a version"
+    ):
         clients["resnet"][1].predict(IMAGES, version=9)
     with pytest.raises(ClientError, match="Version 1 and label stable are given: name one"):
         clients["resnet"][1].predict(IMAGES, version=1, label="stable")
@@ -128,7 +139,9 @@ def test_pixels_are_refused_for_encoded_images(clients, pixels):
         clients["resnet"][1].predict([pixels])
 
 
-@pytest.mark.parametrize("address", ["localhost", "http://localhost:8500", "a:0", "a:70000", "[::1]", ""])
+@pytest.mark.parametrize(
+    "address", ["localhost", "http://localhost:8500", "a:0", "a:70000", "[::1]", ""]
+)
 def test_addresses_that_are_none_are_refused(address):
     with pytest.raises(ClientError, match="must be HOST:PORT such as"):
         GrpcClient(address)
@@ -173,7 +186,11 @@ def test_attempts_end_with_an_answer_or_after_the_retries():
         with pytest.raises(ClientError, match="said UNAVAILABLE") as caught:
             client.status()
         assert (caught.value.status, len(flaky.codes)) == (503, 1)
-        for refusal, status in ((code.NOT_FOUND, 404), (code.INTERNAL, 500), (code.UNAUTHENTICATED, 401)):
+        for refusal, status in (
+            (code.NOT_FOUND, 404),
+            (code.INTERNAL, 500),
+            (code.UNAUTHENTICATED, 401),
+        ):
             flaky.codes[:] = [refusal, None]
             with pytest.raises(ClientError, match=f"said {refusal.name}") as caught:
                 client.status()

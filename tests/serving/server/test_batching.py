@@ -14,7 +14,9 @@ PATIENT = Batching(max_batch_size=8, batch_timeout_micros=200_000, num_batch_thr
 
 
 class Doubling:
-    """A servable whose run is seen; a row that is negative fails the whole run, as a bad image does."""
+    """A servable whose run is seen; a row that is negative fails the whole run, as a bad image
+    does.
+    """
 
     path, version, signatures = None, 1, {}
 
@@ -75,7 +77,11 @@ def test_a_full_batch_does_not_wait():
 def test_one_bad_request_fails_alone():
     model = Doubling()
     answers = ask(BatchingServable(model, PATIENT), [[[1]], [[-1]], [[2]], [[3]]])
-    assert [a["y"].tolist() for a in answers if not isinstance(a, ServingError)] == [[[2]], [[4]], [[6]]]
+    assert [a["y"].tolist() for a in answers if not isinstance(a, ServingError)] == [
+        [[2]],
+        [[4]],
+        [[6]],
+    ]
     assert (answers[1].code, answers[1].message) == (Code.INVALID_ARGUMENT, "a bad row")
 
 
@@ -115,7 +121,9 @@ def test_a_full_queue_refuses_and_serves_on():
     answers = ask(batching, [[[i]] for i in range(20)])
     refused = [a for a in answers if isinstance(a, ServingError)]
     assert {a.code for a in refused} == {Code.UNAVAILABLE}
-    assert "The batch scheduling queue to which this task was submitted is full" in refused[0].message
+    assert (
+        "The batch scheduling queue to which this task was submitted is full" in refused[0].message
+    )
     # One or two run, four wait.
     assert 14 <= len(refused) <= 15
     assert batching.run("s", {"x": np.ones((1, 1))})["y"].tolist() == [[2]]
@@ -138,7 +146,10 @@ def test_closing_closes_the_model():
         ({"max_batch_size": 0}, "max_batch_size 0: must be at least 1"),
         ({"batch_timeout_micros": -1}, "batch_timeout_micros -1: must be 0 to 2592000000000"),
         # The system cannot wait for so long: the first request would fail and the next ones hang.
-        ({"batch_timeout_micros": 9 * 10**18}, "batch_timeout_micros 9000000000000000000: must be 0 to"),
+        (
+            {"batch_timeout_micros": 9 * 10**18},
+            "batch_timeout_micros 9000000000000000000: must be 0 to",
+        ),
         (
             {"max_batch_size": 8, "allowed_batch_sizes": (1, 4)},
             "must increase and end with max_batch_size, 8",

@@ -85,7 +85,9 @@ def base(exports, tmp_path_factory):
 
 def test_clients_that_are_not_done_do_not_keep_the_server_from_ending(base):
     server = Server(base)
-    body = b'{"signature_name": "echo_float64", "instances": [' + b"0.1234567890123," * 10**6 + b"1]}"
+    body = (
+        b'{"signature_name": "echo_float64", "instances": [' + b"0.1234567890123," * 10**6 + b"1]}"
+    )
     with socket.create_connection(("127.0.0.1", server.port)) as half, socket.socket() as deaf:
         half.sendall(HEAD % 10 + b"abc")
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

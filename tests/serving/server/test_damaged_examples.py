@@ -1,4 +1,6 @@
-"""Bytes that are no tf.Example, at every door of a server in a process of its own, which they may end."""
+"""Bytes that are no tf.Example, at every door of a server in a process of its own, which they may
+end.
+"""
 
 import base64
 import contextlib
@@ -37,7 +39,9 @@ class Parsers(tf.Module):
 
     @tf.function(input_signature=BATCH)
     def one_by_one(self, x):
-        return {"y": tf.map_fn(lambda one: tf.io.parse_single_example(one, SPEC)["image/encoded"], x)}
+        return {
+            "y": tf.map_fn(lambda one: tf.io.parse_single_example(one, SPEC)["image/encoded"], x)
+        }
 
     @tf.function(input_signature=BATCH)
     def unpacked(self, x):
@@ -50,13 +54,17 @@ class Parsers(tf.Module):
     @tf.function(input_signature=BATCH)
     def first_sequence(self, x):
         return {
-            "y": tf.io.parse_single_sequence_example(x[0], context_features=SPEC)[0]["image/encoded"][None]
+            "y": tf.io.parse_single_sequence_example(x[0], context_features=SPEC)[0][
+                "image/encoded"
+            ][None]
         }
 
     @tf.function(input_signature=BATCH)
     def either(self, x):
         text = tf.strings.substr(x[0], 0, 1) == "t"
-        return {"y": tf.cond(text, lambda: x, lambda: tf.io.parse_example(x, SPEC)["image/encoded"])}
+        return {
+            "y": tf.cond(text, lambda: x, lambda: tf.io.parse_example(x, SPEC)["image/encoded"])
+        }
 
     @tf.function(input_signature=BATCH)
     def length(self, x):
@@ -89,13 +97,17 @@ def server(exports, tmp_path_factory):
     for name in ("image", "dense"):
         publish(exports / name, root / name, 1)
     listed = "".join(
-        f'config {{ name: "{n}" base_path: "{root / n}" }}\n' for n in ("new", "old", "image", "dense")
+        f'config {{ name: "{n}" base_path: "{root / n}" }}\n'
+        for n in ("new", "old", "image", "dense")
     )
     (root / "models").write_text(f"model_config_list {{\n{listed}}}")
     port, remote = free_port(), free_port()
     command = [sys.executable, "-m", "serving.server", f"--model_config_file={root / 'models'}"]
     process = subprocess.Popen(
-        [*command, f"--rest_api_port={port}", f"--port={remote}"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [*command, f"--rest_api_port={port}", f"--port={remote}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert " is ready " in process.stdout.readline()
@@ -152,7 +164,9 @@ def test_what_is_no_example_is_refused(server, signature, bad):
     for key in ("instances", "inputs"):
         status, error = predict(server, "new", signature, bad, key=key)
         assert status == 400
-        assert error == "Could not parse example input, value: row 0 of x is no serialized tf.Example"
+        assert (
+            error == "Could not parse example input, value: row 0 of x is no serialized tf.Example"
+        )
     with pytest.raises(grpc.RpcError) as caught:
         remote_predict(server, "new", signature, "x", bad)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -177,7 +191,10 @@ def test_what_the_model_unpacks_itself(server):
 
 
 def test_strings_that_are_not_parsed_may_be_anything(server):
-    assert predict(server, "new", "length", ENDS, b"", b"\xff") == (200, {"predictions": [29, 0, 1]})
+    assert predict(server, "new", "length", ENDS, b"", b"\xff") == (
+        200,
+        {"predictions": [29, 0, 1]},
+    )
     assert predict(server, "new", "either", b"text") == (200, {"predictions": ["text"]})
 
 
@@ -211,7 +228,9 @@ def mutant(draw):
                 [draw.choice([0, 1, 9, 10, 18, 26, 127, 128, 255, draw.randrange(256)])]
             )
         elif kind == 1:
-            value[at:at] = draw.choice([b"\xff\xff\xff\xff\x0f", b"\x0a\0", b"\x0b\x0c", b"\x80\x80\0"])
+            value[at:at] = draw.choice(
+                [b"\xff\xff\xff\xff\x0f", b"\x0a\0", b"\x0b\x0c", b"\x80\x80\0"]
+            )
         elif kind == 2:
             del value[at : at + draw.randint(1, 4)]
         else:

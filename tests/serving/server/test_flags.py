@@ -142,7 +142,9 @@ def test_flags_that_are_not_given_are_not_spoken_of(files, caplog):
     ],
 )
 def test_booleans(files, text, value):
-    assert parse(files, f"--rest_api_enable_cors_support{text}").rest_api_enable_cors_support is value
+    assert (
+        parse(files, f"--rest_api_enable_cors_support{text}").rest_api_enable_cors_support is value
+    )
     assert bool(parse(files, f"--enable_batching{text}").batching) is value
 
 
@@ -161,7 +163,11 @@ def test_a_negative_interval_is_none(files):
 @pytest.mark.parametrize("flag", ["--version", "--version=true"])
 def test_version(flag):
     done = subprocess.run(
-        [sys.executable, "-m", "serving.server", flag], cwd=ROOT, text=True, capture_output=True, timeout=60
+        [sys.executable, "-m", "serving.server", flag],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=60,
     )
     first, second = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (0, "")
@@ -181,7 +187,10 @@ def test_version(flag):
         (["--use_alts_credentials", "--ssl_config_file={ssl}"], "name one of them"),
         (["--ssl_config_file={monitoring}"], "is no SSLConfig in protobuf's text format"),
         (["--ssl_config_file={base}/none"], "cannot be read"),
-        (["--tensorflow_session_config_file={monitoring}"], "is no ConfigProto in protobuf's text format"),
+        (
+            ["--tensorflow_session_config_file={monitoring}"],
+            "is no ConfigProto in protobuf's text format",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(files, arguments, text):
@@ -297,7 +306,9 @@ def test_a_graph_is_chosen_by_its_tags(dense, tmp_path):
     for tags, number in (("serve", 0.0), ("tpu,serve", 1.0)):
         settings = ServerSettings((ModelSettings("m", path.parent),), saved_model_tags=tags)
         servable = load_servable(settings)(path, 1)
-        assert servable.run("serving_default", {"x": np.zeros(1, np.float32)})["y"].tolist() == [number]
+        assert servable.run("serving_default", {"x": np.zeros(1, np.float32)})["y"].tolist() == [
+            number
+        ]
         servable.close()
 
 

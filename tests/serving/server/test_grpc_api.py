@@ -75,7 +75,10 @@ def examples(request, name, signature, *features):
 def expect(code, text, call, request):
     with pytest.raises(grpc.RpcError) as error:
         call(request, timeout=30)
-    assert (error.value.code(), text in error.value.details()) == (code, True), error.value.details()
+    assert (error.value.code(), text in error.value.details()) == (
+        code,
+        True,
+    ), error.value.details()
 
 
 def test_predict_answers_with_values_in_the_field_of_their_type(dense):
@@ -104,7 +107,9 @@ def test_predict_answers_with_values_in_the_field_of_their_type(dense):
 def test_every_type_goes_through_the_model(dense, dtype, field, values):
     sent = np.array(values, tf.dtypes.as_dtype(dtype).as_numpy_dtype)
     for array in (sent, sent[:1].reshape(1, 1), sent[0] if dtype != "string" else values[0]):
-        reply = dense.prediction.Predict(predict({"x": array}, signature=f"echo_{dtype}"), timeout=30)
+        reply = dense.prediction.Predict(
+            predict({"x": array}, signature=f"echo_{dtype}"), timeout=30
+        )
         tensor = reply.outputs["x"]
         np.testing.assert_array_equal(tf.make_ndarray(tensor), array)
         assert len(getattr(tensor, field)) or tensor.tensor_content
@@ -113,19 +118,39 @@ def test_every_type_goes_through_the_model(dense, dtype, field, values):
 def test_an_output_filter_and_several_inputs(dense):
     both = {"a": np.float32([1, 3]), "b": np.float32([2, 4])}
     reply = dense.prediction.Predict(predict(both, signature="two", outputs=["sum"]), timeout=30)
-    assert {name: list(tensor.float_val) for name, tensor in reply.outputs.items()} == {"sum": [3.0, 7.0]}
+    assert {name: list(tensor.float_val) for name, tensor in reply.outputs.items()} == {
+        "sum": [3.0, 7.0]
+    }
     request = predict(both, signature="two", outputs=["difference"])
-    expect(Code.INVALID_ARGUMENT, "output tensor alias not found", dense.prediction.Predict, request)
+    expect(
+        Code.INVALID_ARGUMENT, "output tensor alias not found", dense.prediction.Predict, request
+    )
 
 
 @pytest.mark.parametrize(
     ("request_", "code", "text"),
     [
         (predict({"x": X}, name=""), Code.INVALID_ARGUMENT, "Missing ModelSpec"),
-        (predict({"x": X}, name="nope"), Code.NOT_FOUND, "Servable not found for request: Latest(nope)"),
-        (predict({"x": X}, version=9), Code.NOT_FOUND, "Servable not found for request: Specific(dense, 9)"),
-        (predict({"x": X}, label="a"), Code.INVALID_ARGUMENT, "Unrecognized servable version label: a"),
-        (predict({"x": X}, signature="s"), Code.FAILED_PRECONDITION, 'Serving signature key "s" not found.'),
+        (
+            predict({"x": X}, name="nope"),
+            Code.NOT_FOUND,
+            "Servable not found for request: Latest(nope)",
+        ),
+        (
+            predict({"x": X}, version=9),
+            Code.NOT_FOUND,
+            "Servable not found for request: Specific(dense, 9)",
+        ),
+        (
+            predict({"x": X}, label="a"),
+            Code.INVALID_ARGUMENT,
+            "Unrecognized servable version label: a",
+        ),
+        (
+            predict({"x": X}, signature="s"),
+            Code.FAILED_PRECONDITION,
+            'Serving signature key "s" not found.',
+        ),
         (predict({"z": X}), Code.INVALID_ARGUMENT, "Sent extra: {z}. Missing but required: {x}."),
         (predict({"x": np.int32([[1, 2]])}), Code.INVALID_ARGUMENT, "Type mismatch"),
     ],
@@ -157,7 +182,10 @@ def test_bytes_without_a_list_are_one_sentence(image):
         image.prediction.Predict(request)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     if image.manager:
-        assert "Input image_bytes has the shape [], where the signature takes [?]" in caught.value.details()
+        assert (
+            "Input image_bytes has the shape [], where the signature takes [?]"
+            in caught.value.details()
+        )
         assert "\n" not in caught.value.details()
 
 
@@ -174,7 +202,9 @@ def test_negative_sides_are_refused(dense, side):
     request.inputs["x"].dtype = tf.string.as_datatype_enum
     request.inputs["x"].tensor_shape.dim.add(size=side)
     request.inputs["x"].string_val.append(b"")
-    expect(Code.INVALID_ARGUMENT, "a side of its shape is negative", dense.prediction.Predict, request)
+    expect(
+        Code.INVALID_ARGUMENT, "a side of its shape is negative", dense.prediction.Predict, request
+    )
 
 
 def test_one_value_that_stands_for_a_terabyte_is_refused(dense):
@@ -199,7 +229,9 @@ def test_many_tensors_are_refused_together(dense):
     request = predict({f"x{i}": np.float32(1) for i in range(12)})
     for tensor in request.inputs.values():
         tensor.tensor_shape.dim.add(size=25 * 10**6)
-    expect(Code.INVALID_ARGUMENT, "of 1200000000 bytes is larger", dense.prediction.Predict, request)
+    expect(
+        Code.INVALID_ARGUMENT, "of 1200000000 bytes is larger", dense.prediction.Predict, request
+    )
 
 
 def test_a_shape_beyond_all_numbers_is_refused(dense):
@@ -254,7 +286,9 @@ def test_classify_and_regress(dense, image):
     rows = [[(c.label, c.score) for c in row.classes] for row in reply.result.classifications]
     assert [row[0] for row in rows] == [("red", 1.0), ("green", 1.0)]
     assert reply.model_spec.version.value == 1
-    request = examples(regression_pb2.RegressionRequest(), "dense", "regress", {"v": 1.5}, {"v": 0.25})
+    request = examples(
+        regression_pb2.RegressionRequest(), "dense", "regress", {"v": 1.5}, {"v": 0.25}
+    )
     reply = dense.prediction.Regress(request, timeout=30)
     assert [r.value for r in reply.result.regressions] == [1.5, 0.25]
     empty = examples(regression_pb2.RegressionRequest(), "dense", "regress")
@@ -271,7 +305,12 @@ def test_a_long_context_for_many_examples_is_refused(dense):
     listed.context.features.feature["c"].bytes_list.value.append(b"x" * 10**6)
     for _ in range(110):
         listed.examples.add()
-    expect(Code.INVALID_ARGUMENT, "with the context in each are larger", dense.prediction.Regress, request)
+    expect(
+        Code.INVALID_ARGUMENT,
+        "with the context in each are larger",
+        dense.prediction.Regress,
+        request,
+    )
 
 
 def multi(*tasks):
@@ -325,7 +364,12 @@ def test_status(dense):
     [state] = dense.model.GetModelStatus(request, timeout=30).model_version_status
     assert (state.version, state.state, state.status.error_code) == (7, 30, 0)
     _spec(request.model_spec, "dense", version=8)
-    expect(Code.NOT_FOUND, "Could not find version 8 of model dense", dense.model.GetModelStatus, request)
+    expect(
+        Code.NOT_FOUND,
+        "Could not find version 8 of model dense",
+        dense.model.GetModelStatus,
+        request,
+    )
 
 
 def test_health(dense):
@@ -383,9 +427,17 @@ def test_policies_and_labels_change_while_requests_are_served(several):
 @pytest.mark.parametrize(
     ("change", "code", "text"),
     [
-        ({"versions": (3,)}, Code.FAILED_PRECONDITION, "has not version 3 that can be served (version 3: "),
+        (
+            {"versions": (3,)},
+            Code.FAILED_PRECONDITION,
+            "has not version 3 that can be served (version 3: ",
+        ),
         ({"versions": (1, 9)}, Code.FAILED_PRECONDITION, "has not version 9"),
-        ({"labels": {"canary": 3}}, Code.FAILED_PRECONDITION, "label to version 3 of model m, which is not"),
+        (
+            {"labels": {"canary": 3}},
+            Code.FAILED_PRECONDITION,
+            "label to version 3 of model m, which is not",
+        ),
         ({"name": "a:b"}, Code.INVALID_ARGUMENT, "must not be empty and not contain"),
         ({"base_path": "/somewhere"}, Code.PERMISSION_DENIED, "--allow_reload_from_any_path=true"),
     ],
@@ -393,7 +445,9 @@ def test_policies_and_labels_change_while_requests_are_served(several):
 def test_a_change_that_cannot_be_served_changes_nothing(several, change, code, text):
     stubs, model = several
     fields = {"name": "m", "base_path": model.base_path, "num_versions": 2, "labels": {}} | change
-    request = model_management_pb2.ReloadConfigRequest(config=textproto.config([ModelSettings(**fields)]))
+    request = model_management_pb2.ReloadConfigRequest(
+        config=textproto.config([ModelSettings(**fields)])
+    )
     expect(code, text, stubs.model.HandleReloadConfigRequest, request)
     assert answer(stubs) == (2, 18.0)
     assert answer(stubs, version=1) == (1, 9.0)
@@ -403,7 +457,12 @@ def test_a_change_that_cannot_be_served_changes_nothing(several, change, code, t
 def test_a_request_without_a_list_of_models_is_refused(several):
     stubs, _ = several
     request = model_management_pb2.ReloadConfigRequest()
-    expect(Code.INVALID_ARGUMENT, "has no model_config_list", stubs.model.HandleReloadConfigRequest, request)
+    expect(
+        Code.INVALID_ARGUMENT,
+        "has no model_config_list",
+        stubs.model.HandleReloadConfigRequest,
+        request,
+    )
 
 
 def test_requests_are_counted(exports, tmp_path):

@@ -85,7 +85,9 @@ EXAMPLES = st.lists(FEATURES, max_size=3).map(
     lambda rows: {"example_list": {"examples": [{"features": {"feature": row}} for row in rows]}}
 )
 METHODS = st.sampled_from(["tensorflow/serving/classify", "tensorflow/serving/regress", ""])
-TASKS = st.lists(st.builds(lambda s, m: {"model_spec": s, "method_name": m}, specs(), METHODS), max_size=2)
+TASKS = st.lists(
+    st.builds(lambda s, m: {"model_spec": s, "method_name": m}, specs(), METHODS), max_size=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +115,15 @@ def test_random_predictions(stubs, request):
 @FUZZ
 @given(spec=specs(), given_=EXAMPLES, tasks=TASKS)
 def test_random_examples(stubs, spec, given_, tasks):
-    check(stubs.prediction.Classify, classification_pb2.ClassificationRequest(model_spec=spec, input=given_))
+    check(
+        stubs.prediction.Classify,
+        classification_pb2.ClassificationRequest(model_spec=spec, input=given_),
+    )
     check(stubs.prediction.Regress, regression_pb2.RegressionRequest(model_spec=spec, input=given_))
-    check(stubs.prediction.MultiInference, inference_pb2.MultiInferenceRequest(tasks=tasks, input=given_))
+    check(
+        stubs.prediction.MultiInference,
+        inference_pb2.MultiInferenceRequest(tasks=tasks, input=given_),
+    )
 
 
 @FUZZ

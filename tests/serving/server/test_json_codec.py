@@ -59,7 +59,11 @@ def test_every_float32_reads_back_as_itself(value):
     np.testing.assert_array_equal(np.float32(json.loads(text)), np.float32(value))
 
 
-@given(st.lists(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=2), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=2), min_size=1, max_size=4
+    )
+)
 def test_arrays_survive_a_round_trip(values):
     array = codec.decode_tensor(values, INT64)
     assert json.loads(codec.encode_tensor(array, INT64)) == values == array.tolist()
@@ -72,14 +76,21 @@ def test_bytes_survive_base64(value):
 
 
 def test_empty_axes_keep_their_shape():
-    for shape, text in (((0,), "[]"), ((2, 0), "[[], []]"), ((0, 3), "[]"), ((2, 0, 3), "[[], []]")):
+    for shape, text in (
+        ((0,), "[]"),
+        ((2, 0), "[[], []]"),
+        ((0, 3), "[]"),
+        ((2, 0, 3), "[[], []]"),
+    ):
         assert codec.encode_tensor(np.zeros(shape, np.float32), FLOAT) == text
     assert codec.decode_tensor([[], []], FLOAT).shape == (2, 0)
 
 
 def test_no_rows_are_an_empty_list():
     outputs = {"y": np.zeros((0, 3), np.float32)}
-    assert json.loads(responses.predict_body(outputs, {"y": FLOAT}, rows=True)) == {"predictions": []}
+    assert json.loads(responses.predict_body(outputs, {"y": FLOAT}, rows=True)) == {
+        "predictions": []
+    }
     outputs["s"] = np.zeros(0, object)
     dtypes = {"y": FLOAT, "s": STRING}
     assert json.loads(responses.predict_body(outputs, dtypes, rows=True)) == {"predictions": []}
@@ -93,7 +104,9 @@ def test_no_rows_are_an_empty_list():
 
 def test_strings_need_not_be_utf8():
     body = b'{"inputs": "\xff\\u00e9"}'
-    assert codec.decode_tensor(requests.parse_json(body)["inputs"], STRING).item() == b"\xff\xc3\xa9"
+    assert (
+        codec.decode_tensor(requests.parse_json(body)["inputs"], STRING).item() == b"\xff\xc3\xa9"
+    )
     reply = responses.predict_body({"s": np.array([b"\xff"], object)}, {"s": STRING}, rows=False)
     assert reply == b'{"outputs": ["\xff"]}'
 
@@ -139,9 +152,17 @@ def test_accepted_values(value, dtype, expected):
         ({"b64": "a"}, STRING, "Unable to base64 decode"),
         ({"b64": "_-8="}, STRING, "Unable to base64 decode"),
         ({"b64": 1}, STRING, "not formatted correctly for base64 data"),
-        ([[1, 2], [3]], FLOAT, "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),
+        (
+            [[1, 2], [3]],
+            FLOAT,
+            "Encountered list at unexpected size: 1 at level: 1 expected size: 2",
+        ),
         ([1, [2]], FLOAT, "Encountered list at unexpected level: 1 expected < 1"),
-        ([[1], 2], FLOAT, "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2"),
+        (
+            [[1], 2],
+            FLOAT,
+            "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2",
+        ),
         (10**400, FLOAT, "Number too big"),
         ("\ud800", STRING, "The surrogate pair in string is invalid"),
         # The first mistake in the text is told, whatever its kind.
@@ -183,27 +204,43 @@ def test_what_is_no_base64_is_refused(text):
         (1, STRING, "JSON Value: 1 Type: Number is not of expected type: string"),
         ({}, HALF, "JSON Value: {} Type: Object is not of expected type: half"),
         ([0.5, 1, 2, True, 3], FLOAT, "JSON Value: true Type: True is not of expected type: float"),
-        ({"b64": 1}, STRING, 'JSON Value: {\n    "b64": 1\n} not formatted correctly for base64 data'),
+        (
+            {"b64": 1},
+            STRING,
+            'JSON Value: {\n    "b64": 1\n} not formatted correctly for base64 data',
+        ),
         (
             {"b64": "", "a": 1},
             STRING,
             'JSON Value: {\n    "b64": "",\n    "a": 1\n} not formatted correctly for base64 data',
         ),
-        ({"a": ""}, STRING, 'JSON Value: {\n    "a": ""\n} not formatted correctly for base64 data'),
+        (
+            {"a": ""},
+            STRING,
+            'JSON Value: {\n    "a": ""\n} not formatted correctly for base64 data',
+        ),
         (10**400, FLOAT, "JSON Parse error: Number too big to be stored in double. at offset: 0"),
         (
             "\ud800",
             STRING,
             "JSON Parse error: The surrogate pair in string is invalid. at offset: 0",
         ),
-        ([[1, 2], [3]], FLOAT, "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),
+        (
+            [[1, 2], [3]],
+            FLOAT,
+            "Encountered list at unexpected size: 1 at level: 1 expected size: 2",
+        ),
         ([1, [2]], FLOAT, "Encountered list at unexpected level: 1 expected < 1"),
         (
             [[1], "é"],
             FLOAT,
             'JSON Value: "é" found at incorrect level: 2 in the JSON DOM. Expected at level: 2',
         ),
-        ([[]] * 2 + [[1]], FLOAT, "Encountered list at unexpected size: 1 at level: 1 expected size: 0"),
+        (
+            [[]] * 2 + [[1]],
+            FLOAT,
+            "Encountered list at unexpected size: 1 at level: 1 expected size: 0",
+        ),
     ],
 )
 def test_refusals_are_said_as_upstream_says_them(value, dtype, text):
@@ -231,9 +268,9 @@ def test_whole_numbers_have_the_range_of_their_type(dtype):
     array = codec.decode_tensor([[int(limits.min), int(limits.max), 7]], dtype)
     assert array.dtype == kind and array.shape == (1, 3)
     size = 2 ** np.iinfo(kind).bits
-    assert [(int(a) - b) % size for a, b in zip(array[0], (limits.min, limits.max, 7), strict=True)] == [
-        0
-    ] * 3
+    assert [
+        (int(a) - b) % size for a, b in zip(array[0], (limits.min, limits.max, 7), strict=True)
+    ] == [0] * 3
     for value in (int(limits.min) - 1, int(limits.max) + 1):
         for values in ([value], [0, value], [value, 0]):
             with pytest.raises(ServingError, match=f"JSON Value: {value} Type: Number"):
@@ -241,7 +278,9 @@ def test_whole_numbers_have_the_range_of_their_type(dtype):
     assert json.loads(codec.encode_tensor(array, dtype)) == array.tolist()
 
 
-@pytest.mark.parametrize(("dtype", "kind"), [(FLOAT, np.float32), (DOUBLE, np.float64), (BOOL, np.bool_)])
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(FLOAT, np.float32), (DOUBLE, np.float64), (BOOL, np.bool_)]
+)
 def test_other_values_have_the_type_of_their_tensor(dtype, kind):
     for values in ([True, False], []) if dtype == BOOL else ([1, 0.5], [2], []):
         array = codec.decode_tensor(values, dtype)
@@ -253,7 +292,10 @@ def test_texts_of_strings_and_truths():
     assert codec.encode_tensor(strings, STRING) == '[["hi", "é"]]'
     assert codec.encode_tensor(strings[0, 1:].reshape(()), STRING) == '"é"'
     assert codec.encode_rows(strings[0], STRING) == ['"hi"', '"é"']
-    assert codec.encode_tensor(strings, STRING, as_base64=True) == '[[{"b64": "aGk="}, {"b64": "w6k="}]]'
+    assert (
+        codec.encode_tensor(strings, STRING, as_base64=True)
+        == '[[{"b64": "aGk="}, {"b64": "w6k="}]]'
+    )
     assert codec.encode_tensor(strings[0, :1].reshape(()), STRING, True) == '{"b64": "aGk="}'
     truths = np.array([[True, False], [False, False]])
     assert codec.encode_tensor(truths, BOOL) == "[[true, false], [false, false]]"
@@ -274,7 +316,10 @@ def nested(levels):
 
 
 def test_lists_nest_as_deep_as_an_array_can():
-    assert requests.decode_predict({"instances": [nested(63)]}, {"x": FLOAT})[0]["x"].shape == (1,) * 64
+    assert (
+        requests.decode_predict({"instances": [nested(63)]}, {"x": FLOAT})[0]["x"].shape
+        == (1,) * 64
+    )
     for levels in (64, 500):
         with pytest.raises(ServingError, match="has more than 63 levels of lists"):
             requests.decode_predict({"instances": [nested(levels)]}, {"x": FLOAT})
@@ -299,7 +344,10 @@ def test_many_rows_are_read_like_few():
     [
         (
             [1.0],
-            "Failed to process element: 2400 of 'instances' list. Error: INVALID_ARGUMENT: Expecting tensor",
+            (
+                "Failed to process element: 2400 of 'instances' list. Error: INVALID_ARGUMENT:"
+                " Expecting tensor"
+            ),
         ),
         (
             [[1.0], [2.0]],
@@ -316,7 +364,9 @@ def test_the_first_bad_one_of_many_rows_is_named(row, text):
 
 
 def test_many_rows_of_another_shape_than_the_first_are_refused():
-    text = "Failed to process element: 1024 of 'instances' list. .*Expecting tensor size: 1 but got: 2"
+    text = (
+        "Failed to process element: 1024 of 'instances' list. .*Expecting tensor size: 1 but got: 2"
+    )
     with pytest.raises(ServingError, match=text):
         requests.decode_predict({"instances": [[1]] * 1024 + [[1, 2]] * 1024}, {"x": FLOAT})
 
@@ -402,7 +452,9 @@ def test_a_mistake_far_into_a_document_is_taken_to_be_in_an_array():
 
 
 def test_parser_stops_after_the_first_value():
-    assert requests.parse_json(b'\xef\xbb\xbf {"a": [NaN, -Infinity]} trailing')["a"][1] == -math.inf
+    assert (
+        requests.parse_json(b'\xef\xbb\xbf {"a": [NaN, -Infinity]} trailing')["a"][1] == -math.inf
+    )
 
 
 def test_long_values_are_cut_in_error_texts():
@@ -429,7 +481,11 @@ def test_quotes_read_no_more_than_they_show():
     assert codec.quote(nested(100_000)).startswith("[\n    [\n")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=3), st.lists, max_leaves=8))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=3), st.lists, max_leaves=8
+    )
+)
 def test_any_json_value_is_decoded_or_refused(value):
     for dtype in (FLOAT, INT32, BOOL, STRING, HALF):
         try:
@@ -462,8 +518,14 @@ def test_examples_take_the_kind_of_their_values():
         ({"examples": []}, "'examples' value is an empty array"),
         ({"examples": [1]}, "Example must be JSON object but got JSON Number"),
         ({"examples": [{"a": None}]}, "Feature: a has element with unexpected JSON type: Null"),
-        ({"examples": [{"a": [1, 0.5]}]}, "Unexpected element type in feature: a expecting type: int64"),
-        ({"examples": [{"a": 2**63}]}, "Feature: a has uint64_t element. Only int64_t is supported."),
+        (
+            {"examples": [{"a": [1, 0.5]}]},
+            "Unexpected element type in feature: a expecting type: int64",
+        ),
+        (
+            {"examples": [{"a": 2**63}]},
+            "Feature: a has uint64_t element. Only int64_t is supported.",
+        ),
         ({"examples": [{"a": 10**400}]}, "Number too big to be stored in double"),
         ({"examples": [{"a": -(10**400)}]}, "Number too big to be stored in double"),
         ({"context": {"\ud800": 1}, "examples": [{}]}, "is not valid UTF-8"),

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from serving.server.rpc_errors import Code, ServingError
-from serving.server.running.limits import MAX_PIXEL_SCANS, MAX_SEGMENTS, Limits, announced, pixels_of
+from serving.server.running.limits import (
+    MAX_PIXEL_SCANS,
+    MAX_SEGMENTS,
+    Limits,
+    announced,
+    pixels_of,
+)
 from tests.helpers.serving_models import png
 
 SIDES = (40, 30)
@@ -30,7 +36,11 @@ def gif(*frames, screen=(1, 1)):
     """A GIF of frames of these sides with no colours in them."""
     head = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x80, 0, 0) + bytes(6)
     bodies = [
-        b"!\xf9\x04" + bytes(5) + b"," + struct.pack("<HHHHB", 0, 0, *sides, 0) + b"\x02\x02\x44\x01\x00"
+        b"!\xf9\x04"
+        + bytes(5)
+        + b","
+        + struct.pack("<HHHHB", 0, 0, *sides, 0)
+        + b"\x02\x02\x44\x01\x00"
         for sides in frames
     ]
     return head + b"".join(bodies) + b";"
@@ -38,7 +48,9 @@ def gif(*frames, screen=(1, 1)):
 
 IMAGES = {
     "jpeg": encoded("JPEG"),
-    "jpeg that PIL does not open": encoded("JPEG").replace(b"\xff\xd8", b"\xff\xd8\xff\xe0\0\x06JFIF", 1),
+    "jpeg that PIL does not open": (
+        encoded("JPEG").replace(b"\xff\xd8", b"\xff\xd8\xff\xe0\0\x06JFIF", 1)
+    ),
     "png": encoded("PNG"),
     "bmp": encoded("BMP"),
     "gif": encoded("GIF"),
@@ -65,7 +77,9 @@ def test_a_frame_that_is_larger_than_its_gif_counts():
     assert pixels_of(gif((1, 1), (1, 1), screen=(300, 200))) == 2 * 300 * 200
 
 
-@pytest.mark.parametrize("value", [b"", b"abc", b"RIFFabcdWEBPVP8?", b"\xff\xd8\xff\xda", *IMAGES.values()])
+@pytest.mark.parametrize(
+    "value", [b"", b"abc", b"RIFFabcdWEBPVP8?", b"\xff\xd8\xff\xda", *IMAGES.values()]
+)
 def test_what_is_cut_off_is_no_error(value):
     for end in range(len(value)):
         assert pixels_of(value[:end]) >= 0
@@ -86,7 +100,9 @@ def test_a_few_bytes_of_webp_are_not_decoded():
 
 
 def bmp(height=30, header=None):
-    """A BMP of 40 x 30 pixels; its header of 40 bytes may say another height, or another size of itself."""
+    """A BMP of 40 x 30 pixels; its header of 40 bytes may say another height, or another size of
+    itself.
+    """
     value = IMAGES["bmp"]
     return value[:14] + struct.pack("<Iii", header or 40, 40, height) + value[26:]
 
@@ -121,7 +137,11 @@ def scans(number, side=9900):
     frame = value.index(b"\xff\xc2") + 5
     empty = b"\xff\xda\0\x08\x01\x01\x00\x01\x05\x00\x00"
     return (
-        value[:frame] + struct.pack(">HH", side, side) + value[frame + 4 : -2] + empty * number + b"\xff\xd9"
+        value[:frame]
+        + struct.pack(">HH", side, side)
+        + value[frame + 4 : -2]
+        + empty * number
+        + b"\xff\xd9"
     )
 
 
@@ -132,7 +152,9 @@ def test_scans_of_a_jpeg_are_counted():
     assert announced(scans(7, 16))[1] == announced(scans(0, 16))[1] + 7
 
 
-@pytest.mark.parametrize("note", [b"\xff\xda" * 900, b"\xff\xd9", b"\xff\xc0\0\x0b\x08\xff\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "note", [b"\xff\xda" * 900, b"\xff\xd9", b"\xff\xc0\0\x0b\x08\xff\xff\xff\xff"]
+)
 def test_what_looks_like_markers_in_notes_is_none(note):
     value = IMAGES["jpeg"]
     noted = value[:2] + b"\xff\xe5" + struct.pack(">H", len(note) + 2) + note + value[2:]
@@ -152,7 +174,9 @@ def test_a_jpeg_of_many_scans_is_refused_wherever_it_lies():
     limits = Limits(10**8, 10**8)
     limits.check({"x": np.array([scans(20), example(scans(20))], object)})
     for value in (scans(4000), example(scans(4000)), example(b"GIF8", scans(100))):
-        with pytest.raises(ServingError, match=r"row 0: a JPEG of 98010000 pixels in \d+ scans is too much"):
+        with pytest.raises(
+            ServingError, match=r"row 0: a JPEG of 98010000 pixels in \d+ scans is too much"
+        ):
             limits.check({"x": np.array([value], object)})
 
 
@@ -181,7 +205,9 @@ DISGUISES = {
 @pytest.mark.parametrize("name", DISGUISES)
 def test_an_example_that_begins_as_an_image_is_looked_into(name):
     value = DISGUISES[name] + example(png((1, 2, 3), size=(40, 30)))
-    parsed = tf.io.parse_single_example(value, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+    parsed = tf.io.parse_single_example(
+        value, {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+    )
     assert parsed["image/encoded"].numpy().startswith(b"\x89PNG")
     with pytest.raises(ServingError, match="row 0: an image of 1200 pixels"):
         Limits(10**6, 1000).check({"inputs": np.array([value], object)})
@@ -197,7 +223,9 @@ def test_images_in_sequences_are_looked_at():
 
 def test_images_in_examples_are_looked_at():
     limits = Limits(10**6, 1000)
-    limits.check({"inputs": np.array([example(b"name", png((1, 2, 3))), b"\xff no example"], object)})
+    limits.check(
+        {"inputs": np.array([example(b"name", png((1, 2, 3))), b"\xff no example"], object)}
+    )
     wide = example(png((1, 2, 3), size=(40, 30)))
     with pytest.raises(ServingError, match="Input inputs, row 1: an image of 1200 pixels"):
         limits.check({"inputs": np.array([example(b"x"), wide], object)})
@@ -224,8 +252,10 @@ def test_so_many_scans_of_so_many_pixels_are_still_allowed():
     limits.check({"x": np.array([scans(most - own, 10_000)], object)})
     with pytest.raises(ServingError) as caught:
         limits.check({"x": np.array([scans(most - own + 1, 10_000)], object)})
-    assert caught.value.message == (
-        f"Input x, row 0: a JPEG of 100000000 pixels in {most + 1} scans is too much work: save it "
+    assert (
+        caught.value.message
+        == f"Input x, row 0: a JPEG of 100000000 pixels in {most + 1} scans is too much work:"
+        " save it "
         "with fewer scans, or as a baseline JPEG"
     )
 
@@ -245,7 +275,9 @@ def test_the_largest_frame_of_a_jpeg_counts():
 
 @pytest.mark.parametrize("colours", [2, 4, 5, 16, 200, 256])
 def test_tables_of_colours_of_a_gif_are_passed_over(colours):
-    first, *more = (Image.effect_noise(SIDES, 50 + i).convert("RGB").quantize(colours) for i in range(3))
+    first, *more = (
+        Image.effect_noise(SIDES, 50 + i).convert("RGB").quantize(colours) for i in range(3)
+    )
     stream = io.BytesIO()
     first.save(stream, "GIF", save_all=True, append_images=more)
     assert Image.open(stream).n_frames == 3

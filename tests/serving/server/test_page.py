@@ -21,7 +21,10 @@ PUSHED = 1_763_900_000  # 2025-11-23 12:13:20 UTC
 GOOD = {
     "examples": 360,
     "protocol": "center",
-    "protocols": {"center": {"top1_error": 0.0028, "top5_error": None}, "ten_crop": {"top1_error": 0.5}},
+    "protocols": {
+        "center": {"top1_error": 0.0028, "top5_error": None},
+        "ten_crop": {"top1_error": 0.5},
+    },
 }
 
 
@@ -89,7 +92,9 @@ def test_files_and_their_headers(site, url, name, kind):
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["referrer-policy"] == "no-referrer"
     policy = response.headers["content-security-policy"].split("; ")
-    assert {"default-src 'self'", "img-src 'self' blob: data:", "frame-ancestors 'none'"} <= set(policy)
+    assert {"default-src 'self'", "img-src 'self' blob: data:", "frame-ancestors 'none'"} <= set(
+        policy
+    )
     assert not any("unsafe" in part for part in policy)
     if name:
         assert response.content == (STATIC / name).read_bytes()
@@ -106,7 +111,9 @@ def test_every_file_of_the_folder_has_an_address_and_is_in_the_wheel(site):
 def test_scripts_and_styles_name_no_other_host_and_none_is_inline():
     for path in STATIC.iterdir():
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
-        assert not re.search(r"https?:|//[a-z]+\.|@import|innerHTML|insertAdjacentHTML|eval\(", text), path
+        assert not re.search(
+            r"https?:|//[a-z]+\.|@import|innerHTML|insertAdjacentHTML|eval\(", text
+        ), path
     html = (STATIC / "index.html").read_text()
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]* src=)", html)
 
@@ -209,8 +216,14 @@ def test_an_evaluation_is_shown_without_what_the_page_does_not_know(base, site):
         ({**GOOD, "protocol": ["center"]}, "protocol is not one of protocols"),
         ({**GOOD, "examples": 0}, "examples is not a positive number"),
         ({**GOOD, "examples": True}, "examples is not a positive number"),
-        ({**GOOD, "protocols": {"center": {"top1_error": 28}}}, "top1_error of center is not 0 to 1"),
-        ({**GOOD, "protocols": {"center": {"top1_error": "0"}}}, "top1_error of center is not 0 to 1"),
+        (
+            {**GOOD, "protocols": {"center": {"top1_error": 28}}},
+            "top1_error of center is not 0 to 1",
+        ),
+        (
+            {**GOOD, "protocols": {"center": {"top1_error": "0"}}},
+            "top1_error of center is not 0 to 1",
+        ),
         ({**GOOD, "protocols": {"center": {"top5_error": float("nan")}}}, "top5_error of center"),
         ({**GOOD, "protocols": {"\ud800": {"top5_error": 2}}}, "top5_error of \ud800"),
     ],
@@ -218,7 +231,9 @@ def test_an_evaluation_is_shown_without_what_the_page_does_not_know(base, site):
 def test_a_damaged_evaluation_is_said_and_the_version_stays(base, site, content, reason):
     found = evaluation(base, site, content)
     assert found["evaluation"] is None
-    assert found["evaluation_error"].startswith("assets.extra/evaluation.json of this version cannot be used")
+    assert found["evaluation_error"].startswith(
+        "assets.extra/evaluation.json of this version cannot be used"
+    )
     assert found["evaluation_error"].endswith("; push the model again.")
     assert reason in found["evaluation_error"]
     assert found["signatures"]

@@ -19,7 +19,8 @@ from tests.helpers.serving_models import export_image, png, publish
 from tests.serving.server.test_server_process import Server
 
 pytestmark = pytest.mark.skipif(
-    not find_chromium(), reason="drives the page in a browser: needs Debian's chromium, or Google Chrome"
+    not find_chromium(),
+    reason="drives the page in a browser: needs Debian's chromium, or Google Chrome",
 )
 
 RED, GREEN, BLUE = png((255, 0, 0)), png((0, 255, 0)), png((0, 0, 255))
@@ -61,7 +62,10 @@ def export_float_top_k(path):
     archive = keras.export.ExportArchive()
     archive.track(keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]))
     spec = tf.TensorSpec([None], tf.float32, name="x")
-    outputs = lambda x: {"classes": tf.strings.as_string(x[:, None]), "scores": x[:, None]}  # noqa: E731
+
+    def outputs(x):
+        return {"classes": tf.strings.as_string(x[:, None]), "scores": x[:, None]}
+
     for name in ("serving_default", "top_k"):
         archive.add_endpoint(name, outputs, [spec])
     archive.write_out(str(path), verbose=False)
@@ -99,7 +103,9 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, site):
-    """The page, ready, in a desktop's window; afterwards it must have left nothing to complain about."""
+    """The page, ready, in a desktop's window; afterwards it must have left nothing to complain
+    about.
+    """
     yield opened(browser, site)
     assert browser.complaints == []
     for event in browser.seen("Network.requestWillBeSent"):
@@ -160,7 +166,9 @@ def predictions(page):
 def forgive(page, status):
     """Chromium writes each refused request into the console: exactly those are expected."""
     assert page.complaints
-    assert all(f"status of {status} " in complaint for complaint in page.complaints), page.complaints
+    assert all(f"status of {status} " in complaint for complaint in page.complaints), (
+        page.complaints
+    )
     page.complaints.clear()
 
 
@@ -185,10 +193,15 @@ def test_what_is_known_of_a_version(page):
     assert "Version 2" in facts and "97.2%" in facts and "top-1 accuracy" in facts
     assert "100.0% top-5, on 360 evaluation images, protocol center" in facts
     page.run("document.querySelector('details').open = true")
-    rows = page.run("[...document.querySelectorAll('tbody tr')].map(r => r.innerText.split(/\\s+/))")
+    rows = page.run(
+        "[...document.querySelectorAll('tbody tr')].map(r => r.innerText.split(/\\s+/))"
+    )
     assert rows == [["center", "97.2%", "100.0%"], ["ten_crop", "96.4%", "–"]]
     select(page, "version", "1")
-    assert " ".join(text(page, "#facts").split()) == "Version 1 stable No evaluation came with this version."
+    assert (
+        " ".join(text(page, "#facts").split())
+        == "Version 1 stable No evaluation came with this version."
+    )
 
 
 def test_two_versions_side_by_side(page, picture):
@@ -254,9 +267,13 @@ def test_a_stored_rotation_is_not_applied_and_the_page_says_so(page, picture):
         files[turn] = stream.getvalue()
     add(page, picture("turned.jpg", files[6]), picture("upright.jpg", files[1]))
     notes = page.run(
-        "[...document.querySelectorAll('.card')].map(card => card.querySelector('.notes').innerText)"
+        "[...document.querySelectorAll('.card')].map(card =>"
+        " card.querySelector('.notes').innerText)"
     )
-    assert notes == ["Shown as the model sees it: the rotation stored in this photo is not applied.", ""]
+    assert notes == [
+        "Shown as the model sees it: the rotation stored in this photo is not applied.",
+        "",
+    ]
     shown = "getComputedStyle(document.querySelector('.shot img')).imageOrientation"
     assert page.run(shown) == "none"
     # Version 1 says that it turns photographs.
@@ -275,7 +292,9 @@ def test_a_broken_image_shows_what_the_server_says(page, site, picture):
     assert "{{" not in first["problem"]
     assert second["names"][0] == "green"  # the other image has its answer
     assert text(page, ".shot") == "No preview"
-    assert page.run("document.querySelector('.failed button')") is None  # it will not do next time either
+    assert (
+        page.run("document.querySelector('.failed button')") is None
+    )  # it will not do next time either
     forgive(page, 400)
 
 
@@ -321,8 +340,10 @@ def test_at_most_two_requests_at_a_time(page, picture):
     page.send("Network.emulateNetworkConditions", latency=300, **slow)  # milliseconds
     add(page, *[picture(f"{i}.png", RED) for i in range(6)])
     page.send("Network.emulateNetworkConditions", latency=0, **slow)
-    spans = page.run("""performance.getEntriesByType('resource').filter(e => e.name.endsWith(':predict'))
-      .map(e => [e.startTime, e.responseEnd])""")
+    spans = page.run(
+        """performance.getEntriesByType('resource').filter(e => e.name.endsWith(':predict'))
+      .map(e => [e.startTime, e.responseEnd])"""
+    )
     assert len(spans) == 6
     assert max(sum(start <= at < end for start, end in spans) for at, _ in spans) == 2
 
@@ -355,7 +376,9 @@ def test_dropped_and_pasted_files(page):
         "dropped.png",
     ]
     assert [column["names"][0] for column in columns(page)] == ["blue", "green"]
-    page.run("dispatchEvent(new DragEvent('drop', {dataTransfer: new DataTransfer(), cancelable: true}))")
+    page.run(
+        "dispatchEvent(new DragEvent('drop', {dataTransfer: new DataTransfer(), cancelable: true}))"
+    )
     assert text(page, "#problem").startswith("There was no image file in that.")
 
 
@@ -377,9 +400,13 @@ def test_a_camera_that_is_refused(site, tmp_path):
     try:
         opened(page, site)
         page.run("document.getElementById('open-camera').click()")
-        page.wait("document.getElementById('camera-text').textContent.startsWith('The camera cannot')")
-        assert text(page, "#camera-text") == (
-            "The camera cannot be used (Permission denied). Allow it in the address bar, or choose an image."
+        page.wait(
+            "document.getElementById('camera-text').textContent.startsWith('The camera cannot')"
+        )
+        assert (
+            text(page, "#camera-text")
+            == "The camera cannot be used (Permission denied). Allow it in the address bar, or"
+            " choose an image."
         )
         assert page.run("document.getElementById('take').disabled")
         page.press("Escape")
@@ -450,8 +477,12 @@ def test_the_focus_stays_in_the_list_when_images_are_removed(page, picture):
 def test_every_control_has_a_name_and_headings_do_not_skip(page, picture):
     add(page, picture("red.png", RED))
     nodes = page.send("Accessibility.getFullAXTree")["nodes"]
-    shown = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n["ignored"]]
-    controls = [found for found in shown if found[0] in ("button", "combobox", "link", "DisclosureTriangle")]
+    shown = [
+        (n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n["ignored"]
+    ]
+    controls = [
+        found for found in shown if found[0] in ("button", "combobox", "link", "DisclosureTriangle")
+    ]
     assert ("combobox", "Compare with") in controls and ("button", "Remove red.png") in controls
     assert all(name for _, name in controls)
     levels = page.run(
@@ -537,13 +568,18 @@ def test_versions_come_and_go_without_a_reload(browser, changing, swapped, pictu
     assert page.run("document.getElementById('model-field').hidden")
     add(page, picture("red.png", RED))
     compare(page, 1)
-    assert [(c["head"], c["names"][0]) for c in columns(page)] == [("Version 2", "red"), ("Version 1", "red")]
+    assert [(c["head"], c["names"][0]) for c in columns(page)] == [
+        ("Version 2", "red"),
+        ("Version 1", "red"),
+    ]
 
     publish(swapped, base, 3)  # takes the place of 1
     page.wait("document.querySelector('h4')?.textContent === 'Version 3'")
     page.wait(SETTLED.format(1))
     assert [(c["head"], c["names"][0]) for c in columns(page)] == [("Version 3", "green")]
-    assert text(page, "#notice") == "Version 1 is no longer loaded; there is nothing to compare with."
+    assert (
+        text(page, "#notice") == "Version 1 is no longer loaded; there is nothing to compare with."
+    )
 
     # A version that goes between two looks of the page: the request itself finds out.
     shutil.rmtree(base / "1")  # else it comes back for 2
@@ -564,7 +600,10 @@ def test_versions_come_and_go_without_a_reload(browser, changing, swapped, pictu
     assert page.run("document.getElementById('version').value") == ""
     assert not page.run("document.getElementById('other-hint').hidden")
     forgive(page, 404)
-    assert [address.split("/")[-1] for address, _ in predictions(page)][-2:] == ["2:predict", "3:predict"]
+    assert [address.split("/")[-1] for address, _ in predictions(page)][-2:] == [
+        "2:predict",
+        "3:predict",
+    ]
 
     shutil.rmtree(base / "3")
     wait_loaded(server, [])
@@ -585,6 +624,9 @@ def test_a_server_that_stops_is_said_and_an_image_can_be_tried_again(browser, ch
     assert text(page, "#health") == "No answer from the server; trying again"
     add(page, picture("red.png", RED))
     (column,) = columns(page)
-    assert column["problem"] == "The server does not answer. Look whether it still runs, then try again."
+    assert (
+        column["problem"]
+        == "The server does not answer. Look whether it still runs, then try again."
+    )
     assert text(page, ".failed button") == "Try again"
     assert all("ERR_CONNECTION_REFUSED" in complaint for complaint in page.complaints)

@@ -23,7 +23,11 @@ def b64(content):
 def dense(request, exports, tmp_path_factory):
     base = tmp_path_factory.mktemp("dense")
     publish(exports / "dense", base, 7)
-    options = {"rest_api_timeout_in_ms": 300, "rest_api_max_body_bytes": 10_000, "enable_page": False}
+    options = {
+        "rest_api_timeout_in_ms": 300,
+        "rest_api_max_body_bytes": 10_000,
+        "enable_page": False,
+    }
     with rest(request.param, base, "dense", **options) as client:
         yield client
 
@@ -72,13 +76,23 @@ def test_predict_addresses(dense, url):
 @pytest.mark.parametrize(
     ("method", "url", "status", "text"),
     [
-        ("POST", "/v1/models/dense:predict?x=1", 400, "Malformed request: POST /v1/models/dense:predict?x=1"),
+        (
+            "POST",
+            "/v1/models/dense:predict?x=1",
+            400,
+            "Malformed request: POST /v1/models/dense:predict?x=1",
+        ),
         ("POST", "/v1/models/dense:predict/", 400, "Malformed request"),
         ("POST", "/v1/models/dense:PREDICT", 400, "Malformed request"),
         ("POST", "/v1/models/dense", 400, "Malformed request: POST /v1/models/dense"),
         ("POST", "/v1/models/dense/versions/1/labels/a:predict", 400, "Malformed request"),
         ("POST", f"/v1/models/dense/versions/{2**63}:predict", 400, "Failed to convert version"),
-        ("POST", f"/v1/models/dense/versions/{'9' * 5000}:predict", 400, "Failed to convert version"),
+        (
+            "POST",
+            f"/v1/models/dense/versions/{'9' * 5000}:predict",
+            400,
+            "Failed to convert version",
+        ),
         (
             "POST",
             "/v1/models/dense/labels/stable:predict",
@@ -97,10 +111,20 @@ def test_predict_addresses(dense, url):
         ("GET", "/v1/models/dense/", 400, "Malformed request: GET /v1/models/dense/"),
         ("GET", "/v1/models/dense:predict", 400, "Malformed request"),
         ("GET", "/v1/models/nope", 404, "Could not find any versions of model nope"),
-        ("GET", f"/v1/models/dense/versions/{'0' * 5000}9", 404, "Could not find version 9 of model dense"),
+        (
+            "GET",
+            f"/v1/models/dense/versions/{'0' * 5000}9",
+            404,
+            "Could not find version 9 of model dense",
+        ),
         ("GET", "/v1/models/dense/versions/9", 404, "Could not find version 9 of model dense"),
         ("GET", "/v1/models/nope/metadata", 404, "Servable not found for request: Latest(nope)"),
-        ("GET", "/v1/models/dense/labels/a/metadata", 400, "Unrecognized servable version label: a"),
+        (
+            "GET",
+            "/v1/models/dense/labels/a/metadata",
+            400,
+            "Unrecognized servable version label: a",
+        ),
         ("GET", "/v1/nothing", 400, "Malformed request"),
         ("PUT", "/v1/models/dense", 400, "Malformed request: PUT /v1/models/dense"),
         ("DELETE", "/v1/models/dense", 400, "Malformed request"),
@@ -134,7 +158,9 @@ def test_options_need_an_origin(dense):
 def test_answers_to_pages_of_other_origins(backend, exports, tmp_path):
     publish(exports / "dense", tmp_path / "m", 7)
     with rest(backend, tmp_path / "m", "dense", rest_api_enable_cors_support=True) as client:
-        answer = client.request("OPTIONS", "/v1/models/dense:predict", headers={"Origin": "http://a.b"})
+        answer = client.request(
+            "OPTIONS", "/v1/models/dense:predict", headers={"Origin": "http://a.b"}
+        )
     expected = {
         "access-control-allow-origin": "*",
         "access-control-allow-methods": "POST, GET",
@@ -156,7 +182,9 @@ def test_row_and_columnar_form(dense):
 def test_several_inputs_and_outputs_are_named(dense):
     rows = {"signature_name": "two", "instances": [{"a": 1, "b": 2}, {"a": 3, "b": 4}]}
     assert [row["sum"] for row in post(dense, rows).json()["predictions"]] == [3.0, 7.0]
-    columns = post(dense, {"signature_name": "two", "inputs": {"a": [1], "b": [2]}}).json()["outputs"]
+    columns = post(dense, {"signature_name": "two", "inputs": {"a": [1], "b": [2]}}).json()[
+        "outputs"
+    ]
     assert columns == {"sum": [3.0], "product_bytes": [b64(b"2.000000")]}
 
 
@@ -179,7 +207,9 @@ def test_every_type_goes_through_the_model(dense, dtype, values):
 
 
 def test_nan_and_infinity_in_and_out(dense):
-    response = post(dense, '{"signature_name": "echo_float64", "inputs": [NaN, Infinity, -Infinity]}')
+    response = post(
+        dense, '{"signature_name": "echo_float64", "inputs": [NaN, Infinity, -Infinity]}'
+    )
     assert response.content == b'{"outputs": [NaN, Infinity, -Infinity]}'
 
 
@@ -194,12 +224,20 @@ def test_nan_and_infinity_in_and_out(dense):
         ({"instances": []}, "No values in 'instances' array"),
         ({"instances": 1}, "Expecting 'instances' to be an list/array"),
         ({"signature_name": 1, "instances": [1]}, "'signature_name' key must be a string value"),
-        ({"signature_name": "s", "instances": [1]}, 'Serving signature name: "s" not found in signature def'),
-        ({"signature_name": "__saved_model_init_op", "inputs": 1}, "Failed to get input map for signature"),
+        (
+            {"signature_name": "s", "instances": [1]},
+            'Serving signature name: "s" not found in signature def',
+        ),
+        (
+            {"signature_name": "__saved_model_init_op", "inputs": 1},
+            "Failed to get input map for signature",
+        ),
         (
             {"instances": [[1, 2], ["a", 2]]},
-            "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: "
-            'JSON Value: "a" Type: String is not of expected type: float',
+            (
+                "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: "
+                'JSON Value: "a" Type: String is not of expected type: float'
+            ),
         ),
         ({"instances": [[1, 2], [3]]}, "Expecting tensor size: 2 but got: 1"),
         ({"instances": [[1, 2], [[1, 2]]]}, "Expecting shape [2] but got: [1,2]"),
@@ -211,7 +249,10 @@ def test_nan_and_infinity_in_and_out(dense):
             {"signature_name": "two", "instances": [1]},
             "instances is a plain list, but expecting list of objects",
         ),
-        ({"signature_name": "two", "inputs": [1]}, "inputs is a plain value/list, but expecting an object"),
+        (
+            {"signature_name": "two", "inputs": [1]},
+            "inputs is a plain value/list, but expecting an object",
+        ),
         ({"signature_name": "two", "inputs": {"b": [1]}}, "Missing named input: a"),
         ({"inputs": [[1, 2], [3]]}, "Encountered list at unexpected size"),
         # Bytes that are no text, in the op's own.
@@ -220,7 +261,10 @@ def test_nan_and_infinity_in_and_out(dense):
             "Could not parse example input, value: ",
         ),
         ({"inputs": [1, 2, 3]}, "MatMul"),  # the op's own text: shapes are not checked before
-        ({"signature_name": "scalar", "instances": [[1, 2]]}, "Tensor name: total has no shape information"),
+        (
+            {"signature_name": "scalar", "instances": [[1, 2]]},
+            "Tensor name: total has no shape information",
+        ),
         ({"signature_name": "ragged_batch", "instances": [[1, 2]]}, "has inconsistent batch size"),
         (
             {"signature_name": "echo_float16", "instances": [1]},
@@ -246,7 +290,9 @@ def test_outputs_without_rows(dense):
 
 
 def test_batch_size_is_free(dense):
-    assert post(dense, {"inputs": {"x": []}, "signature_name": "echo_int32"}).json() == {"outputs": []}
+    assert post(dense, {"inputs": {"x": []}, "signature_name": "echo_int32"}).json() == {
+        "outputs": []
+    }
     assert len(post(dense, {"instances": [[0, 0]] * 100}).json()["predictions"]) == 100
 
 
@@ -281,7 +327,10 @@ def test_bodies_over_the_limit_are_413_without_a_length(dense):
 
 
 def test_images_as_base64(image):
-    for instances in ([b64(RED), b64(GREEN)], [{"image_bytes": b64(RED)}, {"image_bytes": b64(GREEN)}]):
+    for instances in (
+        [b64(RED), b64(GREEN)],
+        [{"image_bytes": b64(RED)}, {"image_bytes": b64(GREEN)}],
+    ):
         reply = post(image, {"instances": instances}, "/v1/models/image:predict").json()
         assert reply == {"predictions": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]}
 
@@ -310,7 +359,9 @@ def test_images_that_are_refused(image, instances, text):
 def test_frequent_mistakes_get_a_hint(image):
     only_ours(image)
     error = post(image, {"instances": [[0.1]]}, "/v1/models/image:predict").json()["error"]
-    assert error.endswith('(hint: send encoded images as {"b64": "<base64 of the file>"}, not pixels)')
+    assert error.endswith(
+        '(hint: send encoded images as {"b64": "<base64 of the file>"}, not pixels)'
+    )
 
 
 def test_classify(image):
@@ -335,7 +386,11 @@ def test_classify_context_is_shared_by_the_examples(image):
 def test_a_long_context_for_many_examples_is_refused(dense):
     """Each example gets all of it: 1 MB sent would take 100 GB."""
     only_ours(dense)
-    body = {"signature_name": "regress", "context": {"c": "x" * 1000}, "examples": [{"v": 1.5}] * 20}
+    body = {
+        "signature_name": "regress",
+        "context": {"c": "x" * 1000},
+        "examples": [{"v": 1.5}] * 20,
+    }
     expect(
         post(dense, body, "/v1/models/dense:regress"),
         400,
@@ -362,11 +417,19 @@ def test_classify_bodies_that_are_refused(image, body, text):
 def test_regress(dense):
     body = {"signature_name": "regress", "examples": [{"v": 1.5}, {"v": 0.1}]}
     assert post(dense, body, "/v1/models/dense:regress").content == b'{"results": [1.5, 0.1]}'
-    expect(post(dense, {"examples": [{"v": 1.5}]}, "/v1/models/dense:regress"), 400, "No regression inputs")
+    expect(
+        post(dense, {"examples": [{"v": 1.5}]}, "/v1/models/dense:regress"),
+        400,
+        "No regression inputs",
+    )
 
 
 def test_status(dense):
-    available = {"version": "7", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    available = {
+        "version": "7",
+        "state": "AVAILABLE",
+        "status": {"error_code": "OK", "error_message": ""},
+    }
     for url in ("", "/versions/7", "/labels/any"):
         assert dense.get(f"/v1/models/dense{url}").json() == {"model_version_status": [available]}
 
@@ -424,9 +487,13 @@ def test_images_over_the_limits_are_refused_before_they_are_decoded(exports, tmp
     options = {"max_image_bytes": len(wide), "max_image_pixels": 100, "enable_model_warmup": False}
     with rest(EMBEDDED, tmp_path, "image", **options) as client:
         url = "/v1/models/image:predict"
-        assert post(client, {"instances": [b64(small)]}, url).json() == {"predictions": [[1.0, 0.0, 0.0]]}
+        assert post(client, {"instances": [b64(small)]}, url).json() == {
+            "predictions": [[1.0, 0.0, 0.0]]
+        }
         expect(
-            post(client, {"instances": [b64(small), b64(wide)]}, url), 400, "row 1: an image of 900 pixels"
+            post(client, {"instances": [b64(small), b64(wide)]}, url),
+            400,
+            "row 1: an image of 900 pixels",
         )
         expect(post(client, {"instances": [b64(wide + b"more")]}, url), 400, "are more than")
 
@@ -438,7 +505,9 @@ def test_more_requests_than_may_wait_are_503(exports, tmp_path):
         slow = {"signature_name": "slow", "inputs": 600_000}
         answers = []
         asking = [
-            threading.Thread(target=lambda: answers.append(post(client, slow, "/v1/models/m:predict")))
+            threading.Thread(
+                target=lambda: answers.append(post(client, slow, "/v1/models/m:predict"))
+            )
             for _ in range(6)
         ]
         for thread in asking:
@@ -459,7 +528,9 @@ def test_long_documents_are_read_one_at_a_time(exports, tmp_path):
         long = b'{"instances": [[1, 2]]' + b" " * 2**20 + b"}"
         answers = []
         threads = [
-            threading.Thread(target=lambda body=body: answers.append(post(client, body).status_code))
+            threading.Thread(
+                target=lambda body=body: answers.append(post(client, body).status_code)
+            )
             for body in (long, b'{"instances": [[1, 2]]}')
         ]
         with client.app._long:

@@ -21,7 +21,15 @@ NAMES = st.sampled_from(["x", "a", "b", "v", "b64", "\ud800", "\udcff"]) | st.te
     st.characters(min_codepoint=0, exclude_categories=()), max_size=3
 )
 HUGE = st.sampled_from([2**63, -(2**63) - 1, 2**64, 10**39, 10**400, -(10**400), 1e300])
-LEAVES = st.none() | st.booleans() | st.integers() | HUGE | st.floats() | NAMES | st.just({"b64": "aGk="})
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | HUGE
+    | st.floats()
+    | NAMES
+    | st.just({"b64": "aGk="})
+)
 VALUES = st.recursive(
     LEAVES,
     lambda inner: (
@@ -32,12 +40,17 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 NUMBERS = st.integers(1, 2).flatmap(
-    lambda size: st.lists(st.lists(st.floats(width=32), min_size=size, max_size=size), min_size=1, max_size=3)
+    lambda size: st.lists(
+        st.lists(st.floats(width=32), min_size=size, max_size=size), min_size=1, max_size=3
+    )
 )
 # Not "slow" and "echo_float16": their 504 and 501 are right.
 SIGNATURES = st.sampled_from(
     ["", "serving_default", "two", "scalar", "ragged_batch", "regress", "__saved_model_init_op"]
-    + [f"echo_{name}" for name in ("int32", "uint8", "int64", "uint64", "bool", "float64", "string")]
+    + [
+        f"echo_{name}"
+        for name in ("int32", "uint8", "int64", "uint64", "bool", "float64", "string")
+    ]
 )
 EXAMPLES = st.dictionaries(NAMES, LEAVES | st.lists(LEAVES, max_size=2) | VALUES, max_size=2)
 PARTS_OF_DOCUMENTS = {
@@ -49,7 +62,9 @@ PARTS_OF_DOCUMENTS = {
 }
 DOCUMENTS = st.fixed_dictionaries({}, optional=PARTS_OF_DOCUMENTS) | st.sampled_from(
     ["instances", "inputs", "examples"]
-).flatmap(lambda key: st.fixed_dictionaries({"signature_name": SIGNATURES, key: PARTS_OF_DOCUMENTS[key]}))
+).flatmap(
+    lambda key: st.fixed_dictionaries({"signature_name": SIGNATURES, key: PARTS_OF_DOCUMENTS[key]})
+)
 BODIES = DOCUMENTS.map(lambda document: json.dumps(document).encode()) | st.binary(max_size=40)
 METHODS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
 PARTS = st.sampled_from(
@@ -104,7 +119,9 @@ def check(app, method, path, body):
     kind = dict(head["headers"]).get(b"content-type", b"")
     assert head["status"] < 500, content
     if head["status"] != 200 and kind == b"application/json":
-        assert list(json.loads(content)) == ["error"] and isinstance(json.loads(content)["error"], str)
+        assert list(json.loads(content)) == ["error"] and isinstance(
+            json.loads(content)["error"], str
+        )
     else:
         # Paths with line breaks are none of the API.
         assert head["status"] in (200, 404)

@@ -72,7 +72,9 @@ def test_no_request_fails_and_no_answer_mixes_versions(versions, tmp_path, batch
     versions_seen = {float(version) for version in seen["versions"]}
     assert {1.0, ROLLOVERS + 1.0} <= versions_seen and len(versions_seen) > ROLLOVERS // 2
     total = sum(seen["versions"].values())
-    print(f"{total} answers over {ROLLOVERS} rollovers; longest pause {1000 * seen['longest']:.0f} ms")
+    print(
+        f"{total} answers over {ROLLOVERS} rollovers; longest pause {1000 * seen['longest']:.0f} ms"
+    )
 
 
 def test_a_killed_server_serves_again(versions, tmp_path):

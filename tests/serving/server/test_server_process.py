@@ -29,7 +29,15 @@ def free_port():
 
 def server_command(base, port, *flags):
     where = [f"--model_base_path={base}"] if base else []
-    return [sys.executable, "-m", "serving.server", f"--rest_api_port={port}", "--port=0", *where, *flags]
+    return [
+        sys.executable,
+        "-m",
+        "serving.server",
+        f"--rest_api_port={port}",
+        "--port=0",
+        *where,
+        *flags,
+    ]
 
 
 class Server:
@@ -114,7 +122,10 @@ def test_one_bad_file_does_not_spoil_the_others(served, pictures, tmp_path):
     assert done.returncode == 1
     assert "red" in done.stdout
     first, *rest = done.stderr.splitlines()
-    assert first == f"{text}: the bytes are no JPEG or PNG; convert the image to PNG, which loses nothing."
+    assert (
+        first
+        == f"{text}: the bytes are no JPEG or PNG; convert the image to PNG, which loses nothing."
+    )
     assert rest[0].startswith(f"{cut}: ") and "Invalid JPEG data" in rest[0]
     assert rest[-1] == f"{tmp_path / 'none.jpg'}: No such file or directory."
 
@@ -138,7 +149,10 @@ def test_client_library(served):
     assert "serving_default" in signatures
     red, blue = png((255, 0, 0)), png((0, 0, 255))
     assert client.predict([red, blue]) == [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
-    assert [labels[0] for labels in client.top_k([red, blue], version=1)] == [("red", 1.0), ("blue", 1.0)]
+    assert [labels[0] for labels in client.top_k([red, blue], version=1)] == [
+        ("red", 1.0),
+        ("blue", 1.0),
+    ]
     assert {label.name for label in client.top_k([red])[0]} < set(COLOURS)
     with pytest.raises(ClientError, match="no such model or version") as caught:
         client.predict([red], version=5)
@@ -180,7 +194,10 @@ def test_client_tries_again_while_the_server_is_unavailable():
 
 
 def test_client_needs_no_tensorflow():
-    check = "import sys, serving.client; sys.exit('tensorflow' in sys.modules or 'numpy' in sys.modules)"
+    check = (
+        "import sys, serving.client; sys.exit('tensorflow' in sys.modules or 'numpy' in"
+        " sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, timeout=60).returncode == 0
 
 
@@ -261,7 +278,9 @@ def test_mistakes_are_one_clear_sentence(exports, tmp_path):
     assert "--model_name 'a/b'" in name
     for seconds in ("nan", "inf", "-1"):
         (wait,) = mistake(tmp_path / "m", free_port(), f"--file_system_poll_wait_seconds={seconds}")
-        assert wait.startswith("--file_system_poll_wait_seconds ") and wait.endswith("must be 0 to 2592000.")
+        assert wait.startswith("--file_system_poll_wait_seconds ") and wait.endswith(
+            "must be 0 to 2592000."
+        )
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

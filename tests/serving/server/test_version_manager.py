@@ -35,7 +35,11 @@ def manage(tmp_path):
 
     def start(num_versions=1, load=None, **options):
         (tmp_path / "m").mkdir(exist_ok=True)
-        options = {"file_system_poll_wait_seconds": 0.02, "load_retries_interval_seconds": 1000.0, **options}
+        options = {
+            "file_system_poll_wait_seconds": 0.02,
+            "load_retries_interval_seconds": 1000.0,
+            **options,
+        }
         settings = ServerSettings((ModelSettings("m", tmp_path / "m", num_versions),), **options)
         manager = Manager(settings, load(settings) if load else None)
         started.append(manager)
@@ -125,7 +129,9 @@ def test_a_version_that_comes_back_while_requests_use_it_serves_again(exports, t
     assert ask(manager) == ONCE
 
 
-def test_a_version_that_is_written_anew_while_requests_use_it_is_loaded_anew(exports, tmp_path, manage):
+def test_a_version_that_is_written_anew_while_requests_use_it_is_loaded_anew(
+    exports, tmp_path, manage
+):
     publish(exports / "dense", tmp_path / "m", 1)
     publish(exports / "dense_double", tmp_path / "m", 2)
     manager = manage()
@@ -147,8 +153,9 @@ def test_a_version_that_stays_in_part_is_reported_with_its_reason(exports, tmp_p
     wait_for(lambda: 2 in states(manager))
     [version] = manager.status("m", 2)
     assert version.state is State.END and version.error.code is Code.FAILED_PRECONDITION
-    assert version.error.message == (
-        f"{tmp_path / 'm/2'} is not whole: variables/variables.index is missing, "
+    assert (
+        version.error.message
+        == f"{tmp_path / 'm/2'} is not whole: variables/variables.index is missing, "
         "and nothing has come for 0.3 s"
     )
     assert ask(manager) == ONCE
@@ -167,8 +174,12 @@ def test_a_version_that_keeps_growing_is_not_reported(exports, tmp_path, manage)
 
 def test_a_model_of_constants_needs_no_variables(tmp_path, manage):
     module = tf.Module()
-    module.add = tf.function(lambda x: {"y": x + 1}, input_signature=[tf.TensorSpec([None, 2], name="x")])
-    tf.saved_model.save(module, str(tmp_path / "export"), signatures={"serving_default": module.add})
+    module.add = tf.function(
+        lambda x: {"y": x + 1}, input_signature=[tf.TensorSpec([None, 2], name="x")]
+    )
+    tf.saved_model.save(
+        module, str(tmp_path / "export"), signatures={"serving_default": module.add}
+    )
     shutil.rmtree(tmp_path / "export/variables")
     publish(tmp_path / "export", tmp_path / "m", 1)
     assert ask(manage()) == [2.0, 3.0]
@@ -220,7 +231,9 @@ def pushed(exports, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["has changed", "is missing"])
-@pytest.mark.parametrize("name", ["variables/variables.data-00000-of-00001", "assets.extra/labels.txt"])
+@pytest.mark.parametrize(
+    "name", ["variables/variables.data-00000-of-00001", "assets.extra/labels.txt"]
+)
 def test_a_version_that_is_not_what_was_pushed_takes_no_traffic(
     exports, pushed, tmp_path, manage, name, damage
 ):
@@ -297,7 +310,9 @@ def test_a_version_that_cannot_be_read_does_not_hide_the_others(
         assert states(manager) == {1: State.AVAILABLE}
         time.sleep(0.1)
         lines = [record.message for record in caplog.records if record.name.startswith("serving.")]
-        assert lines == [f"Version 2 in {tmp_path / 'm/2'} cannot be read ({os.strerror(number)}): waiting."]
+        assert lines == [
+            f"Version 2 in {tmp_path / 'm/2'} cannot be read ({os.strerror(number)}): waiting."
+        ]
     wait_for(lambda: states(manager) == {2: State.AVAILABLE, 1: State.END})
 
 
@@ -488,7 +503,9 @@ def test_swaps_do_not_pile_up_memory(tmp_path):
     model = keras.Sequential([keras.layers.Input((1000,)), keras.layers.Dense(5000)])  # 20 MB
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serving_default", model, [tf.TensorSpec([None, 1000], tf.float32, name="x")])
+    archive.add_endpoint(
+        "serving_default", model, [tf.TensorSpec([None, 1000], tf.float32, name="x")]
+    )
     archive.write_out(str(tmp_path / "big"), verbose=False)
     x = {"x": np.zeros((1, 1000), np.float32)}
 
