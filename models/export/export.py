@@ -2,14 +2,14 @@
 
 Signatures (the batch dimension is always None, all floats are float32):
 
-| signature        | inputs                                         | outputs                       |
-|------------------|------------------------------------------------|-------------------------------|
-| serving_default  | image_bytes: string, JPEG or PNG               | probabilities [n, classes]    |
-| top_k            | image_bytes: string, JPEG or PNG               | classes string, scores [n, k] |
-| classify         | inputs: string, serialized tf.Example          | classes string, scores [n, k] |
-| serving_tensor   | images: float32 [n, size, size, 3], RGB 0..255 | probabilities [n, classes]    |
-| features         | images: float32 [n, H, W, 3], RGB 0..255       | c2 .. c5: [n, h, w, channels] |
-| evaluate         | examples: string, serialized tf.Example        | [n, classes] by protocol      |
+| signature       | inputs                                         | outputs                       |
+|-----------------|------------------------------------------------|-------------------------------|
+| serving_default | image_bytes: string, JPEG or PNG               | probabilities [n, classes]    |
+| top_k           | image_bytes: string, JPEG or PNG               | classes string, scores [n, k] |
+| classify        | inputs: string, serialized tf.Example          | classes string, scores [n, k] |
+| serving_tensor  | images: float32 [n, size, size, 3], RGB 0..255 | probabilities [n, classes]    |
+| features        | images: float32 [n, H, W, 3], RGB 0..255       | c2 .. c5: [n, h, w, channels] |
+| evaluate        | examples: string, serialized tf.Example        | [n, classes] by protocol      |
 
 k is 5, or the number of classes when that is less. serving_default, top_k and classify use the
 central test crop; the tf.Examples need `image/encoded` alone. `serving_tensor` takes images that
