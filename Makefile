@@ -26,10 +26,11 @@ demo: $(STAMP)  ## run the whole pipeline on handwritten digits, serve the model
 test: lint  ## lint, then every test
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(STAMP)  ## ruff, mypy and the layers of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	.venv/bin/lint-imports --no-logo --no-cache
 
 # Each writes its table into docs/speed.md.
 STAGES = input ingestion transform step evaluation pipeline serving growth

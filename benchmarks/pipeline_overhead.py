@@ -33,7 +33,7 @@ _UPSTREAM = """
 import sys
 from tfx import v1 as tfx
 from pipeline import presets
-from pipeline.config.text import assign
+from pipeline.config.options import assign
 from pipeline.pipeline import create_pipeline
 tfx.orchestration.LocalDagRunner().run(create_pipeline(assign(presets.digits(), [f"root={sys.argv[1]}"])))
 """

@@ -34,8 +34,8 @@ from airflow.models.baseoperator import BaseOperator
 
 import pipeline
 from pipeline.config import graph, paths, presets, validity
+from pipeline.config.options import from_dict, read
 from pipeline.config.settings import Config, ConfigError, to_dict
-from pipeline.config.text import from_dict, read
 from pipeline.local.child_process import Child, Failed, die_with_parent
 
 PLAN = "Plan"

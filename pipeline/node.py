@@ -22,7 +22,7 @@ from rich.markup import escape
 from components.example_gen import source
 from components.example_gen.errors import SourceError
 from pipeline import local_runner
-from pipeline.config import space, text, validity
+from pipeline.config import options, space, validity
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError, to_dict
 from pipeline.local import temporary
@@ -49,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config: Config | None = None
     try:
         if args.command == "compile":
-            config = found = text.read(args.config)
+            config = found = options.read(args.config)
             validity.check(found)
             _in_log(found, "compile", lambda view: _compile(found, args.ir, args.run_id, view))
         else:
-            config = found = text.read(_config_of(args.ir))
+            config = found = options.read(_config_of(args.ir))
             _in_log(found, args.node, lambda view: _run(found, args.ir, args.node, view))
     except (ConfigError, SourceError) as error:
         print(reason(error), file=sys.stderr)

@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 
 from pipeline.config import beam_arguments
+from pipeline.config.options import from_dict
 from pipeline.config.settings import Config, to_dict
-from pipeline.config.text import from_dict
 
 
 class Paths:

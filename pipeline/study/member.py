@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline import local_runner
+from pipeline.config.options import from_dict
 from pipeline.config.settings import to_dict
-from pipeline.config.text import from_dict
 from pipeline.study.definitions import Result
 
 RESULT = "result.json"

@@ -15,8 +15,8 @@ import jinja2
 from components import files
 from models.training import schedules
 from pipeline.config import presets
+from pipeline.config.options import assign
 from pipeline.config.settings import Config, to_dict
-from pipeline.config.text import assign
 from pipeline.study import contents
 from pipeline.study.contents import Net, Shown, mean
 from pipeline.study.definitions import Result, Study

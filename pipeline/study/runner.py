@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pipeline.config import presets, validity
+from pipeline.config.options import assign
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError, digest, to_dict
-from pipeline.config.text import assign
 from pipeline.study import member
 from pipeline.study.definitions import Member, Result, Study
 

@@ -15,8 +15,8 @@ from apache_beam.io.localfilesystem import LocalFileSystem
 
 from pipeline import local_runner
 from pipeline.config import validity
+from pipeline.config.options import assign
 from pipeline.config.presets import get
-from pipeline.config.text import assign
 from tests.helpers import data
 
 pytestmark = pytest.mark.e2e

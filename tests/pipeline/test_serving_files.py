@@ -11,8 +11,8 @@ import yaml
 from pipeline import serving_files
 from pipeline.config import presets, validity
 from pipeline.config import settings as config_module
+from pipeline.config.options import assign
 from pipeline.config.settings import ConfigError
-from pipeline.config.text import assign
 from pipeline.local import summary
 from serving.deploy import tensorflow_serving, texts
 from serving.deploy.tensorflow_serving import Deployment

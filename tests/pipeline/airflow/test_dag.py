@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 from pipeline.config import graph, presets
+from pipeline.config.options import assign
 from pipeline.config.settings import to_dict
-from pipeline.config.text import assign
 from tests.helpers.local_airflow import PYTHON, ROOT
 
 pytestmark = pytest.mark.skipif(

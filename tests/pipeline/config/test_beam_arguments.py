@@ -13,8 +13,8 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.transforms import environments
 
 from pipeline.config import beam_arguments, presets, validity
+from pipeline.config.options import assign
 from pipeline.config.settings import Config, ConfigError
-from pipeline.config.text import assign
 
 
 def config(*settings: str) -> Config:
@@ -181,7 +181,7 @@ def test_a_spark_of_this_machine_may_ask_this_process(master):
 
 def test_checking_imports_neither_beam_nor_tensorflow():
     code = (
-        "import sys\nfrom pipeline.config import presets, validity\nfrom pipeline.config.text"
+        "import sys\nfrom pipeline.config import presets, validity\nfrom pipeline.config.options"
         " import assign\nvalidity.check(assign(presets.get('digits'),"
         f" {[f'beam.{s}' for s in FLINK]!r}))\nsys.exit(str({{'tensorflow', 'tfx', 'apache_beam'}}"
         " & set(sys.modules) or ''))"

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from pipeline.config import presets, validity
+from pipeline.config.options import assign, from_dict, read
 from pipeline.config.settings import Config, ConfigError, to_dict
-from pipeline.config.text import assign, from_dict, read
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)

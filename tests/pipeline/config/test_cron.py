@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 from pipeline.config import cron, validity
+from pipeline.config.options import assign
 from pipeline.config.settings import Config, ConfigError
-from pipeline.config.text import assign
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 AIRFLOW = os.path.join(ROOT, ".venv-airflow", "bin", "python")

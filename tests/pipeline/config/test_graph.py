@@ -13,8 +13,8 @@ from components import code_digest
 from components.example_gen import source
 from pipeline import node
 from pipeline.config import graph, validity
+from pipeline.config.options import assign, from_dict, read
 from pipeline.config.settings import Config, ConfigError, to_dict
-from pipeline.config.text import assign, from_dict, read
 from pipeline.pipeline import create_pipeline
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from pipeline.config import paths, presets
-from pipeline.config.text import assign
+from pipeline.config.options import assign
 
 SETTINGS = (
     "root=runs", "artifacts=gs://bucket/a", "data.source=~/photos", "data.schema=my.pbtxt",

@@ -3,8 +3,8 @@
 import pytest
 
 from pipeline.config import presets
+from pipeline.config.options import assign
 from pipeline.config.settings import ConfigError
-from pipeline.config.text import assign
 from pipeline.kubeflow import check
 
 GOOD = ("kubeflow.image=registry/resnet:1", "artifacts=gs://bucket/folder")

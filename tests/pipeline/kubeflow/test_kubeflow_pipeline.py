@@ -17,7 +17,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipeline import digits, kubeflow_runner
 from pipeline.config import graph, presets
-from pipeline.config.text import assign
+from pipeline.config.options import assign
 from pipeline.kubeflow import node_launcher, pipeline_spec
 from tests.helpers import data
 from tests.helpers.kubeflow_pods import Launcher

@@ -7,7 +7,7 @@ import yaml
 
 from pipeline import kubeflow_runner
 from pipeline.config import presets
-from pipeline.config.text import assign
+from pipeline.config.options import assign
 from pipeline.kubeflow import upload
 from tests.helpers.fake_kubeflow import FakeKubeflow
 

@@ -21,7 +21,7 @@ PROGRAM = """
 import importlib, json, os, re, sys
 from pipeline.config import presets
 from pipeline.kubeflow import node_launcher, pipeline_spec
-from pipeline.config.text import assign
+from pipeline.config.options import assign
 from serving import server
 from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 

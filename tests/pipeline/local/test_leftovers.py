@@ -12,8 +12,8 @@ from ml_metadata.proto import metadata_store_pb2
 
 from components.example_gen import component
 from pipeline.config import metadata, presets
+from pipeline.config.options import assign
 from pipeline.config.paths import Paths
-from pipeline.config.text import assign
 from pipeline.local import dag, leftovers, temporary
 from pipeline.local.terminal_view import View
 

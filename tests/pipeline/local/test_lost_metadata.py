@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from pipeline.config import metadata, presets
+from pipeline.config.options import assign
 from pipeline.config.paths import Paths
 from pipeline.config.settings import ConfigError
-from pipeline.config.text import assign
 from pipeline.local import dag
 from pipeline.local.terminal_view import View
 

@@ -20,8 +20,8 @@ from ml_metadata.proto import metadata_store_pb2
 
 from pipeline import node
 from pipeline.config.metadata import Store, connection
+from pipeline.config.options import assign
 from pipeline.config.settings import Config, Data, Metadata, to_dict
-from pipeline.config.text import assign
 from tests.helpers import data
 
 # No notation of a file changes this part of it.

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from pipeline.config import metadata, presets, space
+from pipeline.config.options import assign
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError, Model
-from pipeline.config.text import assign
 
 
 def python():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from models.settings import PROTOCOLS
 from pipeline.config import presets
-from pipeline.config.text import assign
+from pipeline.config.options import assign
 from pipeline.study import contents, plots, report
 from pipeline.study.definitions import STUDIES, Member, Result, Study
 
