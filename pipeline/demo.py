@@ -33,9 +33,9 @@ def main() -> int:
     print(f"\nServing {os.path.relpath(paths.serving)} and sending {_IMAGES} held-out scans:")
     with _server(paths.serving) as url:
         wrong = _predict(digits.write(paths.digits), url)
-    print(f"\nDone in {time.monotonic() - start:.0f} s. To keep a server running:")
-    folder = os.path.relpath(paths.serving)
-    print(f"  .venv/bin/python -m serving.server --model_name=resnet --model_base_path={folder}")
+    print(
+        f"\nDone in {time.monotonic() - start:.0f} s. The line Serve above starts one that stays."
+    )
     return 1 if wrong == _IMAGES else 0
 
 

@@ -11,6 +11,8 @@ Alpha is dropped, 16 bits become their high byte, grey becomes RGB. Pixels are u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from models.pixels import views
@@ -23,10 +25,16 @@ MAX_PIXELS = 100_000_000
 MAX_SCANNED = 5_000_000_000
 # Bytes of the smallest scan: its header and marker.
 SCAN_BYTES = 10
+# Compressed notes of a PNG: libpng unpacks each to up to 8 MB and throws it away.
+MAX_NOTES = 20
+NOTES = ("zTXt", "iTXt", "iCCP")
 JPEG, PNG, SCAN = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\xff\xda"
 # Why an image is refused, in the same words by every door.
 NO_IMAGE = "The bytes are no JPEG or PNG; convert the image to PNG, which loses nothing."
 TOO_LARGE = f"The image has more than {MAX_PIXELS:,} pixels; make it smaller."
+TOO_MANY_NOTES = (
+    f"The PNG has more than {MAX_NOTES} compressed notes; save it anew without its text."
+)
 TOO_MANY_SCANS = f"The JPEG has more than {MAX_SCANNED:,} pixels in all of its scans; save it anew."
 # Slow integer DCT, as PIL and libjpeg's default; TensorFlow's own default differs by up to 5
 # levels.
@@ -35,6 +43,8 @@ EXIF = b"Exif\0\0"
 # It is looked for in so many first bytes: it stands before the pixels, in a segment of at most 64
 # kB.
 EXIF_WITHIN = 2**18
+# Among so many segments, of which a camera writes a dozen.
+_MOST_SEGMENTS = 1000
 
 
 def load(encoded: tf.Tensor, settings: Transform) -> tf.Tensor:
@@ -83,7 +93,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         # refuses it.
         sides = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
         few = tf.reduce_prod(tf.cast(sides, tf.int64)) <= MAX_PIXELS
-        with tf.control_dependencies(_check([(few, TOO_LARGE)])):
+        rules = [(few, TOO_LARGE), (_count(encoded, NOTES) <= MAX_NOTES, TOO_MANY_NOTES)]
+        with tf.control_dependencies(_check(rules)):
             return tf.io.decode_png(encoded, channels=3)
 
     def short() -> tf.Tensor:
@@ -97,6 +108,12 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 def _check(rules: list[tuple[tf.Tensor, str]]) -> list[tf.Operation]:
     checks = [tf.debugging.Assert(holds, [message]) for holds, message in rules]
     return [check for check in checks if check is not None]  # eager ones have raised
+
+
+def _count(encoded: tf.Tensor, marks: Sequence[str]) -> tf.Tensor:
+    """How often the marks occur in a string scalar, anywhere: pixels hold one by rare chance."""
+    pieces = [tf.strings.split([encoded], mark).values for mark in marks]
+    return tf.add_n([tf.size(found) - 1 for found in pieces])
 
 
 def _few_scans(encoded: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
@@ -131,12 +148,17 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
         return is_segment & ~is_exif(at)
 
     def following(at: tf.Tensor) -> list[tf.Tensor]:
-        # Bytes may fill the space between segments. A length below 2 is damage: it must not lead
-        # back.
-        length = 2 + tf.maximum(marker(at + 2), 2)
-        return [at + tf.where(marker(at) == 0xFFFF, tf.ones_like(length), length)]
+        def filled() -> tf.Tensor:
+            # Bytes may fill the space between segments: the last one belongs to the next marker.
+            others = tf.concat([data[at:], [0]], axis=0) != 0xFF
+            return at + tf.argmax(tf.cast(others, tf.uint8)) - 1
 
-    [at] = tf.while_loop(goes_on, following, [tf.constant(2, tf.int64)])
+        # A length below 2 is damage: it must not lead back.
+        after = at + 2 + tf.maximum(marker(at + 2), 2)
+        return [tf.cond(marker(at) == 0xFFFF, filled, lambda: after)]
+
+    begin = [tf.constant(2, tf.int64)]
+    [at] = tf.while_loop(goes_on, following, begin, maximum_iterations=_MOST_SEGMENTS)
     segment = data[at + 4 + len(EXIF) : at + 2 + marker(at + 2)]
     is_jpeg = tf.strings.substr(encoded, 0, len(JPEG)) == JPEG
     return tf.where(is_jpeg & is_exif(at), _tiff_orientation(segment), 1)

@@ -29,7 +29,12 @@ def uri(outputs: Mapping[str, Any], key: str) -> str:
 
 
 def _example_gen(outputs: Mapping[str, Any]) -> str:
-    return ingest_summary.describe(ingest_summary.read_summary(uri(outputs, "examples")))
+    folder = uri(outputs, "examples")
+    summary = ingest_summary.read_summary(folder)
+    bad = [name for name, figures in summary["splits"].items() if figures["quarantined"]]
+    files = [ingest_summary.quarantine_path(folder, name) for name in bad]
+    paths = [path if "://" in path else os.path.relpath(path) for path in files]
+    return "; bad images: ".join([ingest_summary.describe(summary), *paths])
 
 
 def _validator(outputs: Mapping[str, Any]) -> str:

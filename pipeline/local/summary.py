@@ -7,6 +7,8 @@ import dataclasses
 import math
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
@@ -67,9 +69,9 @@ def serve_command(made: tensorflow_serving.Deployment, folder: str) -> str:
     """The command line that serves the pushed versions, with the production files in `folder`."""
     file = short(made.model_config) if made.model_config else ""
     made = dataclasses.replace(made, directory=short(made.directory), model_config=file)
-    return shlex.join(
-        tensorflow_serving.embedded_command(made, os.path.join(folder, "tensorflow_serving"))
-    )
+    configuration = os.path.join(folder, "tensorflow_serving")
+    _, *arguments = tensorflow_serving.embedded_command(made, configuration)
+    return shlex.join([python(), *arguments])
 
 
 def predict_command(serve: Serve) -> str:
@@ -80,7 +82,16 @@ def predict_command(serve: Serve) -> str:
         # Where everything is listened to, this machine's own address is one to ask.
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(serve.host, serve.host)
         flags.append(f"--url=http://{f'[{host}]' if ':' in host else host}:{serve.rest_port}")
-    return shlex.join(["python", "-m", "serving.client", "IMAGE.jpg", *flags])
+    return shlex.join([python(), "-m", "serving.client", "IMAGE.jpg", *flags])
+
+
+def python() -> str:
+    """How a person calls the Python that runs this."""
+    found = shutil.which("python")
+    if found and os.path.samefile(found, sys.executable):
+        return "python"
+    here = os.path.relpath(sys.executable)
+    return sys.executable if here.startswith("..") else here
 
 
 def short(path: str) -> str:

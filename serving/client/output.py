@@ -18,21 +18,21 @@ COLUMNS = ("file", "rank", "label", "probability", "error")
 def table(answers: Sequence[Answer]) -> str:
     """Aligned lines: name, label and probability; the answers without labels are left out."""
     rows = [
-        (shown(answer.name) if rank == 0 else "", label)
+        (_cell(answer.name) if rank == 0 else "", label)
         for answer in answers
         for rank, label in enumerate(answer.labels)
     ]
     names = max((len(name) for name, _ in rows), default=0)
-    labels = max((len(label.name) for _, label in rows), default=0)
+    labels = max((len(_cell(label.name)) for _, label in rows), default=0)
     return "".join(
-        f"{name:{names}}  {label.name:{labels}}  {label.probability:6.2%}\n" for name, label in rows
+        f"{name:{names}}  {_cell(label.name):{labels}}  {label.probability:6.2%}\n"
+        for name, label in rows
     )
 
 
 def as_json(answers: Sequence[Answer]) -> str:
     """A JSON list with an object for each answer that has labels."""
-    listed = [_entry(answer) for answer in answers if not answer.error]
-    return json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
+    return _json([_entry(answer) for answer in answers if not answer.error], indent=2) + "\n"
 
 
 def check_path(path: str) -> None:
@@ -61,9 +61,16 @@ def write(path: str, answers: Iterable[Answer]) -> None:
             os.unlink(part)
 
 
-def shown(name: str) -> str:
-    """A name as it can be printed."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def shown(text: str) -> str:
+    """A text of one or more lines as it can be printed."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _cell(text: str) -> str:
+    """A name in one line, without what would steer the terminal."""
+    return "".join(
+        sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in shown(text)
+    )
 
 
 def _csv(file: IO[str], answers: Iterable[Answer]) -> None:
@@ -79,7 +86,13 @@ def _csv(file: IO[str], answers: Iterable[Answer]) -> None:
 def _json_lines(file: IO[str], answers: Iterable[Answer]) -> None:
     for answer in answers:
         entry = {"file": answer.name, "error": answer.error} if answer.error else _entry(answer)
-        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        file.write(_json(entry) + "\n")
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    # A file's name may be of any bytes. Escaped, they make a document that Python reads back.
+    return text if shown(text) == text else json.dumps(value, indent=indent)
 
 
 def _entry(answer: Answer) -> dict[str, object]:

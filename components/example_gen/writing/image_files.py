@@ -120,6 +120,8 @@ def _png(data: bytes, max_pixels: int) -> Image:
     width, height = (int.from_bytes(header[at : at + 4], "big") for at in (0, 4))
     depth, kind = header[8:]
     _check_size(height, width, max_pixels)
+    if _grows(data):
+        raise BadImage("is damaged or cut off: a part of the PNG says that it is longer")
     _decodes(data)
     channels, deepest = 1 if kind in (0, 4) else 3, 0
     if depth == 16:
@@ -127,6 +129,17 @@ def _png(data: bytes, max_pixels: int) -> Image:
 
         deepest = int(tf.io.decode_png(data, dtype=tf.uint16).numpy()[..., :channels].max())
     return Image(data, "PNG", height, width, channels, "PNG", deepest=deepest)
+
+
+def _grows(data: bytes) -> bool:
+    """Whether a part of a PNG announces far more bytes than there are: libpng allocates all."""
+    at = 8
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if at + length > len(data) + 2**20 and data[at + 4 : at + 8] != b"IDAT":
+            return True
+        at += 12 + length
+    return False
 
 
 def _check_size(height: int, width: int, max_pixels: int) -> None:

@@ -22,7 +22,9 @@ MAX_PIXEL_SCANS = 5_000_000_000
 MAX_SEGMENTS = 20_000
 # A JPEG's next marker that has a length behind it, or ends the image: fill bytes, stuffed bytes and
 # restarts are passed over as libjpeg does.
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
+# What a part of a PNG may announce beyond the end, in bytes: the decoder says what is wrong then.
+_CUT = 2**20
 _EOI, _SOS = 0xD9, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -52,6 +54,8 @@ class Limits:
         # The bytes of an example may begin as an image does: which of them it is, the model
         # decides.
         for image in (value, *_inner_images(value)):
+            if _grows(image):
+                raise invalid(f"{where}: the PNG is cut off: a part of it says that it is longer")
             pixels, scans = announced(image)
             if pixels > self.max_pixels:
                 raise invalid(
@@ -63,6 +67,18 @@ class Limits:
                     f"{where}: a JPEG of {pixels} pixels in {scans} scans is too much work: save it"
                     " with fewer scans, or as a baseline JPEG"
                 )
+
+
+def _grows(value: bytes) -> bool:
+    """Whether a part of a PNG announces more bytes than there are: libpng allocates all of them."""
+    at = 8
+    while value.startswith(b"\x89PNG\r\n\x1a\n") and at + 8 <= len(value):
+        length = int.from_bytes(value[at : at + 4], "big")
+        # Pixels it reads piece by piece.
+        if at + length > len(value) + _CUT and value[at + 4 : at + 8] != b"IDAT":
+            return True
+        at += 12 + length
+    return False
 
 
 def _inner_images(value: bytes) -> list[bytes]:

@@ -1,11 +1,21 @@
 /* One card for each image: its preview, and a column of answers for each version that is looked at. */
 
 import { SIGNATURE, predict, read } from "./api.js";
-import { drawResult, drawVerdict } from "./columns.js";
+import { drawResult, drawVerdict, plain } from "./columns.js";
 import { byId, element, percent } from "./dom.js";
 import { prepare, size } from "./images.js";
 
 const AT_A_TIME = 2; // requests: the server's threads are for others too
+// From a stored photo to what is seen, by its orientation.
+const TURNS = {
+  2: "scaleX(-1)",
+  3: "rotate(180deg)",
+  4: "scaleY(-1)",
+  5: "rotate(90deg) scaleY(-1)",
+  6: "rotate(90deg)",
+  7: "rotate(-90deg) scaleY(-1)",
+  8: "rotate(-90deg)",
+};
 const SMALL = 96; // pixels; smaller images are shown enlarged, with their pixels
 
 /** What names a version among all models. */
@@ -82,10 +92,10 @@ export class Cards {
 
   async read(item) {
     try {
-      const turned = await prepare(item.file);
+      const orientation = await prepare(item.file);
       if (!this.items.includes(item)) return; // removed meanwhile
       item.blob = item.file;
-      item.turned = turned;
+      item.orientation = orientation;
       this.preview(item);
       this.draw(item);
     } catch (error) {
@@ -100,7 +110,7 @@ export class Cards {
     image.addEventListener("load", () => {
       const { naturalWidth: width, naturalHeight: height } = image;
       // Browsers differ in whether width and height of a turned photo are swapped.
-      if (!item.turned) item.facts.textContent = `${width} × ${height}, ${size(item.blob.size)}`;
+      if (item.orientation === 1) item.facts.textContent = `${width} × ${height}, ${size(item.blob.size)}`;
       item.shot.classList.toggle("small", Math.max(width, height) <= SMALL);
     });
     image.addEventListener("error", () => item.shot.replaceChildren(element("p.hint", {}, "No preview")));
@@ -143,9 +153,10 @@ export class Cards {
   /** Shows a photo as these versions see it: with the rotation that it stores, or without. */
   orient(item) {
     const upright = this.versions.length > 0 && this.versions.every((version) => version.upright);
-    item.shot.classList.toggle("upright", upright);
+    const image = item.shot.querySelector("img");
+    if (image) image.style.transform = (upright && TURNS[item.orientation]) || "";
     const text = "Shown as the model sees it: the rotation stored in this photo is not applied.";
-    const notes = item.turned && !upright ? [element("p.note", {}, text)] : [];
+    const notes = item.orientation > 1 && !upright ? [element("p.note", {}, text)] : [];
     if (item.notes.children.length !== notes.length) item.notes.replaceChildren(...notes);
   }
 
@@ -206,7 +217,7 @@ export class Cards {
     } catch (error) {
       const again = error.final ? null : () => this.again(item, result);
       Object.assign(result, { state: "failed", message: error.message, again });
-      this.announce(`${item.name}: ${error.message}`);
+      this.announce(`${item.name}: ${plain(error.message).said}`);
     }
     drawResult(result);
     if (this.items.includes(item)) this.draw(item);

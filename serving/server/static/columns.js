@@ -26,9 +26,14 @@ function content(result) {
   return element("div.pending", {}, element("p.hint", {}, text), ...ghosts);
 }
 
-/** The server's own words without names of the graph's nodes, its hint, and a way to go on. */
-function failure({ message, again }) {
+/** The server's own words without names of the graph's nodes, and its hint. */
+export function plain(message) {
   const [, said, , hint] = /^(.*?)(\s*\[\[\{\{.*?)?(?: \(hint: (.*)\))?$/s.exec(message);
+  return { said, hint };
+}
+
+function failure({ message, again }) {
+  const { said, hint } = plain(message);
   return element(
     "div.failed",
     {},

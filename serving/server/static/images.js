@@ -1,21 +1,22 @@
 /* Image files: what can be sent, as it is. */
 
 const MAX_BYTES = 50 * 2 ** 20; // the server's --max_image_bytes
-const HEAD_BYTES = 128 * 1024; // Exif data lie in one of the first segments, of 64 KB at most
+const HEAD_BYTES = 256 * 1024; // where the model looks for Exif data
+const MOST_SEGMENTS = 1000; // among which it looks
 
 /**
  * Whether a file can be sent. It goes as it is, so that answers are those of the API: a browser that converted
  * it would show the model other pixels than evaluation has seen.
  *
  * @param {File} file of any kind.
- * @returns {Promise<boolean>} whether it stores a rotation, which some models apply.
+ * @returns {Promise<number>} the orientation that it stores, 1 to 8, which some models apply.
  * @throws {Error} too large, or neither JPEG nor PNG; the message is for people.
  */
 export async function prepare(file) {
   refuseLarge(file);
   const head = new Uint8Array(await file.slice(0, HEAD_BYTES).arrayBuffer());
-  if (isPng(head)) return false;
-  if (isJpeg(head)) return orientation(head) > 1;
+  if (isPng(head)) return 1;
+  if (isJpeg(head)) return orientation(head);
   // The words of the model itself.
   throw new Error("The bytes are no JPEG or PNG; convert the image to PNG, which loses nothing.");
 }
@@ -71,15 +72,21 @@ function drawn(source, width, height) {
   });
 }
 
-/** Exif's orientation, 1 to 8, of a JPEG; 1 (upright) where none is stored. */
+/** Exif's orientation, 1 to 8, of a JPEG, read as the model does; 1 (upright) where none is stored. */
 function orientation(head) {
   const view = new DataView(head.buffer);
   try {
     let at = 2;
-    while (view.getUint8(at) === 0xff && view.getUint8(at + 1) !== 0xda) {
-      const exif = view.getUint8(at + 1) === 0xe1 && view.getUint32(at + 4) === 0x45786966; // "Exif"
+    for (let i = 0; i <= MOST_SEGMENTS && view.getUint8(at) === 0xff; i++) {
+      if (view.getUint8(at + 1) === 0xff) {
+        while (view.getUint8(at + 1) === 0xff) at++; // fill bytes: counted as the model counts them
+        i++;
+      }
+      if ([0x00, 0xd9, 0xda].includes(view.getUint8(at + 1))) return 1;
+      const isExif = view.getUint32(at + 4) === 0x45786966 && view.getUint16(at + 8) === 0; // "Exif"
+      const exif = view.getUint8(at + 1) === 0xe1 && isExif;
       if (exif) return orientationOfTiff(new DataView(head.buffer, at + 10));
-      at += 2 + view.getUint16(at + 2);
+      at += 2 + Math.max(view.getUint16(at + 2), 2);
     }
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // cut off: the server will say so
@@ -92,7 +99,10 @@ function orientationOfTiff(view) {
   const directory = view.getUint32(4, little);
   for (let i = 0; i < view.getUint16(directory, little); i++) {
     const entry = directory + 2 + 12 * i;
-    if (view.getUint16(entry, little) === 0x0112) return view.getUint16(entry + 8, little);
+    const isShort = view.getUint16(entry + 2, little) === 3;
+    const value = view.getUint16(entry + 8, little);
+    const found = view.getUint16(entry, little) === 0x0112 && isShort && value >= 1 && value <= 8;
+    if (found) return value;
   }
   return 1;
 }

@@ -134,6 +134,12 @@ def _many_chunks(picture: np.ndarray) -> bytes:
     return SIGNATURE + header(height, width, 8, RGB) + body + chunk(b"IEND")
 
 
+def _announcing(picture: np.ndarray) -> bytes:
+    """A note of 64 MB, of which 100 bytes are there."""
+    head = encode(picture, 8, RGB)[:33]
+    return head + struct.pack(">I", 2**26) + b"tEXt" + bytes(100)
+
+
 def _rows_changed(change: Callable[[bytes], bytes]) -> Make:
     """A maker whose rows are changed before they are compressed: more or less than the header says."""
 
@@ -198,6 +204,7 @@ def _header_only(height: int, width: int, depth: int = 8, colour: int = RGB) -> 
 _EXIF = chunk(b"eXIf", exif(6)[10:])
 _ICC = chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(srgb()))
 _SWAPPED = chunk(b"iCCP", b"swapped\0\0" + zlib.compress(swapped_profile()))
+_TEXT = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"words " * 1000))
 _GAMMA = chunk(b"gAMA", struct.pack(">I", 100_000))
 _PRIMARIES = chunk(
     b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
@@ -267,5 +274,8 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("PNG of too many pixels", ".png", _header_only(20_000, 20_000), [SMALL]),
     Recipe("PNG of too many pixels", ".png", _header_only(2**31 - 1, 1, 1, GREY), [SMALL]),
     Recipe("PNG of no pixels", ".png", _header_only(0, 10), [SMALL]),
+    Recipe("PNG of too many compressed notes", ".png", _rgb(*[_TEXT] * 21), [SMALL]),
+    Recipe("PNG compressed notes", ".png", _rgb(*[_TEXT] * 20), [SMALL]),
+    Recipe("PNG part that announces more than the file", ".png", _announcing, [SMALL]),
     Recipe("PNG of no such depth", ".png", _header_only(10, 10, 3), [SMALL]),
 )  # fmt: skip

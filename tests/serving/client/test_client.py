@@ -141,6 +141,23 @@ def test_names_of_any_bytes_are_kept_in_files_and_printed(run, tmp_path):
     assert status == 0 and output.split()[1] == "red"
     assert run(os.fsdecode(folder), "--out", tmp_path / "o.csv")[0] == 0
     assert folder + b"/red.png,1,red,1.0," in (tmp_path / "o.csv").read_bytes()
+    [entry] = json.loads(run(os.fsdecode(folder), "--json")[1].encode())
+    assert os.fsencode(entry["file"]) == folder + b"/red.png"
+
+
+def test_a_name_does_not_steer_the_terminal(run, tmp_path):
+    (tmp_path / "a\x1b[31m\nb.png").write_bytes(png(RED))
+    output = run(tmp_path, "--top=1")[1]
+    assert "\x1b" not in output and output.count("\n") == 1
+
+
+def test_a_pipe_in_a_folder_is_named_and_not_waited_for(run, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(RED))
+    os.mkfifo(tmp_path / "b.jpg")
+    status, printed, told = run(tmp_path)
+    assert status == 1
+    assert "a.png" in printed
+    assert f"{tmp_path / 'b.jpg'}: is a pipe." in told
 
 
 def test_names_come_from_standard_input(served, photos):
