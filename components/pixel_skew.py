@@ -124,7 +124,7 @@ class Model:
         self._way = _CENTER if has_center else _SERVED
 
     def probabilities(self, encoded: bytes) -> np.ndarray:
-        """Of the image of a record: float32 [classes]."""
+        """The probabilities of a record's image: float32 [classes]."""
         signature, name, output = self._way
         if name == "examples":
             feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))

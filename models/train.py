@@ -158,7 +158,7 @@ def _check_counts(task: Task, totals: tuple[int, int]) -> None:
 def _summary(task: Task, run: Run, figures: dict[str, float]) -> dict[str, Any]:
     return {
         **{name: value for name, value in figures.items() if name != "epoch"},
-        # Of the evaluation where nothing was trained; 0 when an earlier process took all steps.
+        # The rate of the evaluation if nothing was trained; 0 if an earlier process took all steps.
         "images_per_second": run.images_per_second if run.epoch else figures["images_per_second"],
         "epochs": run.epoch,
         "steps": run.steps_done,

@@ -173,7 +173,7 @@ def _reason(failure: Any, baseline: dict[str, Errors]) -> str:
 
 
 def _parts(metric: str) -> tuple[str, str]:
-    """Protocol and "top1" or "top5" of a metric of ours; others give what no caller looks for."""
+    """Protocol and "top1" or "top5" of this project's metrics; no caller looks for others."""
     protocol, _, metric = metric.rpartition("_")
     return protocol, metric
 

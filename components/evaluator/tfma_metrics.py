@@ -18,7 +18,7 @@ from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.utils import util
 
 VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
-# Of an example with a score that is not finite: right for no k.
+# The rank of an example with a score that is not finite: right for no k.
 _NEVER = 1 << 62
 _Total = tuple[int, int]
 

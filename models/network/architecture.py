@@ -161,7 +161,7 @@ def feature_maps(model: keras.Model) -> keras.Model:
       ("c4" in the CIFAR family), each [B, h, w, channels].
 
     Raises:
-      ValueError: `model` is none of ours.
+      ValueError: `model` was not built by this module.
     """
     last: dict[str, keras.KerasTensor] = {}
     for layer in model.layers:
@@ -179,7 +179,7 @@ def head_parts(model: keras.Model) -> tuple[keras.Model, keras.layers.Dense]:
       logits).
 
     Raises:
-      ValueError: `model` is none of ours.
+      ValueError: `model` was not built by this module.
     """
     found = {layer.name: layer for layer in model.layers}
     _need({"avg_pool", "logits"} <= found.keys(), model, "no layers avg_pool and logits")
@@ -191,11 +191,12 @@ def stage_layers(model: keras.Model, stages: int) -> list[keras.layers.Layer]:
     """The layers of the first stages, in the order of the graph.
 
     Args:
-      model: one of ours.
+      model: built by this module.
       stages: 1 is conv1, 2 is conv1 and conv2_x, and so on; 0 is none.
 
     Raises:
-      ValueError: the network has fewer stages, or is none of ours.
+      ValueError: the network has fewer stages, or was not built by this
+        module.
     """
     numbers = [re.match(r"conv(\d)_", layer.name) for layer in model.layers]
     count = max((int(match[1]) for match in numbers if match), default=0)

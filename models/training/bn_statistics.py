@@ -43,7 +43,7 @@ def re_estimate(model: keras.Model, batches: Iterable[tf.Tensor]) -> None:
     for layer in layers:
         mean, square = sums[layer.name] / count
         layer.moving_mean.assign(mean)
-        # Of a channel that is constant, rounding may leave less than nothing.
+        # Where a channel is constant, rounding may give a variance below 0.
         layer.moving_variance.assign(np.maximum(square - mean**2, 0.0))
 
 

@@ -75,7 +75,7 @@ class Run:
 
     @property
     def learning_rate(self) -> float:
-        """Of the step to come."""
+        """The learning rate of the next step."""
         plateau = self.train.schedule == "plateau"
         errors = [row[VALIDATION_ERROR] for row in self.history] if plateau else []
         warm = self.warm_after is not None
@@ -214,7 +214,7 @@ class Guard(keras.callbacks.Callback):
         if not all(
             np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in self.model.weights
         ):
-            # Of the step before this one the loss was still looked at.
+            # The loss was finite up to the step before this one.
             self._checked = max(0, self.run.steps_done - 1)
             raise DivergedError(self._message())
 

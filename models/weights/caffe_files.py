@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from models.weights.file_bounds import Refused
 
-# Of the variance; Caffe's own default.
+# Added to the variance: Caffe's own default.
 EPSILON = 1e-5
 _FIELDS = {
     "Shape": (("dim", 1, "repeated int64"),),

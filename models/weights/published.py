@@ -36,14 +36,14 @@ import numpy as np
 from models.network.architecture import BN_EPSILON, CIFAR_FILTERS
 from models.settings import BLOCKS, BOTTLENECK_FROM, Model
 
-# Of torchvision: RGB in 0..1.
+# Mean and deviation of torchvision: RGB in 0..1.
 TORCH_MEAN, TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Of those that see BGR ("caffe" in keras.applications): here RGB in 0..255.
+# The mean of networks that see BGR ("caffe" in keras.applications), here as RGB in 0..255.
 _KERAS_MEAN = (123.68, 116.779, 103.939)
 MEANS = {
     "keras": _KERAS_MEAN,
     "old_keras": _KERAS_MEAN,
-    # Of the authors' ResNet_mean.binaryproto, rounded.
+    # The mean of the authors' ResNet_mean.binaryproto, rounded.
     "caffe": (123.154, 115.904, 103.063),
 }
 # Keras' default was 1e-3, and that of its users with a layer for scale and shift 1.1e-5.
@@ -51,7 +51,7 @@ _EPSILONS = {"keras": 1.001e-5, "old_keras": 1e-3, "scaled": 1.1e-5}
 _KERAS_HEADS = ("predictions", "probs")
 _BN_TORCH = ("weight", "bias", "running_mean", "running_var")
 _BN_KERAS = ("gamma", "beta", "moving_mean", "moving_variance")
-# Parts of a batch normalisation of ours that not every file has.
+# Parts of a batch normalisation that not every file has.
 OPTIONAL = ("before", "scale", "shift")
 _OURS = re.compile(r"conv(\d)_block(\d+)_(\d)_(conv|bn)")
 _BRANCHES = ("1", "2a", "2b", "2c")
@@ -159,9 +159,7 @@ def _depth(blocks: list[int], bottleneck: bool) -> int:
 
 
 def names(layout: Layout, layer: str) -> dict[str, str]:
-    """The tensors that a layer of ours is made of: their part ("kernel", "gamma", ...) -> their
-    name.
-    """
+    """The tensors of the file that a layer needs: part ("kernel", "gamma", ...) -> name."""
     if layout.kind not in ("torch", "torch_cifar"):
         if layer == "logits":
             return {part: f"{layout.head}/{part}" for part in ("kernel", "bias")}
@@ -189,9 +187,7 @@ def names(layout: Layout, layer: str) -> dict[str, str]:
 
 
 def _keras_layers(layout: Layout, layer: str) -> tuple[str, str, str]:
-    """The convolution, its batch normalisation and the scale behind that, for any of ours of the
-    three.
-    """
+    """Their names for a layer's convolution, batch normalisation and scale."""
     stem = layer.removesuffix("_conv").removesuffix("_bn")
     if layout.kind == "keras":
         return f"{stem}_conv", f"{stem}_bn", ""
@@ -213,7 +209,7 @@ def their_shape(layout: Layout, part: str, shape: tuple[int, ...]) -> tuple[int,
 
 
 def to_ours(layout: Layout, layer: str, parts: Tensors, std: np.ndarray) -> list[np.ndarray]:
-    """The weights of a layer of ours.
+    """The weights of a layer of this project's network.
 
     Args:
       layout: of the file.
@@ -251,7 +247,7 @@ def _normalisation(layout: Layout, values: dict[str, np.ndarray]) -> dict[str, n
 
 
 def _reordered(layer: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The channels that a layer of a CIFAR network reads or writes, in the order of ours."""
+    """The channels of a layer of a CIFAR network, in the order of this project."""
     match = _OURS.fullmatch(layer)
     # Stages whose channels, which the shortcuts carry, go in and come out; within a block there is
     # no order.
@@ -275,7 +271,7 @@ def _reordered(layer: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarra
 
 
 def _order(stage: int) -> np.ndarray:
-    """Their channel for every one of ours, in the stream of a stage (2, 3 or 4).
+    """Their channel for each channel of this project, in a stage (2, 3 or 4).
 
     They put a quarter of the channels, as zeros, before and behind those of the stage before; we
     put all of them behind.

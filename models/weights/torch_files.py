@@ -47,7 +47,7 @@ _DTYPES: dict[str, Any] = {
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
 # The most dimensions of a tensor; of the members of a tar archive.
 _DIMENSIONS, _MEMBERS = 8, 10
-# Of a pickle that describes one storage.
+# Most bytes of a pickle that describes one storage.
 _SHORT = 1000
 
 
@@ -303,7 +303,7 @@ def _of_module(root: Inert) -> dict[str, Any]:
 
 
 def _bytes(name: str, tensor: _Tensor) -> int:
-    """Of a tensor that lies within its storage."""
+    """The tensor's bytes; it must lie within its storage."""
     storage, offset, shape, strides = tensor
     integers = all(
         type(n) is int for n in (offset, *shape[:99], *strides[:99], storage.start, storage.size)

@@ -222,9 +222,7 @@ def _web_page(home: str, port: int) -> Iterator[subprocess.Popen]:
 
 
 def _password(home: str) -> str:
-    """Of the user admin: what the file says, also where the database is another or the person
-    changed it.
-    """
+    """The password of the user admin, as the file says."""
     path = os.path.join(home, "password")
     if not os.path.exists(path):
         _write(path, secrets.token_urlsafe(12), 0o600)

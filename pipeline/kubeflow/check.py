@@ -76,7 +76,7 @@ def _check_places(config: Config) -> None:
 
 
 def _check_beam(beam: Beam) -> None:
-    """Every Beam job starts in a container of ours, which has no Java and is gone with its step."""
+    """A Beam job starts in the worker image, which has no Java and ends with its step."""
     if beam.runner not in ("flink", "spark"):
         return
     if not re.fullmatch(r"[\w.\-]+:\d+", beam.job_server):

@@ -134,7 +134,7 @@ def reason(error: BaseException) -> str:
     )
     handed_over = "Traceback (most recent call last)" in text
     if handed_over:
-        # Of a worker process, or a function that TensorFlow called: the last line names the error.
+        # A worker process or a function under TensorFlow failed: the last line names the error.
         text = _lines(text)[-1]
     text = re.sub(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): ", "", text)
     lines = _lines(text)

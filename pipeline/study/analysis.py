@@ -138,8 +138,7 @@ def layer_gradients(
             value = loss(labels, logits)
         found = tape.gradient(value, kernels + outputs)
         squares = tf.stack([tf.reduce_sum(x**2) for x in found[len(kernels) :]])
-        # Of the mean loss over B images: B times as much for each, squared, and the mean of B of
-        # them.
+        # The loss is a mean over B images: an image's own gradient is B times as large.
         return found[: len(kernels)], squares * tf.cast(tf.shape(images)[0], tf.float32)
 
     count, totals, squares = 0, [np.zeros(kernel.shape) for kernel in kernels], np.zeros(len(names))

@@ -141,7 +141,7 @@ def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
             for name, error in errors.items()
         },
         "parameters": summary["parameters"],
-        # Of a training that was interrupted, the summary has the last part only.
+        # After an interruption the summary has the time of the last part only.
         "seconds": None if summary["resumed_from"] else summary["seconds"],
         **{key: os.path.relpath(path, folder) for key, path in paths.items()},
     }

@@ -13,7 +13,7 @@ _ACCELERATOR = "nvidia.com/gpu"
 _TARGET_LOAD = 70
 # Above 10,000: no user of the machine below, who might own files there, has this number.
 _USER = 10_001
-# Of the container's log and its /tmp, into which hardly anything is written.
+# Room for the container's log and /tmp, into which hardly anything is written.
 _SCRATCH = "1Gi"
 # What a bucket needs: names, the store, and the address that gives the service account's token.
 _DNS, _STORE, _TOKEN = 53, 443, (80, 988)

@@ -25,7 +25,7 @@ from serving.server.rpc_errors import ServingError
 from serving.server.version_folders import EVALUATION_FILE, PIXELS_FILE
 from serving.server.versions.manager import Manager, State
 
-# A larger file is none of ours.
+# The pusher writes less.
 _MAX_EVALUATION_BYTES = 2**16
 
 # Everything that may be asked for: file and media type, by address. Nothing else is ever opened.
