@@ -22,6 +22,7 @@ _NOT_AS_PIL = {
     "JPEG CMYK without Adobe's marker",  # PIL takes every CMYK JPEG for Adobe's inverted kind
     "JPEG EXIF of odd types",  # PIL takes a LONG
     "JPEG EXIF beyond 256 kB",
+    "JPEG EXIF behind too many segments",
     "PNG eXIf rotated",  # a rotation is taken from JPEGs only
     "PNG odd chunks",  # PIL refuses
     "PNG damaged checksum of a note",

@@ -121,7 +121,9 @@ def _png(data: bytes, max_pixels: int) -> Image:
     depth, kind = header[8:]
     _check_size(height, width, max_pixels)
     if _grows(data):
-        raise BadImage("is damaged or cut off: a part of the PNG says that it is longer")
+        raise BadImage(
+            "is damaged or cut off: a part of the PNG announces more bytes than there are"
+        )
     _decodes(data)
     channels, deepest = 1 if kind in (0, 4) else 3, 0
     if depth == 16:
@@ -134,7 +136,7 @@ def _png(data: bytes, max_pixels: int) -> Image:
 def _grows(data: bytes) -> bool:
     """Whether a part of a PNG announces far more bytes than there are: libpng allocates all."""
     at = 8
-    while at + 8 <= len(data):
+    while at + 8 <= len(data) and data[at + 4 : at + 8] != b"IEND":
         length = int.from_bytes(data[at : at + 4], "big")
         if at + length > len(data) + 2**20 and data[at + 4 : at + 8] != b"IDAT":
             return True

@@ -55,7 +55,7 @@ class Limits:
         # decides.
         for image in (value, *_inner_images(value)):
             if _grows(image):
-                raise invalid(f"{where}: the PNG is cut off: a part of it says that it is longer")
+                raise invalid(f"{where}: a part of the PNG announces more bytes than there are")
             pixels, scans = announced(image)
             if pixels > self.max_pixels:
                 raise invalid(
@@ -71,8 +71,10 @@ class Limits:
 
 def _grows(value: bytes) -> bool:
     """Whether a part of a PNG announces more bytes than there are: libpng allocates all of them."""
+    if not value.startswith(b"\x89PNG\r\n\x1a\n"):
+        return False
     at = 8
-    while value.startswith(b"\x89PNG\r\n\x1a\n") and at + 8 <= len(value):
+    while at + 8 <= len(value) and value[at + 4 : at + 8] != b"IEND":
         length = int.from_bytes(value[at : at + 4], "big")
         # Pixels it reads piece by piece.
         if at + length > len(value) + _CUT and value[at + 4 : at + 8] != b"IDAT":

@@ -33,7 +33,7 @@ def cut(share: float, closed: bool = False, **options: object) -> Make:
 
 
 def flipped(seed: int, header: bool = False, **options: object) -> Make:
-    """A maker that turns single bits, in the scan or before it."""
+    """A maker that turns single bits: in the scan, whose markers stay, or before it."""
 
     def make(picture: np.ndarray) -> bytes:
         data = bytearray(plain(picture, **options))
@@ -41,7 +41,9 @@ def flipped(seed: int, header: bool = False, **options: object) -> Make:
         low, high = (2, begin) if header else (begin, len(data) - 2)
         rng = np.random.default_rng([seed, zlib.crc32(data)])
         for at in rng.integers(low, high, 1 if header else 3):
-            data[at] ^= 1 << int(rng.integers(8))
+            changed = data[at] ^ 1 << int(rng.integers(8))
+            if header or 0xFF not in (data[at - 1], data[at], changed):
+                data[at] = changed
         return bytes(data)
 
     return make

@@ -336,4 +336,4 @@ def test_a_part_of_a_png_that_announces_more_than_there_is(kind, length, refused
     with pytest.raises(ServingError) if refused else contextlib.nullcontext() as caught:
         Limits(10**9, 10**9).check(inputs)
     if refused:
-        assert "the PNG is cut off: a part of it says that it is longer" in caught.value.message
+        assert "a part of the PNG announces more bytes than there are" in caught.value.message
