@@ -33,12 +33,13 @@ def cut(share: float, closed: bool = False, **options: object) -> Make:
 
 
 def flipped(seed: int, header: bool = False, **options: object) -> Make:
-    """A maker that turns single bits: in the scan, whose markers stay, or before it."""
+    """A maker that turns single bits: in the first scan, whose markers stay, or before it."""
 
     def make(picture: np.ndarray) -> bytes:
         data = bytearray(plain(picture, **options))
         begin = scan(bytes(data))
-        low, high = (2, begin) if header else (begin, len(data) - 2)
+        end = re.compile(rb"\xff[^\0\xd0-\xd7]").search(data, begin)
+        low, high = (2, begin) if header else (begin, end.start())
         rng = np.random.default_rng([seed, zlib.crc32(data)])
         for at in rng.integers(low, high, 1 if header else 3):
             changed = data[at] ^ 1 << int(rng.integers(8))
