@@ -144,6 +144,7 @@ def test_scans_without_end_are_refused():
 @pytest.mark.parametrize("graph", [False, True])
 def test_as_many_scans_as_are_allowed_are_decoded(monkeypatch, graph):
     encoded = flat(16, 24)
+    encoded = encoded[:2] + segment(0xFE, b"\xda" * 50) + encoded[2:]  # a marker has two bytes
     scans = encoded.count(decoding.SCAN)
     for allowed in (16 * 24 * scans, 16 * 24 * scans - 1):
         monkeypatch.setattr(decoding, "MAX_SCANNED", allowed)
@@ -169,6 +170,11 @@ def test_as_many_pixels_as_are_allowed_are_decoded(monkeypatch, graph, encoded):
                 tf.errors.InvalidArgumentError, match="more than 100,000,000 pixels"
             ):
                 decode(tf.constant(encoded))
+
+
+def test_grey_jpegs_are_what_pil_sees():
+    encoded = data.grey(1)
+    np.testing.assert_array_equal(loaded(encoded), Image.open(io.BytesIO(encoded)).convert("RGB"))
 
 
 def segment(marker, content):

@@ -302,6 +302,14 @@ def test_texts_of_strings_and_truths():
     assert codec.encode_tensor(truths[0, 0], BOOL) == "true"
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [([], "Array"), ({}, "Object"), ("", "String"), (0, "Number"), (0.5, "Number"), (None, "Null")],
+)
+def test_kinds_of_json_values_have_upstreams_names(value, kind):
+    assert codec.json_type(value) == kind
+
+
 def test_a_quote_is_cut_behind_512_characters():
     for length in (510, 511):
         whole = json.dumps("é" * length, ensure_ascii=False)
@@ -383,9 +391,11 @@ def test_a_row_costs_no_array_of_its_own():
 
 
 def test_half_precision_has_no_json_form():
-    with pytest.raises(ServingError, match="to type: half") as caught:
-        codec.decode_tensor(1.0, HALF)
-    assert caught.value.code == Code.UNIMPLEMENTED
+    for value in (1.0, 1, 2):
+        with pytest.raises(ServingError) as caught:
+            codec.decode_tensor(value, HALF)
+        assert caught.value.message == f"Conversion of JSON Value: {value} to type: half"
+        assert caught.value.code == Code.UNIMPLEMENTED
     with pytest.raises(ServingError, match="Failed to write JSON value for tensor type: half"):
         codec.encode_tensor(np.zeros(1, np.float16), HALF)
 
