@@ -222,7 +222,8 @@ def test_a_process_ends_while_batches_are_made(tmp_path):
     path.write_bytes(jpeg(375, 500))
     script = f"""
 import numpy as np, tensorflow as tf
-from models import augmentation, settings
+from models import settings
+from models.pixels import augmentation
 encoded = open({str(path)!r}, "rb").read()
 mean = np.zeros(3, np.float32)
 constants = augmentation.Constants(np.zeros([64, 64, 3]), mean, np.eye(3), ("a",), (1,))

@@ -1,6 +1,7 @@
 """Files of weights that were made to harm: bounded memory and time, and nothing of other files."""
 
 import os
+import pathlib
 import struct
 import subprocess
 import sys
@@ -14,8 +15,6 @@ import safetensors.numpy
 from models.weights import foreign_files, pickles
 from tests.helpers import torch_writer, weight_fuzzer
 from tests.helpers.torch_writer import Raw
-
-HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def text(value):
@@ -125,12 +124,12 @@ def hostile(tmp_path_factory):
 def run(folder, count, seed):
     command = [
         sys.executable,
-        os.path.join(HERE, "weight_fuzzer.py"),
+        weight_fuzzer.__file__,
         str(folder),
         str(count),
         str(seed),
     ]
-    root = os.path.dirname(os.path.dirname(HERE))
+    root = str(pathlib.Path(__file__).parents[3])
     found = subprocess.run(
         command,
         env={**os.environ, "PYTHONPATH": root},

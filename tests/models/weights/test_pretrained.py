@@ -131,7 +131,9 @@ def test_keras_files_of_others_are_refused(tmp_path):
     path = str(tmp_path / "net.keras")
     inputs = keras.Input([4])
     keras.Model(inputs, keras.layers.Dense(2)(inputs), name="mine").save(path)
-    with pytest.raises(ValueError, match=r"The network mine is none of models\.resnet"):
+    with pytest.raises(
+        ValueError, match=r"The network mine is none of models\.network\.architecture"
+    ):
         pretrained.load(path, Model())
     # Code in a file is not run.
     mark = str(tmp_path / "ran")

@@ -7,16 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from serving.client import Client
+from tests.helpers import load_client
 from tests.helpers import serving_models as models
 from tests.helpers.serving_models import publish
 from tests.serving.server.test_server_process import Server
 
-LOAD = Path(__file__).parent / "load_client.py"
+LOAD = load_client.__file__
 ROLLOVERS = 20
 
 
