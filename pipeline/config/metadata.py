@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from typing import Any
 
 import ml_metadata
 import tensorflow as tf
-from google.protobuf.message import Message
 from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
@@ -17,9 +14,7 @@ from pipeline.config import space
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError
 
-_PORTS = {"mysql": 3306, "postgresql": 5432}
-# What PostgreSQL gets for a backslash: a character that Unicode leaves to private use.
-_STAND_IN = "\ue05c"
+_MYSQL_PORT = 3306
 
 
 def connection(config: Config, secret: bool = True) -> metadata_store_pb2.ConnectionConfig:
@@ -41,66 +36,9 @@ def connection(config: Config, secret: bool = True) -> metadata_store_pb2.Connec
             f"metadata.kind={at.kind} needs the password of {at.user} in the environment variable "
             f"{at.password_env}; set it (empty where the server asks for none)."
         )
-    port = at.port or _PORTS[at.kind]
-    if at.kind == "mysql":
-        return metadata.mysql_metadata_connection_config(
-            at.host, port, at.database, at.user, password
-        )
-    server = metadata_store_pb2.PostgreSQLDatabaseConfig(
-        host=at.host, port=str(port), user=at.user, password=_quoted(password), dbname=at.database
+    return metadata.mysql_metadata_connection_config(
+        at.host, at.port or _MYSQL_PORT, at.database, at.user, password
     )
-    return metadata_store_pb2.ConnectionConfig(postgresql=server)
-
-
-def _quoted(value: str) -> str:
-    """A value of libpq's connection string, into which ML Metadata pastes it as it is."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-class Store(metadata.Metadata):
-    """TFX's handle of the store, which also works on PostgreSQL.
-
-    Args:
-      connection_config: of `connection`.
-    """
-
-    def __enter__(self) -> Store:
-        super().__enter__()
-        if self.connection_config.HasField("postgresql"):
-            self._store = _PostgreSQL(self._connection_config)
-        return self
-
-
-class _PostgreSQL(ml_metadata.MetadataStore):
-    """ML Metadata 1.17 makes broken SQL of every text with a backslash, and TFX writes JSON inside
-    JSON.
-    """
-
-    def _call(self, method_name: str, request: Message, response: Message, *options: Any) -> None:
-        stored = copy.deepcopy(request)
-        _replace(stored, "\\", _STAND_IN)
-        super()._call(method_name, stored, response, *options)
-        _replace(response, _STAND_IN, "\\")
-
-
-def _replace(message: Message, old: str, new: str) -> None:
-    """Replaces a character in every text of a message, those inside other messages too."""
-    for field, value in message.ListFields():
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            values = (
-                value.values() if field.message_type.fields_by_name["value"].message_type else ()
-            )
-        elif field.message_type is not None:
-            values = value if field.is_repeated else [value]
-        else:
-            values = ()
-            if isinstance(value, str):
-                setattr(message, field.name, value.replace(old, new))
-            elif field.type == field.TYPE_STRING:
-                value[:] = [text.replace(old, new) for text in value]
-        for part in values:
-            _replace(part, old, new)
 
 
 def check(config: Config) -> None:
@@ -129,7 +67,7 @@ def check(config: Config) -> None:
             ) from error
         raise ConfigError(
             f"metadata.kind={at.kind}: no connection to database {at.database} as {at.user} at"
-            f" {at.host}:{at.port or _PORTS[at.kind]}: {reason}. Mend the section metadata or the"
+            f" {at.host}:{at.port or _MYSQL_PORT}: {reason}. Mend the section metadata or the"
             " server."
         ) from error
     if config.artifacts and not known:

@@ -171,11 +171,11 @@ class Beam:
 class Metadata:
     """The store of ML Metadata: what ran, on what, with what result."""
 
-    # "sqlite" (a file below `root`), "mysql" or "postgresql" (a server that several machines
+    # "sqlite" (a file below `root`) or "mysql" (a MySQL or MariaDB server that several machines
     # share).
     kind: str = "sqlite"
     host: str = "127.0.0.1"
-    # 0 is the usual one: 3306, 5432.
+    # 0 is the usual one, 3306.
     port: int = 0
     database: str = "resnet_tfx"
     user: str = "resnet_tfx"

@@ -133,7 +133,12 @@ def _check_numbers(tree: dict[str, Any], where: str) -> None:
 
 
 def _check_metadata(metadata: Metadata) -> None:
-    _one_of("metadata.kind", metadata.kind, ("sqlite", "mysql", "postgresql"))
+    if metadata.kind == "postgresql":
+        raise ConfigError(
+            "metadata.kind=postgresql: ML Metadata writes broken SQL there; keep the metadata on a"
+            " MySQL or MariaDB server with metadata.kind=mysql."
+        )
+    _one_of("metadata.kind", metadata.kind, ("sqlite", "mysql"))
     if not 0 <= metadata.port <= 65535:
         raise ConfigError(
             f"metadata.port={metadata.port}: must be from 1 to 65535, or 0 for the usual one."

@@ -13,6 +13,7 @@ from apache_beam.io import filesystems
 from ml_metadata.proto import metadata_store_pb2
 from tfx import types
 from tfx.dsl.compiler import compiler, constants
+from tfx.orchestration import metadata
 from tfx.orchestration.local import local_dag_runner, runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import execution_lib
@@ -168,7 +169,7 @@ class Nodes:
             node.execution_options.caching_options.enable_cache = False
         return _Launcher(
             pipeline_node=node,
-            mlmd_connection=store.Store(self._connection),
+            mlmd_connection=metadata.Metadata(self._connection),
             pipeline_info=self._ir.pipeline_info,
             pipeline_runtime_spec=self._ir.runtime_spec,
             executor_spec=runner_utils.extract_executor_spec(self._deployment, name),
@@ -213,7 +214,7 @@ def _result(
     connection: metadata_store_pb2.ConnectionConfig, execution_id: int
 ) -> tuple[bool, Outputs]:
     """Whether an execution came from the cache, and its outputs as MLMD has them."""
-    with store.Store(connection) as handle:
+    with metadata.Metadata(connection) as handle:
         [execution] = handle.store.get_executions_by_id([execution_id])
         cached = execution.last_known_state == execution.CACHED
         return cached, execution_lib.get_output_artifacts(handle, execution_id)

@@ -168,10 +168,8 @@ def test_a_whole_number_is_a_number():
         (["name="], "name='': must be letters, digits"),
         (["schedule.start=yesterday"], "schedule.start=yesterday: must be a day such as"),
         (["schedule.retries=-1"], "schedule.retries=-1: must be from 0 to 1000000"),
-        (
-            ["metadata.kind=oracle"],
-            "metadata.kind=oracle: must be one of sqlite, mysql, postgresql",
-        ),
+        (["metadata.kind=oracle"], "metadata.kind=oracle: must be one of sqlite, mysql"),
+        (["metadata.kind=postgresql"], "MySQL or MariaDB server with metadata.kind=mysql"),
         (["metadata.kind=mysql", "metadata.host="], "metadata.host is empty: mysql needs it"),
         (["data.spans=0"], "data.spans=0: must be 1 or more"),
         (["data.max_skew=0"], "data.max_skew=0.0: must be above 0"),
@@ -221,11 +219,11 @@ def test_a_node_without_its_inputs_or_without_a_run_says_so(tmp_path, capfd):
 def test_passwords_are_not_written_down(tmp_path, monkeypatch):
     from pipeline.config import metadata
 
-    config = assign(Config(root=str(tmp_path)), ["metadata.kind=postgresql"])
+    config = assign(Config(root=str(tmp_path)), ["metadata.kind=mysql"])
     monkeypatch.setenv(config.metadata.password_env, "open sesame")
     graph_text = str(create_pipeline(config).metadata_connection_config)
     assert "sesame" not in graph_text + json.dumps(dataclasses.asdict(config))
-    assert metadata.connection(config).postgresql.password == "'open sesame'"
+    assert metadata.connection(config).mysql.password == "open sesame"
     monkeypatch.delenv(config.metadata.password_env)
     with pytest.raises(
         ConfigError, match="needs the password of resnet_tfx in the environment variable"

@@ -1,7 +1,6 @@
 """ML Metadata on real servers: two machines share what has run.
 
-Needs Debian's `postgresql` and `mariadb-server`; a server of its own is started in a temporary
-folder.
+Needs Debian's `mariadb-server`; a server of its own is started in a temporary folder.
 """
 
 import dataclasses
@@ -17,9 +16,10 @@ import time
 
 import pytest
 from ml_metadata.proto import metadata_store_pb2
+from tfx.orchestration import metadata
 
 from pipeline import node
-from pipeline.config.metadata import Store, connection
+from pipeline.config.metadata import connection
 from pipeline.config.options import assign
 from pipeline.config.settings import Config, Data, Metadata, to_dict
 from tests.helpers import data
@@ -29,17 +29,16 @@ TOKEN = "open-sesame-7391"
 PASSWORD = f"it's a \\ secret: ä {TOKEN}"
 
 
-@pytest.fixture(params=["postgresql", "mysql"])
-def server(request, monkeypatch):
+@pytest.fixture
+def server(monkeypatch):
     monkeypatch.setenv(Metadata().password_env, PASSWORD)
     # Not pytest's folder: the server's own user could not reach it.
-    folder = tempfile.mkdtemp(prefix=request.param)
+    folder = tempfile.mkdtemp(prefix="mysql")
     os.chmod(folder, 0o755)
-    start = {"postgresql": _postgresql, "mysql": _mariadb}[request.param]
     port = _free_port()
     try:
-        process = start(folder, port)
-        yield Metadata(kind=request.param, port=port)
+        process = _mariadb(folder, port)
+        yield Metadata(kind="mysql", port=port)
         process.terminate()
         process.wait(30)
     finally:
@@ -60,36 +59,6 @@ def _as(user, *command):
 def _owned_by(user, folder):
     if os.geteuid() == 0:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
-
-
-def _postgresql(folder, port):
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
-    if not found:
-        pytest.skip("no PostgreSQL server here (Debian: apt-get install postgresql)")
-    _owned_by("postgres", folder)
-    cluster = os.path.join(folder, "cluster")
-    subprocess.run(
-        _as("postgres", f"{found[-1]}/initdb", "-D", cluster, "-A", "trust", "-E", "UTF8"),
-        check=True, capture_output=True, cwd=folder,
-    )  # fmt: skip
-    with open(os.path.join(cluster, "pg_hba.conf"), "w") as rules:
-        rules.write("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-    settings = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}"]
-    process = subprocess.Popen(
-        _as("postgres", f"{found[-1]}/postgres", "-D", cluster, *(p for s in settings for p in ("-c", s))),
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    quoted = PASSWORD.replace("'", "''")
-    statements = [
-        f"create role resnet_tfx login password '{quoted}'",
-        "create database resnet_tfx owner resnet_tfx",
-    ]
-    admin = _as("postgres", f"{found[-1]}/psql", "-h", folder, "-p", str(port), "postgres", "-c")
-    _eventually(
-        process, lambda: subprocess.run([*admin, statements[0]], capture_output=True, cwd=folder)
-    )
-    subprocess.run([*admin, statements[1]], check=True, capture_output=True, cwd=folder)
-    return process
 
 
 def _mariadb(folder, port):
@@ -165,14 +134,14 @@ def test_two_machines_share_what_has_run(server, tmp_path, capfd):
 def test_a_server_that_does_not_answer_is_said_in_a_sentence(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv(Metadata().password_env, "")
     config = assign(
-        Config(root=str(tmp_path)), ["metadata.kind=postgresql", f"metadata.port={_free_port()}"]
+        Config(root=str(tmp_path)), ["metadata.kind=mysql", f"metadata.port={_free_port()}"]
     )
     file, ir = str(tmp_path / "c.json"), str(tmp_path / "run.pb")
     with open(file, "w") as stream:
         json.dump(to_dict(config), stream)
     assert node.main(["compile", "--config", file, "--ir", ir, "--run-id", "1"]) == 2
     [sentence] = capfd.readouterr().err.strip().splitlines()[-1:]
-    assert "metadata.kind=postgresql" in sentence
+    assert "metadata.kind=mysql" in sentence
     assert f"127.0.0.1:{config.metadata.port}" in sentence
     assert not os.path.exists(ir)
 
@@ -188,7 +157,7 @@ def test_any_text_comes_back_as_it_was(server):
         "\\",
         "line\nbreak \\' ä $1 \u4f60",
     ]
-    with Store(connection(config)) as handle:
+    with metadata.Metadata(connection(config)) as handle:
         kind = metadata_store_pb2.ExecutionType(
             name="Kind", properties={"own": metadata_store_pb2.STRING}
         )
