@@ -121,7 +121,7 @@ def train_dataset(
     first_epoch, skip = place(start_step, train.batch_size, total)
     read: augmentation.Read = records.parse
     reader = _serialized(files)
-    if settings.crop != "pad" and all(map(records.seekable, files)):
+    if all(map(records.seekable, files)):
         opened = records.Files(files)
         read, reader = opened.read, _placed(opened)
 
@@ -144,11 +144,9 @@ def train_dataset(
         return shuffled.repeat().take(steps_per_epoch(total, train.batch_size) * train.batch_size)
 
     stream = tf.data.Dataset.counter(first_epoch).flat_map(epoch).skip(skip).enumerate(position)
-    common = train.batch_size, train.seed, settings, constants
-    if settings.crop == "pad":
-        images = augmentation.padded_images(stream.map(_numbered), *common)
-    else:
-        images = augmentation.train_images(stream, read, *common)
+    images = augmentation.train_images(
+        stream, read, train.batch_size, train.seed, settings, constants
+    )
     return _finish(images, tf.data.INFINITE_CARDINALITY)
 
 
@@ -238,10 +236,6 @@ def _parsed(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Encoded image and label."""
     features = tf.io.parse_single_example(serialized, _FEATURES)
     return features[records.IMAGE_KEY], features[records.LABEL_KEY]
-
-
-def _numbered(number: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    return number, *_parsed(serialized)
 
 
 def _finish(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:

@@ -1,7 +1,7 @@
 """Pixels: the one place where training, evaluation and serving touch them.
 
-What a view shows comes from `models.pixels.views`; here it becomes network input: colour noise,
-mean, padding, mirror. Pixels are RGB, float32, 0..255 until the mean is subtracted.
+What a view shows comes from `models.pixels.views`, in training from `models.pixels.fast_crops`.
+Pixels are RGB, float32, 0..255 until the mean is subtracted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 
 from models.pixels import crops, decoding, views
-from models.pixels.compiled import cores
 from models.settings import Transform, check_transform
 
 CONSTANTS_FILE = "augmentation.npz"
@@ -102,14 +101,14 @@ def train_images(
     settings: Transform,
     constants: Constants,
 ) -> tf.data.Dataset:
-    """Random views of images, as the network is trained on them (paper, section 3.4).
+    """Random views of images, as the network is trained on them (paper, sections 3.4 and 4.2).
 
     Args:
       records: (number int64, record); the view depends on (seed, number) alone.
       read: a record, as NumPy has it -> encoded image (JPEGs are fastest) and label.
       batch_size: of the batches; a last one that is not full is left out.
       seed: 0 or more.
-      settings: which views are drawn; any `crop` but "pad".
+      settings: which views are drawn.
       constants: mean and covariance of the training split.
 
     Returns:
@@ -153,50 +152,6 @@ def train_images(
 
     # Two batches under way keep every thread busy to the end of the first.
     return records.batch(batch_size, drop_remainder=True).map(images, 2, deterministic=True)
-
-
-def padded_images(
-    images: tf.data.Dataset, batch_size: int, seed: int, settings: Transform, constants: Constants
-) -> tf.data.Dataset:
-    """Random windows of padded images, as the network is trained on CIFAR (paper, section 4.2).
-
-    Args:
-      images: (number int64, encoded image, label); the window depends on (seed, number) alone.
-      batch_size: of the batches; a last one that is not full is left out.
-      seed: 0 or more.
-      settings: `pad`, and as in `center`.
-      constants: mean and covariance of the training split.
-
-    Returns:
-      Batches (float32 [batch_size, size, size, 3], labels), RGB. The mean is subtracted before
-      padding, so that the border is the mean colour (0). Bytes that are no image end the stream
-      with an error.
-
-    Raises:
-      ValueError: settings that no crop fits.
-    """
-    check_transform(settings)
-
-    def padded(
-        number: tf.Tensor, encoded: tf.Tensor, label: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        return _padded(encoded, tf.stack([seed, number]), settings, constants), label
-
-    return images.map(padded, cores()).batch(
-        batch_size, drop_remainder=True, num_parallel_calls=cores(), deterministic=True
-    )
-
-
-def _padded(
-    encoded: tf.Tensor, seed: tf.Tensor, settings: Transform, constants: Constants
-) -> tf.Tensor:
-    """A window of the padded image: float32 [size, size, 3]."""
-    seeds = tf.unstack(tf.random.split(seed, 3))
-    image = center_pixels(encoded, settings)
-    image = subtract_mean(image + _colour_noise(seeds[1], settings, constants), settings, constants)
-    image = tf.pad(image, [[settings.pad, settings.pad], [settings.pad, settings.pad], [0, 0]])
-    image = tf.image.stateless_random_crop(image, [settings.size, settings.size, 3], seeds[0])
-    return tf.image.stateless_random_flip_left_right(image, seeds[2]) if settings.flip else image
 
 
 def center(encoded: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
@@ -281,11 +236,3 @@ def _basis(constants: Constants) -> np.ndarray:
     """
     values, vectors = np.linalg.eigh(np.asarray(constants.covariance, np.float64))
     return vectors * values / 255
-
-
-def _colour_noise(seed: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
-    """One shift of all pixels along the principal components of RGB: float32 [3], levels."""
-    if not settings.colour:
-        return tf.zeros([3])
-    alpha = tf.random.stateless_normal([3], seed, stddev=settings.colour)
-    return tf.linalg.matvec(tf.constant(_basis(constants), tf.float32), alpha)

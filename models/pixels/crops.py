@@ -24,21 +24,24 @@ class Drawn(NamedTuple):
     Attributes:
       scale: float64 [2], resized over original side, vertical and horizontal.
       offset: float64 [2], top and left of the window, in pixels of the resized image.
-      mirror: whether it is mirrored left to right.
+      moved: how many rows down and columns to the right the window moves once the mean is
+        subtracted; what lay outside of it before is 0.
+      mirror: whether it is mirrored left to right, last of all.
       shift: float32 [3], added to all pixels, in levels of RGB.
     """
 
     scale: np.ndarray
     offset: np.ndarray
-    mirror: bool
-    shift: np.ndarray
+    moved: tuple[int, int] = (0, 0)
+    mirror: bool = False
+    shift: np.ndarray = np.zeros(3, np.float32)
 
 
 Shape = tuple[int, int]
 
 
 def draw(shape: Shape, settings: Transform, basis: np.ndarray, rng: np.random.Generator) -> Drawn:
-    """A view as the network is trained on it (paper, section 3.4).
+    """A view as the network is trained on it (paper, sections 3.4 and 4.2).
 
     Args:
       shape: height and width of the image.
@@ -47,10 +50,10 @@ def draw(shape: Shape, settings: Transform, basis: np.ndarray, rng: np.random.Ge
         `settings.colour`.
       rng: all randomness comes from here.
     """
-    scale, offset = CROPS[settings.crop](shape, settings, rng)
+    view = CROPS[settings.crop](shape, settings, rng)
     mirror = settings.flip and rng.random() < 0.5
     shift = basis @ rng.normal(0, settings.colour, 3) if settings.colour else np.zeros(3)
-    return Drawn(scale, offset, mirror, shift.astype(np.float32))
+    return view._replace(mirror=mirror, shift=shift.astype(np.float32))
 
 
 def _resized(shape: Shape, shorter_side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,26 +63,26 @@ def _resized(shape: Shape, shorter_side: int) -> tuple[np.ndarray, np.ndarray]:
     return target / sides, target
 
 
-def _none(
-    shape: Shape, settings: Transform, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _none(shape: Shape, settings: Transform, rng: np.random.Generator) -> Drawn:
     """The test's crop."""
     scale, target = _resized(shape, settings.test_shorter_side)
-    return scale, (target - settings.size) // 2 * 1.0
+    return Drawn(scale, (target - settings.size) // 2 * 1.0)
 
 
-def _scale(
-    shape: Shape, settings: Transform, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _pad(shape: Shape, settings: Transform, rng: np.random.Generator) -> Drawn:
+    """The test's crop with `pad` zeros on every side, window uniform over both."""
+    down, right = rng.integers(-settings.pad, settings.pad, 2, endpoint=True)
+    return _none(shape, settings, rng)._replace(moved=(int(down), int(right)))
+
+
+def _scale(shape: Shape, settings: Transform, rng: np.random.Generator) -> Drawn:
     """Shorter side uniform over [scale_min, scale_max], window uniform over the image."""
     side = int(rng.integers(settings.scale_min, settings.scale_max, endpoint=True))
     scale, target = _resized(shape, side)
-    return scale, np.floor(rng.random(2) * (target - settings.size + 1))
+    return Drawn(scale, np.floor(rng.random(2) * (target - settings.size + 1)))
 
 
-def _inception(
-    shape: Shape, settings: Transform, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _inception(shape: Shape, settings: Transform, rng: np.random.Generator) -> Drawn:
     """Window of [area_min, 1] of the area and aspect 3/4..4/3; a central one when ten tries do not
     fit.
     """
@@ -100,8 +103,9 @@ def _inception(
         ).round()
         origin = np.floor((np.array(shape) - window) / 2)
     scale = settings.size / window
-    return scale, origin * scale
+    return Drawn(scale, origin * scale)
 
 
-Crop = Callable[[Shape, Transform, np.random.Generator], tuple[np.ndarray, np.ndarray]]
-CROPS: dict[str, Crop] = {"scale": _scale, "inception": _inception, "none": _none}
+# Where the window is; mirror and light are the same for all.
+Crop = Callable[[Shape, Transform, np.random.Generator], Drawn]
+CROPS: dict[str, Crop] = {"scale": _scale, "inception": _inception, "pad": _pad, "none": _none}

@@ -2,7 +2,7 @@
 
 libjpeg-turbo through simplejpeg gives the same pixels as TensorFlow's decoder sooner, the more so
 as it is asked for the rows down to the window's last one only; Numba compiles the resampling, with
-mean, colour shift and mirror in the same pass. What simplejpeg does not decode (PNG, CMYK, damaged
+mean, colour shift and mirror in the same pass. What simplejpeg does not decode (CMYK, damaged
 files) and what lies or is to be shrunk goes through `models.pixels.decoding.load`.
 """
 
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
+import tensorflow as tf
 
 from models.pixels import decoding, views
 from models.pixels.compiled import compiled, cores, under_way
@@ -44,7 +45,7 @@ def look(
       encoded: place in the batch -> bytes, a JPEG or PNG.
       count: images in the batch.
       view: place in the batch, height and width of the image -> what is looked at.
-      mean: float32 [size, size, 3], subtracted before mirroring.
+      mean: float32 [size, size, 3], subtracted before the window moves and is mirrored.
       settings: `upright` and `shorter_side` are used.
 
     Returns:
@@ -62,8 +63,10 @@ def look(
             pixels, drawn = _decode(
                 encoded(place), functools.partial(view, place), len(mean), settings
             )
-            scale, offset, mirror, shift = drawn
+            scale, offset, moved, mirror, shift = drawn
             _resample(pixels, scale, offset, mirror, shift, means[int(mirror)], images[place])
+            if any(moved):
+                images[place] = _moved(images[place], *moved, mirror)
 
     with under_way:
         threads = _threads()
@@ -110,6 +113,15 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), "views")
 
 
+def _moved(image: np.ndarray, down: int, right: int, mirrored: bool) -> np.ndarray:
+    """The image moved up and to the left by so many pixels; zeros come in from outside."""
+    size, window = len(image), np.zeros_like(image)
+    steps = down, -right if mirrored else right
+    into = tuple(slice(max(-step, 0), max(size - step, 0)) for step in steps)
+    window[into] = image[tuple(slice(max(step, 0), max(size + step, 0)) for step in steps)]
+    return window
+
+
 def _decode(
     encoded: Buffer, view: Callable[[Shape], Drawn], size: int, settings: Transform
 ) -> tuple[np.ndarray, Drawn]:
@@ -120,13 +132,23 @@ def _decode(
         pixels = _jpeg(encoded, frame, drawn, size)
         if pixels is not None:
             return pixels, drawn
-    pixels = decoding.load(bytes(encoded), settings).numpy()
+    if _is_plain_png(encoded, settings):  # what `load` does with it, without its many small steps
+        pixels = tf.io.decode_png(bytes(encoded), channels=3).numpy()
+    else:
+        pixels = decoding.load(bytes(encoded), settings).numpy()
     height, width, _ = pixels.shape
     return pixels, view((height, width))
 
 
+def _is_plain_png(encoded: Buffer, settings: Transform) -> bool:
+    """Whether it is a PNG that is neither too large nor to be shrunk."""
+    shape = int.from_bytes(encoded[20:24], "big"), int.from_bytes(encoded[16:20], "big")
+    few = math.prod(shape) <= decoding.MAX_PIXELS
+    return encoded[:8] == decoding.PNG and few and _as_it_is(encoded, shape, settings)
+
+
 def _as_it_is(encoded: Buffer, shape: Shape, settings: Transform) -> bool:
-    """Whether a JPEG is neither turned nor shrunk."""
+    """Whether an image is neither turned nor shrunk."""
     if settings.shorter_side and min(shape) > settings.shorter_side:
         return False
     return not settings.upright or decoding.EXIF not in bytes(encoded[: decoding.EXIF_WITHIN])

@@ -2,6 +2,8 @@
 them.
 """
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,17 @@ def test_the_test_crop_is_in_the_middle_at_the_test_scale():
     np.testing.assert_array_equal(view.offset, [7, 18])
     assert view.scale.dtype == view.offset.dtype == np.float64
     np.testing.assert_array_equal(drawn((500, 375), 0, crop="none").offset, [18, 7])
+
+
+def test_a_padded_view_is_the_test_crop_moved_to_every_place_alike():
+    views = [drawn((375, 500), seed, crop="pad", pad=2) for seed in range(2000)]
+    test = drawn((375, 500), 0, crop="none")
+    for view in views:
+        np.testing.assert_array_equal([view.scale, view.offset], [test.scale, test.offset])
+    moves = Counter(view.moved for view in views)
+    assert set(moves) == {(y, x) for y in range(-2, 3) for x in range(-2, 3)}
+    assert min(moves.values()) > 45 and max(moves.values()) < 125  # 80 expected
+    assert test.moved == drawn((375, 500), 1, crop="pad", pad=0).moved == (0, 0)
 
 
 @pytest.mark.parametrize("shape", [(375, 500), (500, 375), (64, 64), (57, 171)])

@@ -36,9 +36,7 @@ def drawn(shape, crop, seed):
 
 
 def given(scale, top, left):
-    return crops.Drawn(
-        np.full(2, scale), np.array([top, left], float), False, np.zeros(3, np.float32)
-    )
+    return crops.Drawn(np.full(2, scale), np.array([top, left], float))
 
 
 def look(encoded, view, mean=BLACK, settings=SETTINGS):
@@ -142,6 +140,66 @@ def test_mean_is_subtracted_before_the_mirror_and_the_shift_is_added():
     shift = np.array([1.0, -2.0, 30.0], np.float32)
     found = look(encoded, view._replace(mirror=True, shift=shift), mean)
     np.testing.assert_allclose(found, (look(encoded, view) - mean + shift)[:, ::-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_moved_window_shows_zeros_beside_the_image(mirror, kind):
+    """Pixel by pixel: mean, then the window of the padded image, then the mirror."""
+    side, shift = 12, np.array([1.0, -2.0, 30.0], np.float32)
+    rng = np.random.default_rng(0)
+    out = io.BytesIO()
+    Image.fromarray(data.pixels(4, side, side + 6)).save(out, kind, quality=100, subsampling=0)
+    whole = tf.io.decode_image(out.getvalue(), expand_animations=False).numpy()
+    if kind == "JPEG":
+        whole = tf.io.decode_jpeg(out.getvalue(), dct_method="INTEGER_ACCURATE").numpy()
+    settings = Transform(size=side, crop="pad", test_shorter_side=side)
+    for mean in (
+        rng.uniform(0, 255, [side, side, 3]),
+        np.broadcast_to([9.0, 99, 199], [side] * 2 + [3]),
+    ):
+        mean = mean.astype(np.float32)
+        for down, right in [
+            *np.ndindex(5, 5),
+            (-4, 0),
+            (0, -3),
+            (-2, 4),
+            (3, -1),
+            (12, 0),
+            (-40, 2),
+        ]:
+            expected = np.zeros([side, side, 3])
+            for y, x in np.ndindex(side, side):
+                if 0 <= y + down < side and 0 <= x + right < side:
+                    pixel = whole[y + down, 3 + x + right] + shift - mean[y + down, x + right]
+                    expected[y, side - 1 - x if mirror else x] = pixel
+            view = crops.Drawn(np.ones(2), np.array([0.0, 3]), (down, right), mirror, shift)
+            found = look(out.getvalue(), view, mean, settings)
+            np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16"])
+def test_small_and_large_pngs_equal_those_of_tensorflow(mode):
+    for side in (64, 90):
+        out = io.BytesIO()
+        if mode == "I;16":
+            image = Image.fromarray(data.pixels(5, side, side)[..., 0].astype(np.uint16) * 257)
+        else:
+            image = Image.fromarray(data.pixels(5, side, side)).convert(mode)
+        image.save(out, "PNG")
+        settings = dataclasses.replace(SETTINGS, shorter_side=80, upright=True)
+        view = given(0.9, 1, 2)
+        np.testing.assert_allclose(
+            look(out.getvalue(), view, settings=settings),
+            exact(out.getvalue(), view, settings),
+            atol=0.02,
+        )
+
+
+def test_a_png_of_too_many_pixels_is_refused_before_it_is_decoded():
+    encoded = decoding.PNG + b"\0\0\0\rIHDR" + (2**20).to_bytes(4, "big") * 2 + bytes(50)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 100,000,000 pixels"):
+        look(encoded, given(1, 0, 0))
 
 
 def test_a_batch_keeps_its_order_and_views_are_drawn_for_the_shape():
