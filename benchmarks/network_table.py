@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.settings import BLOCKS, BOTTLENECK_FROM, Model
+from models.settings import BLOCKS, Model
 
 _FILTERS = {"imagenet": (64, 128, 256, 512), "cifar": (16, 32, 64)}
 CLASSES = {"imagenet": 1000, "cifar": 10}
@@ -58,7 +58,7 @@ class Counts:
 def nets() -> Iterator[Model]:
     """Every network of the tables; v1.5 only where it is another network than v1."""
     for depth in BLOCKS:
-        for variant in ("v1", "v1.5") if depth >= BOTTLENECK_FROM else ("v1",):
+        for variant in ("v1", "v1.5") if BLOCKS[depth].bottleneck else ("v1",):
             yield Model(depth=depth, residual=False, shortcut="A", variant=variant)
             for shortcut in "ABC":
                 yield Model(depth=depth, shortcut=shortcut, variant=variant)
@@ -85,7 +85,7 @@ def convolutions(model: Model) -> Iterator[Convolution]:
     """
     imagenet = model.family == "imagenet"
     filters = _FILTERS[model.family]
-    blocks = BLOCKS[model.depth] if imagenet else ((model.depth - 2) // 6,) * 3
+    blocks = BLOCKS[model.depth].numbers if imagenet else ((model.depth - 2) // 6,) * 3
     side = SIZES[model.family] // (2 if imagenet else 1)
     yield Convolution(7 if imagenet else 3, 3, filters[0], side)
     side //= 2 if imagenet else 1
@@ -93,7 +93,7 @@ def convolutions(model: Model) -> Iterator[Convolution]:
     for stage, (width, number) in enumerate(zip(filters, blocks, strict=True)):
         for block in range(number):
             before, side = side, side // 2 if stage and not block else side
-            if imagenet and model.depth >= BOTTLENECK_FROM:
+            if imagenet and BLOCKS[model.depth].bottleneck:
                 outputs = 4 * width
                 yield Convolution(1, inputs, width, side if model.variant == "v1" else before)
                 yield Convolution(3, width, width, side)
@@ -123,7 +123,7 @@ def _imagenet() -> Iterator[list[str]]:
     yield [*_COLUMNS, "multiply-adds v1", "v1.5", "paper"]
     yield ["---", *["---:"] * 6]
     for depth in BLOCKS:
-        deep = depth >= BOTTLENECK_FROM
+        deep = BLOCKS[depth].bottleneck
         for shortcut in "ABC":
             net = Model(depth=depth, shortcut=shortcut)
             other = count(dataclasses.replace(net, variant="v1.5")).multiply_adds
@@ -132,7 +132,9 @@ def _imagenet() -> Iterator[list[str]]:
             yield [
                 *_cells(net),
                 f"{other:,}" if deep else "",
-                f"{PAPER_MULTIPLY_ADDS[depth]}·10⁹" if paper else "",
+                f"{PAPER_MULTIPLY_ADDS[depth]}·10⁹"
+                if paper and depth in PAPER_MULTIPLY_ADDS
+                else "",
             ]
 
 

@@ -9,19 +9,27 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection
+from typing import NamedTuple
 
 CROPS = ("scale", "inception", "pad", "none")
 MEANS = ("pixel", "channel")
-# Depth of an ImageNet network -> blocks of conv2_x .. conv5_x (paper, Table 1).
-BLOCKS: dict[int, tuple[int, int, int, int]] = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
+
+
+class Blocks(NamedTuple):
+    """The blocks of an ImageNet network: their kind, and how many conv2_x .. conv5_x have."""
+
+    bottleneck: bool
+    numbers: tuple[int, int, int, int]
+
+
+# Depth of an ImageNet network -> its blocks (paper, Table 1). A new depth is a line here.
+BLOCKS = {
+    18: Blocks(False, (2, 2, 2, 2)),
+    34: Blocks(False, (3, 4, 6, 3)),
+    50: Blocks(True, (3, 4, 6, 3)),
+    101: Blocks(True, (3, 4, 23, 3)),
+    152: Blocks(True, (3, 8, 36, 3)),
 }
-# Depth of the first of them with bottleneck blocks.
-BOTTLENECK_FROM = 50
 FAMILIES = ("imagenet", "cifar")
 SHORTCUTS = ("A", "B", "C")
 VARIANTS = ("v1", "v1.5")
@@ -107,7 +115,7 @@ class Model:
         names = ["family", "depth", "residual", *(["shortcut"] if self.residual else [])]
         if self.family == "imagenet":
             # Without bottlenecks there is no stride that the variant could place.
-            names += ["pool", *(["variant"] if self.depth >= BOTTLENECK_FROM else [])]
+            names += ["pool", *(["variant"] if BLOCKS[self.depth].bottleneck else [])]
         return {name: getattr(self, name) for name in names}
 
 

@@ -23,7 +23,7 @@ from collections.abc import Callable
 import keras
 
 from models.network.layers import L2, BatchNormalization, ZeroPadShortcut
-from models.settings import BLOCKS, BOTTLENECK_FROM, POOLS, SHORTCUTS, VARIANTS, Model
+from models.settings import BLOCKS, POOLS, SHORTCUTS, VARIANTS, Model
 
 FILTERS = (64, 128, 256, 512)
 CIFAR_FILTERS = (16, 32, 64)
@@ -106,7 +106,7 @@ def resnet(
         raise ValueError(f"pool must be symmetric or caffe. Received: {pool!r}.")
     net = _Builder(depth, residual, shortcut, classes, weight_decay)
     block: Callable[..., keras.KerasTensor] = net.basic
-    if depth >= BOTTLENECK_FROM:
+    if BLOCKS[depth].bottleneck:
         block = net.bottleneck if variant == "v1" else net.bottleneck_v1_5
 
     inputs = keras.Input(input_shape, name="images")
@@ -116,8 +116,9 @@ def resnet(
     # and right it is Caffe's rounding up: a window that starts inside is kept.
     x = _pad(x, 1 if pool == "symmetric" else ((0, 1), (0, 1)), "pool1_pad")
     x = keras.layers.MaxPooling2D(3, 2, data_format="channels_last", name="pool1_pool")(x)
-    for stage, (filters, blocks) in enumerate(zip(FILTERS, BLOCKS[depth], strict=True), start=2):
-        for index in range(1, blocks + 1):
+    stages = zip(FILTERS, BLOCKS[depth].numbers, strict=True)
+    for stage, (filters, number) in enumerate(stages, start=2):
+        for index in range(1, number + 1):
             stride = 2 if stage > 2 and index == 1 else 1
             x = block(x, filters, stride, f"conv{stage}_block{index}")
     return net.head(inputs, x, f"resnet{depth}" if residual else f"plain{depth}")

@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.network.architecture import BN_EPSILON, CIFAR_FILTERS
-from models.settings import BLOCKS, BOTTLENECK_FROM, Model
+from models.settings import BLOCKS, Model
 
 # Mean and deviation of torchvision: RGB in 0..1.
 TORCH_MEAN, TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -149,7 +149,7 @@ def _letters(tensors: Tensors, pattern: str) -> list[str]:
 
 
 def _depth(blocks: list[int], bottleneck: bool) -> int:
-    fitting = {depth: b for depth, b in BLOCKS.items() if (depth >= BOTTLENECK_FROM) == bottleneck}
+    fitting = {depth: b.numbers for depth, b in BLOCKS.items() if b.bottleneck == bottleneck}
     for depth, known in fitting.items():
         if tuple(blocks) == known:
             return depth

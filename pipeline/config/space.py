@@ -18,7 +18,6 @@ _FULL = re.compile(
 )
 # Less than any file of a run: whatever failed then, failed of this.
 _NOTHING = 64 * 1024
-_PARAMETERS = dict(zip(BLOCKS, (11.7e6, 21.8e6, 25.6e6, 44.5e6, 60.2e6), strict=True))
 # Of a network: weights and momentum twice (while a checkpoint is replaced), the exported model with
 # its Keras file, and as much again for the pushed version and for the one that it is compared with.
 _COPIES = 10
@@ -81,7 +80,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _parameters(model: Model) -> float:
     if model.family == "imagenet":
-        return _PARAMETERS[model.depth]
+        bottleneck, numbers = BLOCKS[model.depth]
+        # Kernels of a block that is `width` wide: two of 3x3, or 1x1, 3x3 and 1x1 with four times
+        # the width outside.
+        kernels = 17 if bottleneck else 18
+        widths = (64, 128, 256, 512)
+        return sum(kernels * w * w * number for w, number in zip(widths, numbers, strict=True))
     return 15_500 * model.depth  # 0.27 million for 20 layers, 1.7 for 110
 
 

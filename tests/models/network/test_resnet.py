@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from models import settings
 from models.network import architecture
 from models.settings import Model
 
@@ -316,3 +317,19 @@ def test_networks_do_not_import_tensorflow():
 def test_impossible_networks_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_new_depth_is_a_line_of_the_table(monkeypatch):
+    blocks = settings.Blocks(True, (2, 2, 2, 2))
+    monkeypatch.setitem(settings.BLOCKS, 26, blocks)
+    network = settings.Model("imagenet", 26)
+    settings.check(settings.Transform(), network, settings.Train(), settings.Tune())
+    model = architecture.build(network, 1000)
+    convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    # 26 layers count conv1, three in a block, and the dense layer; four are projections.
+    assert len(convolutions) == 1 + 3 * 8 + 4
+    # ResNet-50 has 25,557,032, and 1, 2, 4 and 1 blocks more: kernels of 17 w^2 and 12 w of BN.
+    more = sum(
+        n * (17 * w * w + 12 * w) for n, w in zip((1, 2, 4, 1), (64, 128, 256, 512), strict=True)
+    )
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 25_557_032 - more
