@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -81,11 +82,14 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _parameters(model: Model) -> float:
     if model.family == "imagenet":
         bottleneck, numbers = BLOCKS[model.depth]
+        widths, outer = (64, 128, 256, 512), 4 if bottleneck else 1
         # Kernels of a block that is `width` wide: two of 3x3, or 1x1, 3x3 and 1x1 with four times
-        # the width outside.
+        # the width outside. Then the shortcuts' and the last layer's, for 1,000 classes.
         kernels = 17 if bottleneck else 18
-        widths = (64, 128, 256, 512)
-        return sum(kernels * w * w * number for w, number in zip(widths, numbers, strict=True))
+        blocks = sum(kernels * w * w * number for w, number in zip(widths, numbers, strict=True))
+        sides = [64, *(outer * width for width in widths)]
+        shortcuts = sum(before * after for before, after in itertools.pairwise(sides))
+        return blocks + shortcuts + 1000 * sides[-1]
     return 15_500 * model.depth  # 0.27 million for 20 layers, 1.7 for 110
 
 

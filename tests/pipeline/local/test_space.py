@@ -78,3 +78,11 @@ def test_what_a_run_needs_grows_with_images_and_network(tmp_path):
     there = assign(Config(model=Model("cifar", 8)), [f"data.source={tmp_path}"])
     assert space.needed(there) == small + 10**6
     assert space.needed(assign(there, ["transform.shorter_side=300"])) == small + 2 * 10**6
+
+
+def test_the_networks_are_as_large_as_published():
+    # torchvision's documentation, millions of parameters.
+    for depth, millions in {18: 11.7, 34: 21.8, 50: 25.6, 101: 44.5, 152: 60.2}.items():
+        config = Config(model=Model(depth=depth))
+        weights = (space.needed(config) - space.needed(Config(model=Model("cifar", 0)))) / 40
+        assert abs(weights / 1e6 / millions - 1) < 0.15
