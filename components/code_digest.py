@@ -1,5 +1,4 @@
-"""Which code a component runs, for TFX's cache: the modules it imports from this project, and no
-others.
+"""Which code a component runs, for TFX's cache: the modules that it imports from this project.
 
 Comments, docstrings and layout do not count: a network is not trained again for a word.
 """
@@ -17,8 +16,7 @@ PACKAGES = ("models", "components", "pipeline", "serving")
 
 
 def digest(*modules: str) -> str:
-    """sha256 of the statements of modules and of all that they import from this project,
-    hexadecimal.
+    """sha256 (hexadecimal) of the statements of modules and of all that they import from here.
 
     Imports inside of functions count. Code of other packages does not: the locks decide about that.
 
@@ -56,22 +54,21 @@ def _path(name: str) -> Path:
     return Path(spec.origin)
 
 
-@functools.cache
 def _tree(name: str) -> ast.Module:
     return ast.parse(_path(name).read_bytes())
 
 
 @functools.cache
 def _statements(name: str) -> str:
-    """A module's syntax tree without docstrings, as text."""
+    """sha256 of a module's syntax tree without docstrings, hexadecimal."""
     tree = _tree(name)
     for node in ast.walk(tree):
         if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
             and ast.get_docstring(node) is not None
         ):
             del node.body[0]
-    return ast.dump(tree)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 @functools.cache

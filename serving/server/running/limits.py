@@ -55,7 +55,10 @@ class Limits:
         # decides.
         for image in (value, *_inner_images(value)):
             if _grows(image):
-                raise invalid(f"{where}: a part of the PNG announces more bytes than there are")
+                raise invalid(
+                    f"{where}: a part of the PNG announces more bytes than there are: send the"
+                    " whole file, or save it anew"
+                )
             pixels, scans = announced(image)
             if pixels > self.max_pixels:
                 raise invalid(

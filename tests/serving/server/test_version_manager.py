@@ -225,8 +225,9 @@ def pushed(exports, tmp_path):
     folder = shutil.copytree(exports / "dense_double", tmp_path / "pushed")
     (folder / "assets.extra").mkdir(exist_ok=True)
     (folder / "assets.extra/labels.txt").write_text("cat\n")
-    command = "sha256sum $(find * -type f) > /tmp/$$ && mv /tmp/$$ assets.extra/sha256sums"
-    subprocess.run(command, shell=True, cwd=folder, check=True)
+    command = ["bash", "-c", "sha256sum $(find * -type f)"]
+    sums = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+    (folder / "assets.extra/sha256sums").write_text(sums)
     return folder
 
 
