@@ -13,6 +13,7 @@ from tests.helpers import data
 from tests.helpers.runs import artifact, run, serving, state, versions
 
 QUICK = ["train.epochs=3", "evaluate.max_top1_error=0.5", "evaluate.max_top5_error=0.3"]
+UNSERVED = "serve.validator=none"
 ALL = "evaluate.protocols=center,ten_crop,multi_scale"
 pytestmark = pytest.mark.e2e
 
@@ -25,7 +26,7 @@ def home(tmp_path_factory):
         QUICK,
         [*QUICK, "name=plain", "model.residual=false", "transform.mean=channel"],
     ):
-        status, output = run(folder, *settings, ALL)
+        status, output = run(folder, *settings, ALL, UNSERVED)
         assert status == 0, output
     return folder
 
@@ -61,6 +62,7 @@ def test_fine_tuning_starts_where_the_pushed_model_ended(home):
     status, output = run(
         home,
         *quick,
+        UNSERVED,
         "name=tuned",
         f"train.init_from={serving(home)}",
         "train.frozen_stages=2",
@@ -76,7 +78,13 @@ def test_fine_tuning_starts_where_the_pushed_model_ended(home):
 
 def test_no_epochs_only_evaluate_what_is_there(home):
     status, output = run(
-        home, *QUICK, ALL, "name=again", f"train.init_from={serving(home)}", "train.epochs=0"
+        home,
+        *QUICK,
+        ALL,
+        UNSERVED,
+        "name=again",
+        f"train.init_from={serving(home)}",
+        "train.epochs=0",
     )
     assert status == 0, output
     images = [data.jpeg(seed) for seed in range(5)]
