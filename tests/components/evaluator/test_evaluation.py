@@ -9,6 +9,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator import evaluation, loading
+from pipeline.local import beam_operator
 
 CLASSES, EXAMPLES = 12, 57
 LABELS = np.random.default_rng(0).integers(0, CLASSES, EXAMPLES)
@@ -55,6 +56,7 @@ def analysed(folder, candidate, baseline=None, **bounds):
         config,
         data_location=str(folder / "data"),
         output_path=str(folder / "out"),
+        pipeline_options=beam_operator.Options(),
     )
     return str(folder / "out")
 
