@@ -23,14 +23,12 @@ def _verdict(default: Any) -> Any:
 class Data:
     """Where the images come from."""
 
-    # "digits" (embedded), "ilsvrc" (archives as downloaded), "folder" (class
-    # folders, or tars of them) or "tfds".
+    # A key of KINDS in components/example_gen/sources/kinds.py.
     kind: str = _records("digits")
-    # It is not marked: the cache sees what was found there, or its one spelling.
-    # ilsvrc: folder of the three archives. folder: folder with train/ and val/
-    # (or train.tar and val.tar). tfds: the data_dir, "" for TFDS's own. digits: not used.
+    # Where the images lie; KINDS says what that is for each kind. It is not marked, because the
+    # cache sees what was found there.
     source: str = ""
-    # TFDS name, for kind "tfds": imagenet2012, imagenette/full-size-v2, cifar10.
+    # Name of a data set of TFDS: imagenet2012, imagenette/full-size-v2, cifar10.
     tfds_name: str = _records("")
     # Split names in the source that become `train` and `eval`; "" is the usual
     # name of the kind. With no evaluation split, or with eval_split="holdout",

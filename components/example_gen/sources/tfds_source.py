@@ -10,20 +10,18 @@ import functools
 import os
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from components import files
-from components.example_gen.errors import SourceError
-from models.data.records import checksum
+from components.example_gen import names
+from components.example_gen.errors import BadImage, SourceError
+from components.example_gen.settings import HOLDOUT, Data
+from components.example_gen.sources.kinds import Group, Record, Source
 
 _LENGTH = struct.Struct("<Q")
 _HEADER = 12  # length and its checksum
 _FOOTER = 4  # checksum of the payload
 _EVAL = ("validation", "test")
-
-
-class DamagedRecord(ValueError):
-    """A record that is not what was written; the message is the reason."""
 
 
 class Keys(NamedTuple):
@@ -36,6 +34,55 @@ class Keys(NamedTuple):
     label: str
     name: str
     classes: tuple[str, ...]
+
+
+class Tfds(Source):
+    """TFRecord files as TFDS's own command prepares them."""
+
+    @classmethod
+    def usual_place(cls) -> str:
+        """The data_dir that TFDS uses when none is named."""
+        return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+
+    @classmethod
+    def find(cls, data: Data, shared: str) -> Self:
+        """See the base class."""
+        base = find(data.tfds_name, data.source)
+        train, evaluation = split_names(base, data.train_split, data.eval_split)
+        # Both patterns are all files of the data set: a slice such as train[:90%] is no pattern.
+        return cls(base, "*", "?*" if evaluation else "", train, evaluation)
+
+    def classes(self) -> tuple[str, ...]:
+        """See the base class."""
+        return tuple(sorted(keys(self.base).classes))
+
+    def groups(self, split: str, skip: names.Skip) -> Iterator[Group]:
+        """See the base class."""
+        for path, found in records(self.base, getattr(self, f"{split}_name")):
+            # Most data sets name no files: the place in the data set is the name until the record
+            # is read.
+            start = os.path.basename(path)
+            yield path, "", [(f"{start}@{offset}", offset, size, "") for offset, size in found]
+
+    def record(self, content: bytes) -> Record:
+        """The parts of a record and its checksum; see the base class."""
+        import tensorflow as tf
+
+        from models.data.records import checksum
+
+        fields, content, stored = keys(self.base), content[:-_FOOTER], content[-_FOOTER:]
+        if stored != checksum(content):
+            raise BadImage("the record in the data set is damaged: its checksum differs")
+        feature = tf.train.Example.FromString(content).features.feature
+        label = feature[fields.label].int64_list.value[0]
+        if not 0 <= label < len(fields.classes):
+            raise BadImage(f"its label {label} is not one of the {len(fields.classes)} classes")
+        name = feature[fields.name].bytes_list.value if fields.name else ()
+        return Record(
+            feature[fields.image].bytes_list.value[0],
+            fields.classes[label],
+            name[0].decode(errors="backslashreplace") if name else "",
+        )
 
 
 def find(name: str, data_dir: str) -> str:
@@ -61,7 +108,7 @@ def find(name: str, data_dir: str) -> str:
     return base
 
 
-def split_names(base: str, train: str, evaluation: str, holdout: str) -> tuple[str, str]:
+def split_names(base: str, train: str, evaluation: str) -> tuple[str, str]:
     """Names of the splits that become train and eval; the latter "" when train is held out from.
 
     Raises:
@@ -69,7 +116,7 @@ def split_names(base: str, train: str, evaluation: str, holdout: str) -> tuple[s
     """
     splits = _builder(base).info.splits
     train = train or "train"
-    if evaluation == holdout:
+    if evaluation == HOLDOUT:
         evaluation = ""
     elif not evaluation:
         evaluation = next((name for name in _EVAL if name in splits), "")
@@ -79,16 +126,6 @@ def split_names(base: str, train: str, evaluation: str, holdout: str) -> tuple[s
         except (KeyError, ValueError) as error:
             raise SourceError(f"{base} has no split {name}; it has {', '.join(splits)}.") from error
     return train, evaluation
-
-
-def class_names(base: str) -> tuple[str, ...]:
-    """The class names of the data set, sorted: the label is the position."""
-    return tuple(sorted(keys(base).classes))
-
-
-def default_dir() -> str:
-    """The data_dir that TFDS uses when none is named."""
-    return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
 
 
 @functools.lru_cache(maxsize=8)
@@ -128,27 +165,6 @@ def records(base: str, split: str) -> Iterator[tuple[str, list[tuple[int, int]]]
         yield part.filename, list(_frames(part.filename, part.skip, part.take))
 
 
-def parse(record: bytes, fields: Keys) -> tuple[bytes, int, str]:
-    """The encoded image, the data set's own label and the name ("" without) of a record and its
-    checksum.
-
-    Raises:
-      DamagedRecord: they do not fit.
-    """
-    import tensorflow as tf
-
-    record, stored = record[:-_FOOTER], record[-_FOOTER:]
-    if stored != checksum(record):
-        raise DamagedRecord("the record in the data set is damaged: its checksum differs")
-    feature = tf.train.Example.FromString(record).features.feature
-    name = feature[fields.name].bytes_list.value if fields.name else ()
-    return (
-        feature[fields.image].bytes_list.value[0],
-        feature[fields.label].int64_list.value[0],
-        name[0].decode(errors="backslashreplace") if name else "",
-    )
-
-
 @functools.lru_cache(maxsize=8)
 def _builder(base: str) -> Any:
     import tensorflow_datasets as tfds
@@ -157,7 +173,9 @@ def _builder(base: str) -> Any:
 
 
 def _frames(path: str, skip: int, take: int) -> Iterator[tuple[int, int]]:
-    if not (files.is_file(path)):
+    from models.data.records import checksum  # half a second: only when records are read
+
+    if not files.is_file(path):
         raise SourceError(f"{path} of the TFDS data set is missing: prepare the data set again.")
     with files.open_read(path) as stream:
         size = stream.seek(0, os.SEEK_END) or stream.tell()
