@@ -9,14 +9,9 @@ from typing import Any
 HOLDOUT = "holdout"
 
 
-def _records(default: Any) -> Any:
-    """A field that changes which records are written, and their order."""
-    return dataclasses.field(default=default, metadata={"changes": "records"})
-
-
-def _verdict(default: Any) -> Any:
-    """A field that changes whether the records may pass."""
-    return dataclasses.field(default=default, metadata={"changes": "verdict"})
+def _changes(what: str, default: Any) -> Any:
+    """A field that changes which records ExampleGen writes, or whether they may pass (verdict)."""
+    return dataclasses.field(default=default, metadata={"changes": what})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,36 +19,36 @@ class Data:
     """Where the images come from."""
 
     # A key of KINDS in components/example_gen/sources/kinds.py.
-    kind: str = _records("digits")
+    kind: str = _changes("records", "digits")
     # Where the images lie; KINDS says what that is for each kind. It is not marked, because the
     # cache sees what was found there.
     source: str = ""
     # Name of a data set of TFDS: imagenet2012, imagenette/full-size-v2, cifar10.
-    tfds_name: str = _records("")
+    tfds_name: str = _changes("records", "")
     # Split names in the source that become `train` and `eval`; "" is the usual
     # name of the kind. With no evaluation split, or with eval_split="holdout",
     # `holdout` of train becomes it, chosen by a hash of the file name;
     # every class of two or more images keeps one in each.
-    train_split: str = _records("")
-    eval_split: str = _records("")
-    holdout: float = _records(0.1)
+    train_split: str = _changes("records", "")
+    eval_split: str = _changes("records", "")
+    holdout: float = _changes("records", 0.1)
     # Number of classes; 0 takes what the source has. When set, a source with
     # another number is an anomaly.
     classes: int = 0
     # Output shards; 0 chooses them from the size of the data.
-    train_shards: int = _records(0)
-    eval_shards: int = _records(0)
+    train_shards: int = _changes("records", 0)
+    eval_shards: int = _changes("records", 0)
     # Seed of the global shuffle, recorded in the artifact.
-    seed: int = _records(0)
+    seed: int = _changes("records", 0)
     # Part of all images that may be quarantined before the run stops; `max_bad_images` may be in
     # any case, up to a quarter of all.
-    max_bad_fraction: float = _verdict(0.01)
-    max_bad_images: int = _verdict(10)
+    max_bad_fraction: float = _changes("verdict", 0.01)
+    max_bad_images: int = _changes("verdict", 10)
     # A class may have no image in the evaluation split. A class folder without images, and
     # evaluation images of classes that the training split lacks, are left out then.
-    allow_missing_classes: bool = _records(False)
+    allow_missing_classes: bool = _changes("records", False)
     # Images of more pixels are quarantined before they are decoded.
-    max_pixels: int = _records(100_000_000)
+    max_pixels: int = _changes("records", 100_000_000)
     # "curated" imports our schema with the classes of the source; "infer" lets
     # SchemaGen make one; anything else is the path of a schema.pbtxt.
     schema: str = "curated"

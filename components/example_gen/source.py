@@ -204,20 +204,6 @@ def check(data: Data) -> tuple[Part, ...]:
     return found
 
 
-def classes(data: Data) -> list[str]:
-    """Identifiers of the classes (ILSVRC: wnids), sorted; the position is the label.
-
-    Raises:
-      SourceError: as `parts`, or an archive is damaged.
-    """
-    return list(classes_of(parts(data)))
-
-
-def labels(data: Data) -> list[str]:
-    """Names for people, in the order of `classes`: ILSVRC's words, else the identifiers."""
-    return list(labels_of(parts(data)))
-
-
 # Of the training archive of ImageNet, a walk through 1,000 headers: once a process.
 @functools.lru_cache(maxsize=64)
 def _classes(where: Source) -> tuple[str, ...]:
@@ -230,7 +216,7 @@ def _labels(where: Source) -> tuple[str, ...]:
 
 
 def classes_of(found: Iterable[Part]) -> tuple[str, ...]:
-    """The classes of all parts, sorted; the position is the label."""
+    """The classes of all parts (ILSVRC: wnids), sorted; the position is the label."""
     return tuple(sorted({name for part in found for name in _classes(part.where)}))
 
 

@@ -37,7 +37,6 @@ class Digits(ilsvrc.Ilsvrc):
 
     @classmethod
     def prepared(cls, data: Data, folder: str) -> Data:
-        """See the base class."""
         return dataclasses.replace(data, kind="ilsvrc", source=write(folder, data.seed))
 
 

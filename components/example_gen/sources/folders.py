@@ -15,7 +15,7 @@ from components.example_gen import names
 from components.example_gen.errors import SourceError
 from components.example_gen.settings import HOLDOUT, Data
 from components.example_gen.sources import tar_index
-from components.example_gen.sources.kinds import WHOLE_FILE, File, Group, Source
+from components.example_gen.sources.kinds import File, Group, Source
 
 # Why an image that lies in the wrong place is not used.
 LOOSE = "lies in no class folder"
@@ -31,7 +31,6 @@ class Folder(Source):
 
     @classmethod
     def find(cls, data: Data, shared: str) -> Self:
-        """See the base class."""
         base = data.source
         if base.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
             raise SourceError(
@@ -65,7 +64,7 @@ class Folder(Source):
         found: set[str] = set()
         empty: set[str] = set()
         for path in paths:
-            full, without = classes_below(path, self.train_name)
+            full, without = _classes_below(path, self.train_name)
             found |= full
             empty |= without
         empty -= found
@@ -82,17 +81,16 @@ class Folder(Source):
         return tuple(sorted(found))
 
     def check(self, classes: Sequence[str]) -> None:
-        """See the base class."""
         for path in self.paths("eval") if self.eval else []:
-            for name in sorted(classes_below(path, self.eval_name).full.difference(classes)):
-                if like := alike(name, classes):
+            full, _ = _classes_below(path, self.eval_name)
+            for name in sorted(full.difference(classes)):
+                if like := _alike(name, classes):
                     raise SourceError(
                         f"{path} has the class folder {files.printable(name)}, and train has"
                         f" {like}: give them one name."
                     )
 
     def groups(self, split: str, skip: names.Skip) -> Iterator[Group]:
-        """See the base class."""
         name = getattr(self, f"{split}_name")
         # What lies beside the splits of a tar is told with train.
         told = {name, ""} if split == "train" else {name}
@@ -169,7 +167,7 @@ def _parts(folder: str) -> list[str]:
     return [part for part in folder.split("/") if part not in ("", ".")]
 
 
-def alike(name: str, others: Iterable[str]) -> str:
+def _alike(name: str, others: Iterable[str]) -> str:
     """Another name that differs in capitals or spaces only, "" without one."""
     plain = name.strip().casefold()
     return next(
@@ -177,18 +175,10 @@ def alike(name: str, others: Iterable[str]) -> str:
     )
 
 
-class Classes(NamedTuple):
-    """Classes with an image, and those without."""
+def _classes_below(path: str, split: str) -> tuple[set[str], set[str]]:
+    """The classes with an image of a split's folder, or of a tar, and those without.
 
-    full: set[str]
-    empty: set[str]
-
-
-def classes_below(path: str, split: str) -> Classes:
-    """The classes of a split's folder, or of a tar; `split` names one of a tar that holds several.
-
-    Raises:
-      SourceError: there is no class folder, or the tar is damaged.
+    `split` names a split of a tar that holds several.
     """
     if is_tar(path):
         _, *both = tar_folders(path)
@@ -199,7 +189,7 @@ def classes_below(path: str, split: str) -> Classes:
         empty = {class_name(name) for name in found}
     if not full | empty:
         raise SourceError(f"{path} has no class folders: images must lie in <class>/<image>.")
-    return Classes(full, empty - full)
+    return full, empty - full
 
 
 def _has_image(folder: str) -> bool:
@@ -226,9 +216,9 @@ def _class_folders(path: str, skip: names.Skip) -> Iterator[Group]:
         group: list[File] = []
         for part, why in ((regular, ""), (unreadable, NO_FILE)):
             images = _kept((f"{folder}{name}" for name in part), names.is_image, skip)
-            group += [(name, 0, WHOLE_FILE, why) for name in images]
+            group += [File(name, reason=why) for name in images]
         yield path, class_name(folder.rstrip("/")), group
-    yield path, "", [(name, 0, WHOLE_FILE, why) for name, why in misplaced]
+    yield path, "", [File(name, reason=why) for name, why in misplaced]
 
 
 def _kept(paths: Iterable[str], wanted: Callable[[str], bool], skip: names.Skip) -> Iterator[str]:
@@ -261,7 +251,9 @@ def _tar_of_folders(path: str, split: str, told: set[str], skip: names.Skip) -> 
             if misplaced
             else f"{name}/{os.path.basename(member.name)}"
         )
-        by_class.setdefault(name, []).append((file, *member[1:3], misplaced or member.reason))
+        by_class.setdefault(name, []).append(
+            File(file, member.offset, member.size, misplaced or member.reason)
+        )
     for name in sorted(by_class):
         yield path, name, sorted(by_class[name])
 

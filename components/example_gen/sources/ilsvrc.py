@@ -36,7 +36,6 @@ class Ilsvrc(Source):
 
     @classmethod
     def find(cls, data: Data, shared: str) -> Self:
-        """See the base class."""
         base = data.source
         train = data.train_split or TRAIN
         places = [place for place in (base, shared) if place]
@@ -78,7 +77,6 @@ class Ilsvrc(Source):
         return tuple(words[wnid] for wnid in classes)
 
     def groups(self, split: str, skip: names.Skip) -> Iterator[Group]:
-        """See the base class."""
         paths = self.paths(split)
         return _train(paths, skip) if split == "train" else _eval(paths, self.devkit, skip)
 
@@ -91,9 +89,9 @@ def _train(paths: list[str], skip: names.Skip) -> Iterator[Group]:
             for member in found:
                 name = os.path.basename(member.name)
                 if names.is_archive(name):
-                    group.append((name, *member[1:3], _NESTED))
+                    group.append(File(name, *member[1:3], _NESTED))
                 elif names.is_image(name):
-                    group.append((name, *member[1:]))
+                    group.append(File(name, *member[1:]))
                 else:
                     skip(f"{wnid}/{name}")
             yield path, wnid, group
@@ -109,7 +107,7 @@ def _beside_the_classes(path: str, skip: names.Skip) -> list[File]:
                 f"{path} holds {member.name}, which is no plain tar: unpack it to one."
             )
         if names.has_image_suffix(member.name):
-            found.append((member.name, member.offset, member.size, folders.LOOSE))
+            found.append(File(*member[:3], folders.LOOSE))
         else:
             skip(os.path.normpath(member.name))
     return found
@@ -122,7 +120,7 @@ def _eval(paths: list[str], kit_path: str, skip: names.Skip) -> Iterator[Group]:
         for member in tar_index.members(path, skip=skip):
             name = os.path.basename(member.name)
             if names.is_image(name):
-                by_class.setdefault(kit.wnid(name), []).append((name, *member[1:]))
+                by_class.setdefault(kit.wnid(name), []).append(File(name, *member[1:]))
             else:
                 skip(name)
         for wnid in sorted(by_class):

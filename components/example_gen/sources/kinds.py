@@ -44,11 +44,23 @@ def of(kind: str) -> type[Source]:
 
 # The size of an image that is all of a file.
 WHOLE_FILE = -1
-# name, offset in bytes, size in bytes, why it cannot be used ("" for all others). The name of a
-# whole file is its path below the group's.
-File = tuple[str, int, int, str]
-# path, class, files: those of one class in one archive or folder. The class is "" where the record
-# itself says it, or where no file can be used.
+
+
+class File(NamedTuple):
+    """An image: `size` bytes from byte `offset` of an archive, or all of a file.
+
+    `name` is the path in the archive, or the path of the file below the folder of its group.
+    `reason` says why the image cannot be used; it is "" for all others.
+    """
+
+    name: str
+    offset: int = 0
+    size: int = WHOLE_FILE
+    reason: str = ""
+
+
+# path, class, files: those of one class in one archive or folder. The class is "" where parts of
+# archives say it themselves (`Source.record`), or where no file can be used.
 Group = tuple[str, str, list[File]]
 
 

@@ -16,7 +16,7 @@ from components import files
 from components.example_gen import names
 from components.example_gen.errors import BadImage, SourceError
 from components.example_gen.settings import HOLDOUT, Data
-from components.example_gen.sources.kinds import Group, Record, Source
+from components.example_gen.sources.kinds import File, Group, Record, Source
 
 _LENGTH = struct.Struct("<Q")
 _HEADER = 12  # length and its checksum
@@ -24,7 +24,7 @@ _FOOTER = 4  # checksum of the payload
 _EVAL = ("validation", "test")
 
 
-class Keys(NamedTuple):
+class _Keys(NamedTuple):
     """Names of the features of a record; `name` is "" when it has none.
 
     `classes`: the class names in the order of the records' labels.
@@ -46,23 +46,24 @@ class Tfds(Source):
 
     @classmethod
     def find(cls, data: Data, shared: str) -> Self:
-        """See the base class."""
-        base = find(data.tfds_name, data.source)
-        train, evaluation = split_names(base, data.train_split, data.eval_split)
+        base = _folder(data.tfds_name, data.source)
+        train, evaluation = _split_names(base, data.train_split, data.eval_split)
         # Both patterns are all files of the data set: a slice such as train[:90%] is no pattern.
         return cls(base, "*", "?*" if evaluation else "", train, evaluation)
 
     def classes(self) -> tuple[str, ...]:
-        """See the base class."""
-        return tuple(sorted(keys(self.base).classes))
+        return tuple(sorted(_keys(self.base).classes))
 
     def groups(self, split: str, skip: names.Skip) -> Iterator[Group]:
-        """See the base class."""
-        for path, found in records(self.base, getattr(self, f"{split}_name")):
+        # A name such as train, or a slice such as train[:90%].
+        for part in (
+            _builder(self.base).info.splits[getattr(self, f"{split}_name")].file_instructions
+        ):
             # Most data sets name no files: the place in the data set is the name until the record
             # is read.
-            start = os.path.basename(path)
-            yield path, "", [(f"{start}@{offset}", offset, size, "") for offset, size in found]
+            path, start = part.filename, os.path.basename(part.filename)
+            found = _frames(path, part.skip, part.take)
+            yield path, "", [File(f"{start}@{offset}", offset, size) for offset, size in found]
 
     def record(self, content: bytes) -> Record:
         """The parts of a record and its checksum; see the base class."""
@@ -70,7 +71,7 @@ class Tfds(Source):
 
         from models.data.records import checksum
 
-        fields, content, stored = keys(self.base), content[:-_FOOTER], content[-_FOOTER:]
+        fields, content, stored = _keys(self.base), content[:-_FOOTER], content[-_FOOTER:]
         if stored != checksum(content):
             raise BadImage("the record in the data set is damaged: its checksum differs")
         feature = tf.train.Example.FromString(content).features.feature
@@ -85,12 +86,8 @@ class Tfds(Source):
         )
 
 
-def find(name: str, data_dir: str) -> str:
-    """Folder of the prepared data set.
-
-    Raises:
-      SourceError: it is not prepared, no image classification or not in TFRecord files.
-    """
+def _folder(name: str, data_dir: str) -> str:
+    """The folder of the prepared data set."""
     if not name:
         raise SourceError(
             "data.tfds_name must name a TFDS data set, such as cifar10 (data.kind=tfds)."
@@ -104,16 +101,12 @@ def find(name: str, data_dir: str) -> str:
             f"The TFDS data set {name} is not prepared in {data_dir}: run `tfds build {name} "
             f"--data_dir={data_dir}` first, or set data.source to the data_dir that has it."
         ) from None
-    keys(base)
+    _keys(base)
     return base
 
 
-def split_names(base: str, train: str, evaluation: str) -> tuple[str, str]:
-    """Names of the splits that become train and eval; the latter "" when train is held out from.
-
-    Raises:
-      SourceError: there is no such split.
-    """
+def _split_names(base: str, train: str, evaluation: str) -> tuple[str, str]:
+    """The splits that become train and eval; the latter is "" when a part of train is held out."""
     splits = _builder(base).info.splits
     train = train or "train"
     if evaluation == HOLDOUT:
@@ -129,7 +122,7 @@ def split_names(base: str, train: str, evaluation: str) -> tuple[str, str]:
 
 
 @functools.lru_cache(maxsize=8)
-def keys(base: str) -> Keys:
+def _keys(base: str) -> _Keys:
     """The features that hold the encoded image, the label and a name."""
     import tensorflow_datasets as tfds
 
@@ -149,20 +142,7 @@ def keys(base: str) -> Keys:
         )
     name = next((k for k in ("file_name", "image/filename", "filename", "id") if k in features), "")
     key = "label" if "label" in label else label[0]
-    return Keys(image[0], key, name, tuple(features[key].names))
-
-
-def records(base: str, split: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """Yields (path, [(offset, size) of each record and its checksum]) for every file of a split.
-
-    Args:
-      split: a name, or a slice of one such as train[:90%].
-
-    Raises:
-      SourceError: a file is missing or shorter than the data set's own record of it.
-    """
-    for part in _builder(base).info.splits[split].file_instructions:
-        yield part.filename, list(_frames(part.filename, part.skip, part.take))
+    return _Keys(image[0], key, name, tuple(features[key].names))
 
 
 @functools.lru_cache(maxsize=8)
@@ -173,6 +153,7 @@ def _builder(base: str) -> Any:
 
 
 def _frames(path: str, skip: int, take: int) -> Iterator[tuple[int, int]]:
+    """Offset and size of each record with its checksum."""
     from models.data.records import checksum  # half a second: only when records are read
 
     if not files.is_file(path):

@@ -35,6 +35,14 @@ def properties(config):
     )
 
 
+def found_classes(config):
+    return list(source.classes_of(source.parts(config)))
+
+
+def found_labels(config):
+    return list(source.labels_of(source.parts(config)))
+
+
 def _context(args):
     # Given as `beam_pipeline_args`, TFX would pack itself into an sdist for the workers: a second a
     # run.

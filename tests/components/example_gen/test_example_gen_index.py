@@ -15,7 +15,7 @@ from components.example_gen.settings import Data
 from components.example_gen.sources import devkit, ilsvrc, tar_index
 from components.example_gen.writing import index
 from pipeline.local.summary import first_synonyms
-from tests.components.example_gen.test_example_gen import properties
+from tests.components.example_gen.test_example_gen import found_classes, found_labels, properties
 from tests.helpers import data
 
 
@@ -295,8 +295,8 @@ def test_a_devkit_of_other_files_is_an_error(tmp_path, name, content):
 def test_classes_and_labels(tmp_path):
     config = Data(kind="ilsvrc", source=data.small_ilsvrc(str(tmp_path)))
     source.check(config)
-    assert source.classes(config) == ["n00001000", "n00001007", "n00001014"]
-    assert source.labels(config)[1] == "name of n00001007"
+    assert found_classes(config) == ["n00001000", "n00001007", "n00001014"]
+    assert found_labels(config)[1] == "name of n00001007"
 
 
 def test_classes_with_the_same_words_are_told_apart(tmp_path):
@@ -310,7 +310,7 @@ def test_classes_with_the_same_words_are_told_apart(tmp_path):
     }
     train = {wnid: {f"{wnid}_1.JPEG": data.jpeg(i)} for i, wnid in enumerate(words)}
     data.ilsvrc(str(tmp_path), train, [("n1", data.jpeg(9))], words=words)
-    labels = source.labels(Data(kind="ilsvrc", source=str(tmp_path)))
+    labels = found_labels(Data(kind="ilsvrc", source=str(tmp_path)))
     assert labels == ["crane (n1)", "crane (n2)", "maillot", "maillot, tank suit", "dog, hound"]
     assert first_synonyms(labels) == [
         "crane (n1)",
@@ -324,7 +324,7 @@ def test_classes_with_the_same_words_are_told_apart(tmp_path):
 @pytest.mark.parametrize("form", ["tar", "tgz", "folder", "folder of the archive"])
 def test_a_devkit_in_another_form_is_the_same(tmp_path, form):
     config = Data(kind="ilsvrc", source=data.small_ilsvrc(str(tmp_path)))
-    expected = source.labels(config), devkit.load(str(tmp_path / "ILSVRC2012_devkit_t12.tar.gz"))
+    expected = found_labels(config), devkit.load(str(tmp_path / "ILSVRC2012_devkit_t12.tar.gz"))
     packed = tmp_path / "ILSVRC2012_devkit_t12.tar.gz"
     folder = tmp_path / "ILSVRC2012_devkit_t12"
     if form == "tar":
@@ -339,7 +339,7 @@ def test_a_devkit_in_another_form_is_the_same(tmp_path, form):
     packed.unlink(missing_ok=True)
     where = source.find(config)
     assert where.devkit.startswith(str(folder))
-    assert (source.labels(config), devkit.load(where.devkit)) == expected
+    assert (found_labels(config), devkit.load(where.devkit)) == expected
     before = properties(config)["custom_config"]
     if os.path.isdir(where.devkit):
         truth = os.path.join(where.devkit, devkit.TRUTH)
@@ -361,7 +361,7 @@ def test_latest_span_is_taken(tmp_path):
         train_split="span-{SPAN}/ILSVRC2012_img_train.tar",
         eval_split="span-{SPAN}/ILSVRC2012_img_val.tar",
     )
-    assert len(source.classes(config)) == 4
+    assert len(found_classes(config)) == 4
 
 
 def test_missing_parts_are_named(tmp_path):
@@ -408,7 +408,7 @@ def test_a_devkit_of_other_classes_is_an_error(tmp_path):
     b = data.small_ilsvrc(str(tmp_path / "b"), 4)
     os.replace(a + "/ILSVRC2012_devkit_t12.tar.gz", b + "/ILSVRC2012_devkit_t12.tar.gz")
     with pytest.raises(SourceError, match="has no class n00001021"):
-        source.labels(Data(kind="ilsvrc", source=b))
+        found_labels(Data(kind="ilsvrc", source=b))
 
 
 def test_folders_and_their_splits(tmp_path):
@@ -418,7 +418,7 @@ def test_folders_and_their_splits(tmp_path):
     )
     found = source.find(Data(kind="folder", source=folder))
     assert (found.train, found.eval) == ("train/*/*", "validation/*/*")
-    assert source.classes(Data(kind="folder", source=folder)) == ["cat", "dog"]
+    assert found_classes(Data(kind="folder", source=folder)) == ["cat", "dog"]
     assert source.find(Data(kind="folder", source=folder, eval_split="other")).eval == "other/*/*"
     assert source.find(Data(kind="folder", source=folder, eval_split="holdout")).eval == ""
     with pytest.raises(SourceError, match="has no missing/ folder"):

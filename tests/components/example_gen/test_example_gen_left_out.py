@@ -14,6 +14,7 @@ from components.example_gen.settings import Data
 from components.example_gen.writing import index
 from tests.components.example_gen.test_example_gen import (
     contents,
+    found_classes,
     ingest,
     properties,
     quarantine,
@@ -83,7 +84,7 @@ def test_what_is_no_image_is_left_out_and_told(tmp_path, more):
     good = flat({"train": two_classes(6), "val": two_classes(3, 500)})
     for number, place in enumerate(three_ways(tmp_path, {**good, **more})):
         fields = {"kind": "folder", "source": place, "max_bad_images": 0, "max_bad_fraction": 0.0}
-        assert source.classes(Data(**fields)) == ["ant", "bee"]
+        assert found_classes(Data(**fields)) == ["ant", "bee"]
         uri = ingest(tmp_path / str(number), **fields).uri
         assert (len(read(uri, "train")), len(read(uri, "eval"))) == (12, 6)
         assert not quarantine(uri, "train") and not quarantine(uri, "eval")

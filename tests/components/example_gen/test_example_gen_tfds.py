@@ -10,12 +10,17 @@ from dataclasses import replace
 import pytest
 import tensorflow_datasets as tfds
 
-from components.example_gen import component, ingest_summary, source
+from components.example_gen import component, ingest_summary, names, source
 from components.example_gen.errors import SourceError
 from components.example_gen.settings import Data
-from components.example_gen.sources import tfds_source
 from components.example_gen.writing import index
-from tests.components.example_gen.test_example_gen import contents, ingest, properties, quarantine
+from tests.components.example_gen.test_example_gen import (
+    contents,
+    found_classes,
+    ingest,
+    properties,
+    quarantine,
+)
 from tests.helpers import data
 
 COUNT = 30
@@ -89,7 +94,7 @@ def test_records_equal_those_of_tfds(birds, tmp_path):
     (bad,) = quarantine(uri, "train").values()
     assert "cut off" in bad["reason"] and "tiny_birds-train" in bad["source"]
     report = ingest_summary.read_summary(uri)
-    assert report["classes"] == report["labels"] == source.classes(Data(**_config(birds)))
+    assert report["classes"] == report["labels"] == found_classes(Data(**_config(birds)))
     assert report["classes"] == ["auk", "wren"]
 
 
@@ -98,7 +103,7 @@ def test_the_usual_data_dir(birds, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", birds)
     named, usual = _config(birds), _config("")
     source.check(Data(**usual))
-    assert source.classes(Data(**usual)) == ["auk", "wren"]
+    assert found_classes(Data(**usual)) == ["auk", "wren"]
     assert source.find(Data(**usual)) == source.find(Data(**named))
     assert properties(Data(**usual)) == properties(Data(**named))
     monkeypatch.delenv("TFDS_DATA_DIR")
@@ -106,7 +111,7 @@ def test_the_usual_data_dir(birds, tmp_path, monkeypatch):
     with pytest.raises(SourceError, match=f"not prepared in {tmp_path}/tensorflow_datasets: run"):
         source.find(Data(**usual))
     os.symlink(birds, tmp_path / "tensorflow_datasets")
-    assert source.classes(Data(**usual)) == ["auk", "wren"]
+    assert found_classes(Data(**usual)) == ["auk", "wren"]
 
 
 def test_holdout_knows_the_labels_in_the_records(birds):
@@ -162,9 +167,9 @@ def _copied(birds, tmp_path):
 def test_a_truncated_file_is_an_error(birds, tmp_path):
     copy, path = _copied(birds, tmp_path)
     os.truncate(path, os.path.getsize(path) - 10)
-    base = tfds_source.find("tiny_birds", copy)
+    where = source.find(Data(**_config(copy)))
     with pytest.raises(SourceError, match="is truncated at byte"):
-        list(tfds_source.records(base, "train"))
+        list(where.groups("train", names.ignore))
 
 
 _SPOTS = """
@@ -194,7 +199,7 @@ def test_tfds_has_all_that_its_command_needs(tmp_path):
         [*command, f"--data_dir={tmp_path}"], cwd=tmp_path, check=True, capture_output=True
     )
     config = Data(kind="tfds", tfds_name="spots", source=str(tmp_path))
-    assert source.classes(config) == ["0", "1"]
+    assert found_classes(config) == ["0", "1"]
     # A data set of TFDS's own looks for its place in the package.
     assert tfds.builder("cifar10", data_dir=str(tmp_path)).code_path
 
@@ -217,7 +222,7 @@ def test_a_changed_bit_is_found(birds, tmp_path, holdout):
     with open(path, "r+b") as stream:
         stream.write(bytes([whole[0] ^ 1]))
     with pytest.raises(SourceError, match="is damaged at byte 0: prepare"):
-        list(tfds_source.records(tfds_source.find("tiny_birds", copy), "train"))
+        list(source.find(Data(**_config(copy))).groups("train", names.ignore))
 
 
 def test_patterns_of_the_two_splits_differ(birds):

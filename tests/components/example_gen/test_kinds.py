@@ -15,7 +15,13 @@ from components.example_gen.sources import kinds
 from pipeline.config import validity
 from pipeline.config.options import assign
 from pipeline.config.settings import Config, ConfigError
-from tests.components.example_gen.test_example_gen import contents, ingest, properties, quarantine
+from tests.components.example_gen.test_example_gen import (
+    contents,
+    found_classes,
+    ingest,
+    properties,
+    quarantine,
+)
 from tests.helpers import data
 
 GUIDE = Path(__file__).parents[3] / "CONTRIBUTING.md"
@@ -69,7 +75,7 @@ def _tables(folder, **lines):
 def test_the_kind_of_the_guide_is_ingested(table, tmp_path):
     folder = _tables(tmp_path / "in", train=range(14), eval=range(14, 21))
     fields = {"kind": table, "source": folder, "max_bad_fraction": 0.1}
-    assert source.classes(Data(**fields)) == ["ant", "bee"]
+    assert found_classes(Data(**fields)) == ["ant", "bee"]
     uri = ingest(tmp_path, **fields).uri
     for split, numbers in (("train", range(14)), ("eval", range(14, 20))):
         found = contents(uri, split)

@@ -19,6 +19,8 @@ from components.example_gen.settings import Data
 from tests.components.example_gen.test_example_gen import (
     FNAPI,
     _context,
+    found_classes,
+    found_labels,
     ingest,
     properties,
     quarantine,
@@ -142,9 +144,9 @@ def test_classes_are_those_of_the_window(tmp_path):
     _span(tmp_path, "span-1", wasp={"1.jpg": data.jpeg(1)})
     _span(tmp_path, "span-2", cat={"1.jpg": data.jpeg(2)})
     _span(tmp_path, "span-4")
-    assert source.classes(_config(tmp_path)) == ["ant", "bee"]
-    assert source.classes(_config(tmp_path, spans=2)) == ["ant", "bee", "cat"]
-    assert source.classes(_config(tmp_path, spans=3)) == ["ant", "bee", "cat", "wasp"]
+    assert found_classes(_config(tmp_path)) == ["ant", "bee"]
+    assert found_classes(_config(tmp_path, spans=2)) == ["ant", "bee", "cat"]
+    assert found_classes(_config(tmp_path, spans=3)) == ["ant", "bee", "cat", "wasp"]
 
 
 def test_a_window_is_one_shuffled_data_set_that_knows_its_spans(tmp_path):
@@ -234,7 +236,7 @@ def test_ilsvrc_spans_share_a_kit_or_have_their_own(tmp_path):
     for number, classes in ((1, 2), (2, 3)):
         data.small_ilsvrc(str(tmp_path / f"span-{number}"), classes, per_class=4, val_per_class=2)
     config = _config(tmp_path, kind="ilsvrc", spans=2)
-    assert source.labels(config) == [f"name of n{1000 + 7 * i:08d}" for i in range(3)]
+    assert found_labels(config) == [f"name of n{1000 + 7 * i:08d}" for i in range(3)]
     found = _examples(ingest(tmp_path / "out", **vars(config)).uri, "eval")
     assert collections.Counter(span for span, _ in found) == {1: 4, 2: 6}
     kit = "ILSVRC2012_devkit_t12.tar.gz"
@@ -242,7 +244,7 @@ def test_ilsvrc_spans_share_a_kit_or_have_their_own(tmp_path):
     with pytest.raises(SourceError, match=f"Span 1 is not whole: .* lacks {kit}"):
         source.check(config)
     os.replace(tmp_path / "span-2" / kit, tmp_path / kit)
-    assert source.classes(config) == [f"n{1000 + 7 * i:08d}" for i in range(3)]
+    assert found_classes(config) == [f"n{1000 + 7 * i:08d}" for i in range(3)]
 
 
 def test_tars_and_versions(tmp_path):
@@ -250,7 +252,7 @@ def test_tars_and_versions(tmp_path):
         images = {f"train/{c}/{i}.jpg": data.jpeg(i, 16, 16) for c in classes for i in range(4)}
         (tmp_path / f"{name}.tar").write_bytes(data.tar_bytes(images))
     config = _config(tmp_path, source=str(tmp_path / "{SPAN}-v{VERSION}.tar"), spans=5)
-    assert source.classes(config) == ["a", "b", "c"]
+    assert found_classes(config) == ["a", "b", "c"]
     assert properties(config)["version"] == 1
     found = _examples(ingest(tmp_path / "out", **vars(config)).uri, "train")
     assert collections.Counter(span for span, _ in found) == {2: 9, 3: 6}
@@ -268,6 +270,6 @@ def test_remote_spans(tmp_path):
                 ) as file:
                     file.write(data.jpeg(number))
     config = _config(tmp_path, source=f"{remote}/{MARKED}", spans=2)
-    assert source.spans(config) == [9, 10] and source.classes(config) == ["ant", "bee", "cat"]
+    assert source.spans(config) == [9, 10] and found_classes(config) == ["ant", "bee", "cat"]
     first = properties(config)
     assert properties(config) == first and first["input_base"] == remote
