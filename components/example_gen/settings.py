@@ -18,7 +18,7 @@ def _changes(what: str, default: Any) -> Any:
 class Data:
     """Where the images come from."""
 
-    # A key of KINDS in components/example_gen/sources/kinds.py.
+    # A key of KINDS in components/example_gen/sources/registry.py.
     kind: str = _changes("records", "digits")
     # Where the images lie; KINDS says what that is for each kind. It is not marked, because the
     # cache sees what was found there.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from components.example_gen.sources import kinds
+from components.example_gen.sources import kinds, registry
 from models import settings
 from pipeline.config import beam_arguments, cron, graph, serve_check
 from pipeline.config.settings import Config, ConfigError, Metadata, Schedule, to_dict
@@ -22,7 +22,7 @@ def check(config: Config) -> None:
     Raises:
       ConfigError: the first setting that is wrong, and how to mend it.
     """
-    _one_of("data.kind", config.data.kind, kinds.KINDS)
+    _one_of("data.kind", config.data.kind, registry.KINDS)
     if not re.fullmatch(r"[\w.-]{1,200}", config.name) or config.name in (".", ".."):
         raise ConfigError(
             f"name={config.name!r}: must be letters, digits, '_', '-' and '.', 200 at most, because"

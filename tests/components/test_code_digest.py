@@ -81,6 +81,7 @@ def statement(text):
         ("serving/server/rest_api/routes.py", {"server"}),
         ("components/example_gen/sources/tar_index.py", {"ExampleGen"}),
         ("components/example_gen/sources/tfds_source.py", set()),
+        ("components/example_gen/sources/registry.py", set()),
         ("models/settings.py", set(COMPONENTS) - {"server"}),
         ("pipeline/local/summary.py", set()),
         ("pipeline/config/settings.py", set()),

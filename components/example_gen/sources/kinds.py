@@ -1,8 +1,8 @@
-"""The kinds of sources, by the names that `data.kind` takes, and what each of them must say.
+"""What every kind of source must say. `registry` has the kinds; a new one is a file in this folder
+with a subclass of `Source`, and a line there.
 
-A new kind is a module in this folder with a subclass of `Source`, and a line of `KINDS`. Airflow's
-environment imports the module of the kind that it runs: whatever is not in the standard library is
-imported inside of functions.
+Airflow's environment imports the file of the kind that it runs: whatever is not in the standard
+library is imported inside of functions.
 """
 
 from __future__ import annotations
@@ -19,15 +19,6 @@ from components.example_gen import names
 from components.example_gen.errors import SourceError
 from components.example_gen.settings import Data
 
-# `data.kind`: module in this folder and class; behind it, what `data.source` is. The cache sees the
-# module of the kind that is used and not the others, because they are not imported here.
-KINDS = {
-    "digits": "digits:Digits",  # not used: the images are embedded
-    "ilsvrc": "ilsvrc:Ilsvrc",  # the folder of the three archives as downloaded
-    "folder": "folders:Folder",  # a folder with train/ and val/, or with train.tar and val.tar
-    "tfds": "tfds_source:Tfds",  # the data_dir of TFDS; "" is its usual one
-}
-
 
 def of(kind: str) -> type[Source]:
     """The class of a kind.
@@ -35,9 +26,12 @@ def of(kind: str) -> type[Source]:
     Raises:
       SourceError: there is no such kind.
     """
-    if kind not in KINDS:
-        raise SourceError(f"data.kind must be one of {', '.join(KINDS)}. Received: {kind}.")
-    module, name = KINDS[kind].split(":")
+    # The cache follows import statements. With none for the registry, data that were ingested stay
+    # so when somebody adds a kind; `component.example_gen` tells the cache which class is used.
+    known: dict[str, str] = importlib.import_module(f"{__package__}.registry").KINDS
+    if kind not in known:
+        raise SourceError(f"data.kind must be one of {', '.join(known)}. Received: {kind}.")
+    module, name = known[kind].split(":")
     found: type[Source] = getattr(importlib.import_module(f"{__package__}.{module}"), name)
     return found
 
@@ -74,12 +68,12 @@ class Record(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Source(abc.ABC):
-    """A source, or one span of it, that was found. Subclasses may add texts and numbers.
+    """A source that `find` has found, or one span of it. A subclass may add fields for texts.
 
-    `train` and `eval` are patterns below the folder `base`, as TFX takes them: it runs again when a
-    file that matches is another one. `eval` is "" when a part of train is held out. `train_name`
-    and `eval_name` are for splits that have names inside of files. `allow_missing`: what only one
-    split has a class for is left out.
+    `train` and `eval` are patterns of files below the folder `base`: ExampleGen runs again when one
+    of these files has changed. `eval` is "" when a part of train is held out. `train_name` and
+    `eval_name` are the names of the splits where several lie in one file. With `allow_missing`,
+    images of classes that the training split lacks are left out.
     """
 
     base: str
@@ -89,7 +83,7 @@ class Source(abc.ABC):
     eval_name: str = ""
     allow_missing: bool = False
 
-    # It is written below the root of a run first (`prepared`), and `data.source` is not used.
+    # `prepared` writes it below the root of a run, and `data.source` is not used.
     embedded: ClassVar[bool] = False
     # It may have spans.
     grows: ClassVar[bool] = False
@@ -135,7 +129,7 @@ class Source(abc.ABC):
 
     def check(self, classes: Sequence[str]) -> None:
         """Raises SourceError where the evaluation split spells one of `classes` otherwise."""
-        return  # most kinds cannot
+        return  # in most kinds nothing can be wrong
 
     @abc.abstractmethod
     def groups(self, split: str, skip: names.Skip) -> Iterator[Group]:

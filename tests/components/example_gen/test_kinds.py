@@ -11,7 +11,7 @@ from components.example_gen import source
 from components.example_gen import sources as package
 from components.example_gen.errors import SourceError
 from components.example_gen.settings import Data
-from components.example_gen.sources import kinds
+from components.example_gen.sources import kinds, registry
 from pipeline.config import validity
 from pipeline.config.options import assign
 from pipeline.config.settings import Config, ConfigError
@@ -27,7 +27,7 @@ from tests.helpers import data
 GUIDE = Path(__file__).parents[3] / "CONTRIBUTING.md"
 
 
-@pytest.mark.parametrize("kind", kinds.KINDS)
+@pytest.mark.parametrize("kind", registry.KINDS)
 def test_a_kind_is_a_source_that_needs_the_standard_library_alone(kind):
     assert issubclass(kinds.of(kind), kinds.Source)
     # -S: Python finds no installed package.
@@ -58,7 +58,7 @@ def table(tmp_path, monkeypatch):
     (tmp_path / "code" / "table.py").write_text(code)
     [(name, where)] = re.findall(r'`"(\w+)": "([\w:]+)",`', GUIDE.read_text())
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "code")])
-    monkeypatch.setitem(kinds.KINDS, name, where)
+    monkeypatch.setitem(registry.KINDS, name, where)
     return name
 
 
