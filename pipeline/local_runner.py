@@ -136,8 +136,7 @@ def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
 
 def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) -> int:
     try:
-        if config.data.kind != "digits":
-            source.check(to_dict(config.data))
+        source.check(config.data)
     except SourceError as error:
         view.line(f"[red]{escape(str(error))}[/]")
         return 2

@@ -88,8 +88,7 @@ def _in_log(config: Config, name: str, work: Callable[[View], None]) -> None:
 
 
 def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
-    if config.data.kind != "digits":
-        source.check(to_dict(config.data))
+    source.check(config.data)
     with local_runner.uncollected():
         from pipeline.config import metadata
         from pipeline.local import dag

@@ -20,9 +20,10 @@ from tensorflow_data_validation import constants
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx_bsl.public.proto import slicing_spec_pb2
 
+from components.example_gen.settings import Data
 from components.example_gen.writing.shards import SOURCE_FORMAT, SPAN
 
-# The setting of pipeline.config.settings.Data that limits each feature's drift.
+# The setting of the data that limits each feature's drift.
 _DRIFT = {
     "image/class/synset": "max_label_drift",
     SOURCE_FORMAT: "max_format_drift",
@@ -54,9 +55,9 @@ class Distance(NamedTuple):
     most: str
 
 
-def limits(data: Mapping[str, Any]) -> dict[str, float]:
-    """The limits among the fields of `pipeline.config.settings.Data`."""
-    return {name: data[name] for name in sorted({*_DRIFT.values(), *_SKEW.values()})}
+def limits(data: Data) -> dict[str, float]:
+    """The limits among the settings of the data."""
+    return {name: getattr(data, name) for name in sorted({*_DRIFT.values(), *_SKEW.values()})}
 
 
 def slicing() -> slicing_spec_pb2.SlicingConfig:

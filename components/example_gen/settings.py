@@ -1,4 +1,4 @@
-"""The settings of the data. Standard library only: the command line and Airflow read them."""
+"""The settings of the data. No TensorFlow import: the command line and Airflow read them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,9 @@ from models.fields import CONFIG, Count, Part, PartBetween, Positive, PositivePa
 HOLDOUT = "holdout"
 
 
-def _records(default: Any) -> Any:
-    """A field that changes which records are written, and their order."""
-    return dataclasses.field(default=default, metadata={"changes": "records"})
-
-
-def _verdict(default: Any) -> Any:
-    """A field that changes whether the records may pass."""
-    return dataclasses.field(default=default, metadata={"changes": "verdict"})
+def _changes(what: str, default: Any) -> Any:
+    """A field that changes which records ExampleGen writes, or whether they may pass (verdict)."""
+    return dataclasses.field(default=default, metadata={"changes": what})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,26 +24,21 @@ class Data:
 
     __pydantic_config__ = CONFIG
 
-    kind: Text = _records("digits")
-    """"digits" (embedded), "ilsvrc" (archives as downloaded), "folder" (class folders, or tars of
-    them) or "tfds".
-    """
+    kind: Text = _changes("records", "digits")
+    """What the source is: a key of KINDS in components/example_gen/sources/registry.py."""
     source: Text = ""
-    """It is not marked: the cache sees what was found there, or its one spelling. ilsvrc: folder of
-    the three archives. folder: folder with train/ and val/ (or train.tar and val.tar). tfds: the
-    data_dir, "" for TFDS's own. digits: not used.
+    """Where the images lie, as its kind says. The cache does not see the place but what was found
+    there.
     """
-    tfds_name: Text = _records("")
-    """Name of a data set of TFDS, for the kind tfds: imagenet2012, imagenette/full-size-v2,
-    cifar10.
-    """
-    train_split: Text = _records("")
+    tfds_name: Text = _changes("records", "")
+    """Name of a data set of TFDS: imagenet2012, imagenette/full-size-v2, cifar10."""
+    train_split: Text = _changes("records", "")
     """Split in the source that becomes `train`; "" is the usual name of the kind."""
-    eval_split: Text = _records("")
+    eval_split: Text = _changes("records", "")
     """Split in the source that becomes `eval`; "" is the usual name of the kind. Where there is
     none, or with "holdout", a part of train becomes it.
     """
-    holdout: PartBetween = _records(0.1)
+    holdout: PartBetween = _changes("records", 0.1)
     """That part: it is chosen by a hash of the file name, and every class of two or more images
     keeps one in each split.
     """
@@ -56,21 +46,21 @@ class Data:
     """Number of classes; 0 takes what the source has. When set, a source with another number is an
     anomaly.
     """
-    train_shards: Count = _records(0)
+    train_shards: Count = _changes("records", 0)
     """Output shards of train; 0 chooses them from the size of the data."""
-    eval_shards: Count = _records(0)
+    eval_shards: Count = _changes("records", 0)
     """Output shards of eval; 0 chooses them from the size of the data."""
-    seed: Seed = _records(0)
+    seed: Seed = _changes("records", 0)
     """Seed of the global shuffle, recorded in the artifact."""
-    max_bad_fraction: Part = _verdict(0.01)
+    max_bad_fraction: Part = _changes("verdict", 0.01)
     """Part of all images that may be quarantined before the run stops."""
-    max_bad_images: Count = _verdict(10)
+    max_bad_images: Count = _changes("verdict", 10)
     """So many may be quarantined in any case, up to a quarter of all."""
-    allow_missing_classes: bool = _records(False)
+    allow_missing_classes: bool = _changes("records", False)
     """A class may have no image in the evaluation split. A class folder without images, and
     evaluation images of classes that the training split lacks, are left out then.
     """
-    max_pixels: Annotated[int, Field(ge=1, le=100_000_000)] = _records(100_000_000)
+    max_pixels: Annotated[int, Field(ge=1, le=100_000_000)] = _changes("records", 100_000_000)
     """Images of more pixels are quarantined before they are decoded."""
     schema: Text = "curated"
     """Where the schema comes from: "curated" takes the schema of this project with the classes of

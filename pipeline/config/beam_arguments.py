@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 
+from components.example_gen.sources import kinds
 from pipeline.config.settings import Beam, Config, ConfigError
 
 # Flink releases that Beam 2.77 has a job server for.
@@ -212,10 +213,8 @@ def _check_dataflow(beam: Beam) -> None:
 
 def _check_shared(config: Config, who: str) -> None:
     """Every path that a Beam job reads or writes must be one that other machines see."""
-    # An empty one is TFDS's own folder.
-    source = config.data.source or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    if config.data.kind == "digits":
-        source = config.root
+    kind = kinds.of(config.data.kind)
+    source = config.root if kind.embedded else config.data.source or kind.usual_place()
     mend = "name a bucket (gs://BUCKET/FOLDER)"
     if config.beam.runner != "dataflow":
         mend += ", or say --set beam.shared_paths=true if every machine has this folder"

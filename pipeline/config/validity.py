@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from components.example_gen.sources import kinds, registry
 from models import fields, settings
 from pipeline.config import beam_arguments, cron, graph, serve_check
 from pipeline.config.settings import Config, ConfigError, Metadata, Schedule
@@ -22,7 +23,7 @@ def check(config: Config) -> None:
       ConfigError: the first setting that is wrong, and how to mend it.
     """
     _said(fields.check, config)
-    _one_of("data.kind", config.data.kind, ("digits", "ilsvrc", "folder", "tfds"))
+    _one_of("data.kind", config.data.kind, registry.KINDS)
     if not re.fullmatch(r"[\w.-]{1,200}", config.name) or config.name in (".", ".."):
         raise ConfigError(
             f"name={config.name!r}: must be letters, digits, '_', '-' and '.', 200 at most, because"
@@ -37,7 +38,8 @@ def check(config: Config) -> None:
     _check_folder("artifacts", config.artifacts)
     _check_folder("train.checkpoint_dir", config.train.checkpoint_dir)
     _check_folder("serve.directory", config.serve.directory)
-    if config.data.kind not in ("digits", "tfds") and not config.data.source:
+    kind = kinds.of(config.data.kind)
+    if not (config.data.source or kind.embedded or kind.usual_place()):
         raise ConfigError(
             f"data.source is empty: name the {config.data.kind} images with --set"
             " data.source=FOLDER."

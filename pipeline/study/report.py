@@ -230,7 +230,7 @@ def _facts(nets: Sequence[Net]) -> list[tuple[str, str]]:
 
 
 def _data(config: Config) -> str:
-    return config.data.tfds_name if config.data.kind == "tfds" else config.data.kind
+    return config.data.tfds_name or config.data.kind
 
 
 def _rate(result: Result) -> str:

@@ -11,11 +11,12 @@ import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, NamedTuple, Self, cast
+from typing import BinaryIO, Self, cast
 
 from components import files
 from components.example_gen import names
 from components.example_gen.errors import SourceError
+from components.example_gen.sources.kinds import File
 
 # Class tars that are walked at once: hides the latency of remote storage.
 _WALKERS = 8
@@ -25,18 +26,6 @@ _MOST_NOTES = 2**20
 # Zeros behind the end: archives are filled up to a whole record, of 10 kB unless another was asked
 # for.
 _MOST_FILLING = 2**20
-
-
-class Member(NamedTuple):
-    """A file in an archive: its path there, absolute offset and size in bytes.
-
-    `reason` says why it cannot be read; "" where its bytes are in one piece.
-    """
-
-    name: str
-    offset: int
-    size: int
-    reason: str = ""
 
 
 class _Header(tarfile.TarInfo):
@@ -98,7 +87,7 @@ class _Window(io.RawIOBase):
 
 def members(
     path: str, base: int = 0, size: int | None = None, skip: names.Skip = names.ignore
-) -> Iterator[Member]:
+) -> Iterator[File]:
     """Walks the archive at bytes [base, base + size) of `path`; the whole file without `size`.
 
     Yields regular files in archive order, then links. A hard link is the file it names.
@@ -127,28 +116,26 @@ def members(
         yield from _followed(links, _walk(path, base, size), base)
 
 
-def _member(info: tarfile.TarInfo, base: int) -> Member:
+def _member(info: tarfile.TarInfo, base: int) -> File:
     if info.issparse():
-        return Member(
+        return File(
             info.name, 0, 0, "stored in pieces, without its zeros: pack it without tar --sparse"
         )
-    return Member(info.name, base + info.offset_data, info.size)
+    return File(info.name, base + info.offset_data, info.size)
 
 
 def _followed(
     links: list[tarfile.TarInfo], archive: Iterator[tarfile.TarInfo], base: int
-) -> Iterator[Member]:
+) -> Iterator[File]:
     wanted = {link.linkname for link in links if link.islnk()}
     found = {i.name: _member(i, base) for i in archive if i.isreg() and i.name in wanted}
     for link in links:
         if link.issym():
-            yield Member(
-                link.name, 0, 0, "a symbolic link: pack the file itself (tar --dereference)"
-            )
+            yield File(link.name, 0, 0, "a symbolic link: pack the file itself (tar --dereference)")
         elif link.linkname in found:
             yield found[link.linkname]._replace(name=link.name)
         else:
-            yield Member(
+            yield File(
                 link.name, 0, 0, f"a hard link to {link.linkname}, which the archive does not hold"
             )
 
@@ -171,13 +158,13 @@ def _walk(path: str, base: int, size: int | None) -> Iterator[tarfile.TarInfo]:
             raise SourceError(_damaged(path, base, error)) from error
 
 
-def class_tars(path: str) -> dict[str, Member]:
+def class_tars(path: str) -> dict[str, File]:
     """The class tars of ILSVRC's training archive by wnid, sorted; reads their headers only.
 
     Raises:
       SourceError: as `members`; or there is no class tar in the archive, or two of one class.
     """
-    tars: dict[str, Member] = {}
+    tars: dict[str, File] = {}
     for member in members(path):
         wnid, suffix = os.path.splitext(os.path.basename(member.name))
         if suffix.lower() != ".tar":
@@ -196,15 +183,15 @@ def class_tars(path: str) -> dict[str, Member]:
 
 
 def members_of_classes(
-    path: str, tars: dict[str, Member], skip: names.Skip = names.ignore
-) -> Iterator[tuple[str, list[Member]]]:
+    path: str, tars: dict[str, File], skip: names.Skip = names.ignore
+) -> Iterator[tuple[str, list[File]]]:
     """Walks every class tar inside `path`; yields (wnid, its files), in the order of `tars`.
 
     Args:
       skip: as of `members`.
     """
 
-    def walk(item: tuple[str, Member]) -> tuple[str, list[Member], list[str]]:
+    def walk(item: tuple[str, File]) -> tuple[str, list[File], list[str]]:
         skipped: list[str] = []
         found = list(members(path, item[1].offset, item[1].size, skipped.append))
         return item[0], found, skipped
