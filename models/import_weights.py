@@ -62,7 +62,7 @@ def push(
     while tf.io.gfile.exists(os.path.join(folder, str(version))):
         version += 1
     path = os.path.join(folder, str(version))
-    export.export(network, path, names, PROTOCOLS)
+    export.export(network, path, names, tuple(PROTOCOLS))
     return path
 
 

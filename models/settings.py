@@ -37,8 +37,6 @@ SCHEDULES = ("step", "plateau", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STRATEGIES = ("auto", "mirrored", "one_device", "tpu")
 POOLS = ("symmetric", "caffe")
-# Test protocols (models.export.protocols has what they compute).
-PROTOCOLS = ("center", "ten_crop", "multi_scale")
 # Keras seeds NumPy with one more, which takes 32 bits.
 MAX_SEED = 2**32 - 2
 # Most of what counts something, unless a tighter bound is named: a larger one is a slip of the pen,
@@ -90,6 +88,45 @@ class Transform:
         return self.test_scales or tuple(
             round(side * self.size / PAPER_SCALES[0]) for side in PAPER_SCALES
         )
+
+
+class Protocol(NamedTuple):
+    """A test: the views of an image whose probabilities are averaged (models.export.protocols).
+
+    Attributes:
+      views: "center", "ten_crop" (corners, centre and their mirrors) or "whole" (the image and its
+        mirror, at all `transform.test_scales`).
+      size: side of the crops, in pixels; 0 is `transform.size`.
+      shorter_side: of the image that they are taken from, in pixels; 0 is
+        `transform.test_shorter_side`.
+    """
+
+    views: str
+    size: int = 0
+    shorter_side: int = 0
+
+    def transform(self, transform: Transform) -> Transform:
+        """What its crops are, given those of the test in training."""
+        if not self.size and not self.shorter_side:
+            return transform
+        return dataclasses.replace(
+            transform,
+            crop="none",
+            size=self.size or transform.size,
+            test_shorter_side=self.shorter_side or transform.test_shorter_side,
+            test_scales=(),
+            # A mean image fits one size alone.
+            mean="channel" if self.size else transform.mean,
+        )
+
+
+# Test protocols by the names of `evaluate.protocols` (paper, section 3.4). A new one is a line
+# here, such as "center_288": Protocol("center", size=288, shorter_side=320).
+PROTOCOLS = {
+    "center": Protocol("center"),
+    "ten_crop": Protocol("ten_crop"),
+    "multi_scale": Protocol("whole"),
+}
 
 
 @dataclasses.dataclass(frozen=True)

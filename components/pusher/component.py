@@ -23,6 +23,7 @@ from tfx.utils import proto_utils
 from components import pushed
 from components.evaluator import component as evaluator
 from components.evaluator import evaluation
+from components.evaluator.metric_table import METRICS
 from components.pusher import identity
 from models.weights import pretrained
 from serving import admin, rollout
@@ -106,8 +107,8 @@ def measured(uri: str, protocol: str) -> dict[str, Any]:
       protocol: the one that decided.
     """
     errors = {
-        name: {"top1_error": _number(error.top1), "top5_error": _number(error.top5)}
-        for name, error in evaluation.errors(uri).items()
+        protocol: {METRICS[key].name: _number(value) for key, value in found.items()}
+        for protocol, found in evaluation.errors(uri).items()
     }
     return {"examples": evaluation.example_count(uri), "protocol": protocol, "protocols": errors}
 

@@ -87,6 +87,10 @@ def check(config: Config) -> None:
         raise ConfigError("evaluate.protocols is empty: name at least one, such as center.")
     for protocol in config.evaluate.protocols:
         _one_of("evaluate.protocols", protocol, settings.PROTOCOLS)
+        try:
+            settings.check_transform(settings.PROTOCOLS[protocol].transform(config.transform))
+        except ValueError as error:
+            raise ConfigError(f"evaluate.protocols={protocol}: {error}") from error
     _one_of("evaluate.protocol", config.evaluate.protocol, config.evaluate.protocols)
     for name in ("max_top1_error", "max_top5_error"):
         if not 0 < getattr(config.evaluate, name) <= 1:

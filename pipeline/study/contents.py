@@ -9,11 +9,12 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from components.evaluator.metric_table import METRICS
 from pipeline.study import plots
 from pipeline.study.definitions import Member, Result, Study
 
 # Keys of Member.paper, in the order of Result.errors.
-ERRORS = {"top1": "top-1", "top5": "top-5"}
+ERRORS = {key: metric.title.removesuffix(" error") for key, metric in METRICS.items()}
 NONE = "–"
 # Training images that layers are studied on.
 RESPONSE_IMAGES, GRADIENT_IMAGES = 1024, 512

@@ -64,9 +64,7 @@ def _result(folder: str, found: Mapping[str, Any]) -> Result:
         config=from_dict(found["config"]),
         history=found["history"],
         steps_per_epoch=found["steps_per_epoch"],
-        errors={
-            name: (_number(top1), _number(top5)) for name, (top1, top5) in found["errors"].items()
-        },
+        errors={name: tuple(map(_number, values)) for name, values in found["errors"].items()},
         parameters=found["parameters"],
         seconds=_number(found["seconds"]),
         commit=found["commit"],
@@ -138,8 +136,8 @@ def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
         "history": history,
         "steps_per_epoch": summary["steps"] // summary["epochs"],
         "errors": {
-            name: [None if math.isnan(e) else e for e in (error.top1, error.top5)]
-            for name, error in errors.items()
+            name: [None if math.isnan(value) else value for value in found.values()]
+            for name, found in errors.items()
         },
         "parameters": summary["parameters"],
         # After an interruption the summary has the time of the last part only.

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jinja2
 
 from components import files
+from components.evaluator.metric_table import METRICS
 from models.training import schedules
 from pipeline.config import presets
 from pipeline.config.options import assign
@@ -261,23 +262,15 @@ def _duration(seconds: float) -> str:
 
 def _runs(nets: Sequence[Net]) -> list[list[object]]:
     """A row for each run and protocol, errors from 0 to 1."""
-    names = (
-        "member seed protocol top1_error top5_error training_top1_error parameters epochs"
-        " iterations"
-    )
-    rows: list[list[object]] = [[*names.split(), "seconds", "commit"]]
+    measured = [metric.name for metric in METRICS.values()]
+    facts = ["training_top1_error", "parameters", "epochs", "iterations", "seconds", "commit"]
+    rows: list[list[object]] = [["member", "seed", "protocol", *measured, *facts]]
     for result in (result for net in nets for result in net.results):
         last = result.history[-1]["top1_error"] if result.history else math.nan
         epochs = result.config.train.epochs
-        facts = [
-            result.parameters,
-            epochs,
-            epochs * result.steps_per_epoch,
-            result.seconds,
-            result.commit,
-        ]
-        for protocol, errors in result.errors.items():
-            rows.append([result.member, result.seed, protocol, *errors, last, *facts])
+        own = [last, result.parameters, epochs, epochs * result.steps_per_epoch, result.seconds]
+        for protocol, values in result.errors.items():
+            rows.append([result.member, result.seed, protocol, *values, *own, result.commit])
     return rows
 
 

@@ -59,8 +59,8 @@ def test_the_evaluator_counts_right_and_writes_out_no_images(artifacts, monkeypa
     evaluate(inputs, outputs, values)
     found = evaluation.errors(outputs["evaluation"][0].uri)
     for name, table in values.items():
-        assert found[name].top1 == pytest.approx(known.counted(table, 1))
-        assert found[name].top5 == pytest.approx(known.counted(table, 5))
+        assert found[name]["top1"] == pytest.approx(known.counted(table, 1))
+        assert found[name]["top5"] == pytest.approx(known.counted(table, 5))
     assert tf.io.gfile.exists(os.path.join(outputs["blessing"][0].uri, "BLESSED"))
 
 
