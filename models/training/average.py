@@ -26,20 +26,22 @@ class SGD(keras.optimizers.SGD):
         super().build(variables)
         parts = tf.distribute.get_strategy().experimental_local_results
         # Only its method: Keras would store a dictionary among the optimizer's variables.
-        self._momentum: Callable[[Any], Any] = {
-            part.ref(): momentum.value
+        self._momentum: Callable[[int], Any] = {
+            id(part): momentum.value
             for variable, momentum in zip(variables, self.momentums, strict=False)
             for part in parts(variable.value)
-        }.__getitem__
+        }.get
 
     def update_step(self, gradient, variable, learning_rate):
         """Keras' update with TensorFlow's own operation, which reads the memory fewer times."""
-        if not self.momentum or self.nesterov or isinstance(gradient, tf.IndexedSlices):
+        velocity = self._momentum(id(variable))
+        # A TPU's part of a weight is not known before.
+        if velocity is None or self.nesterov or isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable, learning_rate)
             return
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle,
-            accum=self._momentum(variable.ref()).handle,
+            accum=velocity.handle,
             lr=tf.cast(learning_rate, variable.dtype),
             grad=tf.cast(gradient, variable.dtype),
             momentum=tf.cast(self.momentum, variable.dtype),
