@@ -53,6 +53,11 @@ USED += [
         "tensorflow-datasets",
         "tensorflow_datasets.core.registered DatasetNotFoundError",
     ),
+    (
+        "components/evaluator/loading.py",
+        "tensorflow-model-analysis",
+        "tensorflow_model_analysis.api.types ModelLoader construct_fn",
+    ),
 ]
 # Held by other tests: a flag below, and what only Airflow's own environment has, by those of
 # pipeline/airflow.
