@@ -28,6 +28,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from components import files
 from components.example_gen import source
 from components.example_gen.errors import SourceError
 from pipeline.config import options, space
@@ -171,9 +172,7 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
 
 def store(config: Config, path: str) -> None:
     """Keeps the resolved configuration beside the log of the run."""
-    with open(f"{path}.tmp", "w") as file:
-        json.dump(to_dict(config), file, indent=2)
-    os.replace(f"{path}.tmp", path)
+    files.write(path, json.dumps(to_dict(config), indent=2))
 
 
 @contextlib.contextmanager

@@ -295,12 +295,10 @@ def _schema_file(paths: Paths, text: str) -> str:
     """
     path = os.path.join(paths.schemas, f"{digest(text)}.pbtxt")
     try:
-        if not tf.io.gfile.exists(path):
-            tf.io.gfile.makedirs(paths.schemas)
-            with tf.io.gfile.GFile(f"{path}.tmp", "w") as file:
-                file.write(text)
-            tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
-    except tf.errors.OpError as error:
+        if not files.is_file(path):
+            files.make_dirs(paths.schemas)
+            files.write(path, text)
+    except (OSError, tf.errors.OpError) as error:
         # Of a bucket without rights, of one that is not there, of a file system that TensorFlow has
         # not.
         raise ConfigError(

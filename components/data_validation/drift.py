@@ -20,6 +20,7 @@ from tensorflow_data_validation import constants
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx_bsl.public.proto import slicing_spec_pb2
 
+from components import files
 from components.example_gen.settings import Data
 from components.example_gen.writing.shards import SOURCE_FORMAT, SPAN
 
@@ -175,10 +176,8 @@ def accept(folder: str, number: int, span: Span) -> None:
     both = Statistics(datasets=[*span.train.datasets, *span.eval.datasets])
     # TFDV takes the one with its own name: the training split.
     both.datasets[1].name = _EVAL
-    tf.io.gfile.makedirs(os.path.dirname(target))
-    with tf.io.gfile.GFile(f"{target}.{os.getpid()}.tmp", "wb") as file:
-        file.write(both.SerializeToString(deterministic=True))
-    tf.io.gfile.rename(f"{target}.{os.getpid()}.tmp", target, overwrite=True)
+    files.make_dirs(os.path.dirname(target))
+    files.write(target, both.SerializeToString(deterministic=True))
 
 
 def accepted(folder: str) -> list[int]:

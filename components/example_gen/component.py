@@ -18,6 +18,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
 from components import code_digest, files
+from components.compat import tfx_beam
 from components.example_gen import driver, holdout, ingest_summary, names, properties, source
 from components.example_gen.settings import Data, changing
 from components.example_gen.writing import duplicates, index, shards
@@ -45,7 +46,6 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
           TooManyBadError: more than `data.max_bad_fraction` of the images are bad, or all of a
             split.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(
             output_dict[standard_component_specs.EXAMPLES_KEY]
         )
@@ -58,7 +58,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         if shards.jobs(folder) is None:
             _plan(folder, run)
         jobs = shards.jobs(folder) or []
-        with self._make_beam_pipeline() as pipeline:
+        with tfx_beam.pipeline(self) as pipeline:
             _ = (
                 pipeline
                 | "Shards" >> beam.Create(jobs)  # spreads them over the workers itself

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from components import files
 from pipeline import local_runner
 from pipeline.config.options import from_dict
 from pipeline.config.settings import to_dict
@@ -38,7 +39,7 @@ def main() -> int:
                 " met."
             )
             return 1
-        _write(os.path.join(folder, RESULT), {**request, **outcome})
+        files.write(os.path.join(folder, RESULT), json.dumps({**request, **outcome}, indent=1))
     return status
 
 
@@ -97,7 +98,7 @@ def write_request(folder: str, member: str, config: Any) -> str:
         "commit": _commit(),
         "config": to_dict(config),
     }
-    _write(path, tree)
+    files.write(path, json.dumps(tree, indent=1))
     return path
 
 
@@ -166,12 +167,6 @@ def _commit() -> str:
         )
     except FileNotFoundError:  # no git on this machine
         return ""
-
-
-def _write(path: str, tree: Mapping[str, Any]) -> None:
-    with open(f"{path}.tmp", "w") as file:
-        json.dump(tree, file, indent=1)
-    os.replace(f"{path}.tmp", path)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, Self, cast
 
 from components import files
+from components.compat import tarfile_headers
 from components.example_gen import names
 from components.example_gen.errors import SourceError
 from components.example_gen.sources.kinds import File
@@ -29,31 +30,14 @@ _MOST_FILLING = 2**20
 
 
 class _Header(tarfile.TarInfo):
-    """A header of which, for a regular file, only what the index needs is read: half of the walk's
-    time.
-    """
+    """Refuses a size that would lead back to files before it, or fill the memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        checksum = buf[148:156]
-        known = len(buf) == tarfile.BLOCKSIZE and buf[156:157] == tarfile.REGTYPE
-        # The checksum itself counts as eight spaces. Without the zeros there is a fifth left to add
-        # up.
-        total = sum(buf.translate(None, b"\0")) - sum(checksum) + 8 * ord(" ")
-        if not known or total != tarfile.nti(checksum):  # type: ignore[attr-defined]
-            return super().frombuf(buf, encoding, errors)._checked()
-        name, prefix = (
-            part.split(b"\0", 1)[0].decode(encoding, errors) for part in (buf[:100], buf[345:500])
-        )
-        header = cls(f"{prefix}/{name}" if prefix else name)
-        header.size = tarfile.nti(buf[124:136])  # type: ignore[attr-defined]
-        return header._checked()
-
-    def _checked(self) -> Self:
-        """Refuses a size that would lead back to files before it, or fill the memory."""
-        if self.size < 0 or (self.type in _NOTES and self.size > _MOST_NOTES):
-            raise tarfile.InvalidHeaderError(f"a size of {self.size} bytes")  # type: ignore[attr-defined]
-        return self
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in _NOTES and header.size > _MOST_NOTES):
+            raise tarfile.ReadError(f"a size of {header.size} bytes")
+        return header
 
 
 class _Window(io.RawIOBase):
@@ -148,12 +132,11 @@ def _walk(path: str, base: int, size: int | None) -> Iterator[tarfile.TarInfo]:
         window = _Window(stream, base, size)
         try:
             with tarfile.open(fileobj=cast(BinaryIO, window), mode="r:", tarinfo=_Header) as tar:
-                while (info := tar.next()) is not None:
-                    tar.members = []  # type: ignore[attr-defined]  # tarfile would remember them all
+                for info in tarfile_headers.walk(tar):
                     if info.size < 0:  # as a pax header may say
                         raise tarfile.ReadError(f"{info.name} has {info.size} bytes")
                     yield info
-                _check_end(window, tar.offset)
+                _check_end(window, tarfile_headers.end(tar))
         except (tarfile.TarError, ValueError, RecursionError) as error:
             raise SourceError(_damaged(path, base, error)) from error
 

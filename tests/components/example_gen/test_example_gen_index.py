@@ -56,41 +56,6 @@ def _header(**fields):
     return bytes(block)
 
 
-@pytest.mark.parametrize(
-    "block",
-    [
-        _header(),
-        _header(type=b"5"),
-        _header(type=b"\0"),
-        _header(name=b"x" * 100),
-        _header(prefix=b"far/away"),
-        _header(prefix=b"far", name=b"\0" * 100),
-        _header(prefix=b"p" * 155, name=b"x" * 100),
-        _header(prefix=b"\xc3", name="ä\xff".encode("latin-1") + bytes(90)),
-        _header(size=b"\0" * 12),
-        _header(size=b" 1234 \0\0\0\0\0\0"),
-        _header(size=b"\x80" + (9 * 2**33).to_bytes(11, "big")),
-        _header(size=b"12345678\0\0\0\0", magic=b"ustar  \0"),
-        _header(size=b"99999999999\0"),
-        _header(chksum=b"000001\0 "),
-        _header(chksum=b"zzzzzz\0 "),
-        _header(chksum=b"%06o\0 " % tarfile.calc_chksums(_header(name=b"\xe4"))[1], name=b"\xe4"),
-        bytes(512),
-        _header()[:300],
-        b"",
-    ],
-)
-def test_a_header_says_what_it_says_to_tarfile(block):
-    def read(kind):
-        try:
-            info = kind.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
-            return type(error)
-        return info.name, info.size, info.type
-
-    assert read(tar_index._Header) == read(tarfile.TarInfo)
-
-
 def test_links_are_followed_or_named(tmp_path):
     image, out = b"picture" * 100, io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
