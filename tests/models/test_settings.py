@@ -3,11 +3,15 @@
 import dataclasses
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
+from models import settings
 from models.fields import MAX_SEED
+from models.pixels import crops
 from models.settings import Model, Train, Transform, Tune, check
+from models.training import schedules
 from pipeline.config.presets import PRESETS
 
 SECTIONS = {"transform": Transform, "model": Model, "train": Train, "tune": Tune}
@@ -199,3 +203,8 @@ def test_the_settings_need_no_tensorflow():
         " sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_names_that_are_valid_are_those_that_exist():
+    assert get_args(settings.Crop) == tuple(crops.CROPS)
+    assert get_args(settings.Schedule) == tuple(schedules.FACTORS)
