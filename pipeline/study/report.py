@@ -235,17 +235,13 @@ def _data(config: Config) -> str:
 
 def _rate(result: Result) -> str:
     train = result.config.train
-    after = {
-        "step": (
-            f"divided by 10 after epoch {', '.join(f'{epoch:g}' for epoch in train.boundaries)}"
-        ),
-        "plateau": "divided by 10 at plateaus",
-        "cosine": "cosine",
-    }
+    after = train.schedule
+    if after == "step":
+        after += f", divided by 10 after epoch {', '.join(f'{e:g}' for e in train.boundaries)}"
     warmup = f"warmed up until epoch {train.warmup_epochs:g}, " if train.warmup_epochs else ""
     if train.warmup_error:
         warmup = f"a tenth until the training error is below {train.warmup_error:.0%}, "
-    return f"{schedules.peak(train):g}, {warmup}{after[train.schedule]}"
+    return f"{schedules.peak(train):g}, {warmup}{after}"
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ import typing
 
 import pytest
 
-from models import fields
+from models import fields, settings
 from pipeline import local_runner
 from pipeline.config import presets, validity
 from pipeline.config.options import assign, from_dict, read
@@ -65,7 +65,7 @@ def test_every_wrong_word_is_said():
         assign(Config(), ["train.epochs=x", "train.schedule=y", "serve.cpu=0", "train.epoch=1"])
     assert str(error.value).splitlines() == [
         "train.epochs=x: must be a whole number, at least 0 and at most 1,000,000.",
-        "train.schedule=y: must be one of step, plateau, cosine.",
+        f"train.schedule=y: must be one of {', '.join(typing.get_args(settings.Schedule))}.",
         *[line for line in str(error.value).splitlines() if "Did you mean epochs?" in line],
         "serve.cpu=0: must be a whole number, at least 1 and at most 1,000,000,000.",
     ]
