@@ -235,7 +235,7 @@ def _data(config: Config) -> str:
 
 def _rate(result: Result) -> str:
     train = result.config.train
-    after = train.schedule
+    after: str = train.schedule
     if after == "step":
         after += f", divided by 10 after epoch {', '.join(f'{e:g}' for e in train.boundaries)}"
     warmup = f"warmed up until epoch {train.warmup_epochs:g}, " if train.warmup_epochs else ""
