@@ -25,7 +25,9 @@ class Data:
     __pydantic_config__ = CONFIG
 
     kind: Text = _changes("records", "digits")
-    """What the source is: a key of KINDS in components/example_gen/sources/registry.py."""
+    """What the source is: digits (embedded), ilsvrc (the archives as downloaded), folder (class
+    folders, or tars of them) or tfds; components/example_gen/sources/registry.py has all kinds.
+    """
     source: Text = ""
     """Where the images lie, as its kind says. The cache does not see the place but what was found
     there.
@@ -85,7 +87,8 @@ class Data:
 
 
 def changing(data: Data, *what: str) -> dict[str, Any]:
-    """The fields that the cache of ImageExampleGen must see, by name.
+    """The fields that the cache of ImageExampleGen must see, by name; it sees what was found at
+    `source`.
 
     Args:
       what: what the fields change: "records", "verdict" or both.

@@ -106,7 +106,7 @@ def is_tar(path: str) -> bool:
     return path.lower().endswith(".tar")
 
 
-class TarFolders(NamedTuple):
+class _TarFolders(NamedTuple):
     """`depth`: folders above an image; `classes`: of each split, "" where the tar has no such
     level.
 
@@ -119,7 +119,7 @@ class TarFolders(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def tar_folders(path: str) -> TarFolders:
+def _tar_folders(path: str) -> _TarFolders:
     """The class folders of a tar: they lie at the depth that most images have (of equals: the
     upper).
     """
@@ -133,32 +133,25 @@ def tar_folders(path: str) -> TarFolders:
     classes: dict[str, set[str]] = {}
     empty: dict[str, set[str]] = {}
     for folder, number in found.items():
-        split, name, misplaced = place(f"{folder}/", depth)
+        split, name, misplaced = _place(folder, depth)
         if not misplaced and name:
             (classes if number else empty).setdefault(split, set()).add(name)
-    return TarFolders(depth, classes, empty)
-
-
-def place(name: str, depth: int) -> tuple[str, str, str]:
-    """The split ("" where there is no such level), the class, and what is wrong with a path in a
-    tar.
-
-    Args:
-      depth: of `tar_folders`.
-    """
-    return _place(os.path.dirname(name), depth)
+    return _TarFolders(depth, classes, empty)
 
 
 @functools.lru_cache(maxsize=4096)  # the files of a folder come one after another
 def _place(folder: str, depth: int) -> tuple[str, str, str]:
+    """The split ("" where there is no such level), the class, and what is wrong with a folder of a
+    tar whose images mostly lie at `depth`.
+    """
     parts = _parts(folder)
     split = parts[depth - 2] if 2 <= depth <= len(parts) + 1 else ""
     if len(parts) == depth and parts:
-        return split, class_name(parts[-1]), ""
+        return split, _class_name(parts[-1]), ""
     return split, "", DEEP if len(parts) > depth else LOOSE
 
 
-def class_name(folder: str) -> str:
+def _class_name(folder: str) -> str:
     """The class of a folder: macOS spells accents in two characters, other systems in one."""
     return unicodedata.normalize("NFC", folder)
 
@@ -181,12 +174,12 @@ def _classes_below(path: str, split: str) -> tuple[set[str], set[str]]:
     `split` names a split of a tar that holds several.
     """
     if is_tar(path):
-        _, *both = tar_folders(path)
+        _, *both = _tar_folders(path)
         full, empty = (set().union(*([of.get(split, ())] if split else of.values())) for of in both)
     else:
         found = [name for name in files.entries(path)[0] if not names.by_product(name)]
-        full = {class_name(name) for name in found if _has_image(os.path.join(path, name))}
-        empty = {class_name(name) for name in found}
+        full = {_class_name(name) for name in found if _has_image(os.path.join(path, name))}
+        empty = {_class_name(name) for name in found}
     if not full | empty:
         raise SourceError(f"{path} has no class folders: images must lie in <class>/<image>.")
     return full, empty - full
@@ -217,7 +210,7 @@ def _class_folders(path: str, skip: names.Skip) -> Iterator[Group]:
         for part, why in ((regular, ""), (unreadable, NO_FILE)):
             images = _kept((f"{folder}{name}" for name in part), names.is_image, skip)
             group += [File(name, reason=why) for name in images]
-        yield path, class_name(folder.rstrip("/")), group
+        yield path, _class_name(folder.rstrip("/")), group
     yield path, "", [File(name, reason=why) for name, why in misplaced]
 
 
@@ -232,15 +225,16 @@ def _kept(paths: Iterable[str], wanted: Callable[[str], bool], skip: names.Skip)
 
 
 def _tar_of_folders(path: str, split: str, told: set[str], skip: names.Skip) -> Iterator[Group]:
-    depth = tar_folders(path).depth
+    depth = _tar_folders(path).depth
 
     def product(name: str) -> None:
-        if not split or (place(name, depth)[0] if "/" in name.rstrip("/") else "") in told:
+        inside = "/" in name.rstrip("/")
+        if not split or (_place(os.path.dirname(name), depth)[0] if inside else "") in told:
             skip(name)
 
     by_class: dict[str, list[File]] = {}
     for member in tar_index.members(path, skip=product):
-        folder, name, misplaced = place(member.name, depth)
+        folder, name, misplaced = _place(os.path.dirname(member.name), depth)
         if split and folder not in told:
             continue
         if not (names.has_image_suffix if misplaced else names.is_image)(member.name):
@@ -282,7 +276,7 @@ def _one_tar(data: Data, path: str) -> tuple[str, str, str, str, str]:
     """The fields of a tar that holds split/class/image, or class/image: a part is held out then."""
     if not files.is_file(path):
         raise SourceError(f"data.source={path} does not exist.")
-    splits = list(tar_folders(path).classes)
+    splits = list(_tar_folders(path).classes)
     train = data.train_split or ("" if splits == [""] else "train")
     wanted = [data.eval_split] if data.eval_split not in ("", HOLDOUT) else _EVAL
     found = [] if data.eval_split == HOLDOUT else [name for name in wanted if name in splits]

@@ -30,9 +30,14 @@ GUIDE = Path(__file__).parents[3] / "CONTRIBUTING.md"
 @pytest.mark.parametrize("kind", registry.KINDS)
 def test_a_kind_is_a_source_that_needs_the_standard_library_alone(kind):
     assert issubclass(kinds.of(kind), kinds.Source)
-    # -S: Python finds no installed package.
-    code = f"from components.example_gen.sources import kinds; kinds.of({kind!r})"
-    subprocess.run([sys.executable, "-S", "-c", code], check=True)
+    code = (
+        "import sys, components.example_gen.settings; before = set(sys.modules); "
+        f"from components.example_gen.sources import kinds; kinds.of({kind!r}); "
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "print(sorted(new - sys.stdlib_module_names))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "['components']"
 
 
 def test_a_kind_that_is_not_there_is_said():
