@@ -57,10 +57,16 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and stop"
     )
+    parser.add_argument(
+        "--explain", action="store_true", help="the same for people: what every setting is for"
+    )
     args = parser.parse_args(argv)
     config = options.resolve(args)
     if args.print_config:
         print(json.dumps(to_dict(config), indent=2))
+        parser.exit()
+    if args.explain:
+        print(options.explain(config), end="")
         parser.exit()
     return config
 

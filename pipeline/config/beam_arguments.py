@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
 
 from pipeline.config.settings import Beam, Config, ConfigError
 
-RUNNERS = ("direct", "flink", "spark", "dataflow")
 # Flink releases that Beam 2.77 has a job server for.
 FLINK_VERSIONS = ("1.19", "1.20", "2.0", "2.1", "2.2")
 _ENVIRONMENTS = "loopback, external:HOST:PORT, process:COMMAND or docker:IMAGE"
@@ -97,10 +95,6 @@ def check(config: Config) -> None:
       ConfigError: the first setting that is wrong, and how to mend it.
     """
     beam = config.beam
-    if beam.runner not in RUNNERS:
-        raise ConfigError(f"beam.runner={beam.runner}: must be one of {', '.join(RUNNERS)}.")
-    if beam.workers < 1:
-        raise ConfigError(f"beam.workers={beam.workers}: must be 1 or more.")
     if any(arg.split("=")[0] == "--runner" for arg in beam.args):
         raise ConfigError(
             "beam.args: name the runner with --set beam.runner=RUNNER, not with --runner."
@@ -153,8 +147,6 @@ def _check_cluster(beam: Beam) -> None:
             f"beam.flink_version={beam.flink_version}: Beam has a job server for "
             f"{', '.join(FLINK_VERSIONS)}; name the one of the cluster."
         )
-    if beam.retries < 0 or not 0 <= beam.retry_seconds < math.inf:
-        raise ConfigError("beam.retries and beam.retry_seconds must be 0 or more.")
     _check_job_server(beam)
     _check_environment(beam)
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from models.settings import MAX_SEED, Model, Train, Transform, Tune, check
+from models.fields import MAX_SEED
+from models.settings import Model, Train, Transform, Tune, check
 from pipeline.config.presets import PRESETS
 
 SECTIONS = {"transform": Transform, "model": Model, "train": Train, "tune": Tune}
@@ -107,7 +108,11 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
 @pytest.mark.parametrize(
     ("section", "changes", "message"),
     [
-        ("train", {"momentum": 1.5}, "train.momentum=1.5: must be at least 0 and below 1."),
+        (
+            "train",
+            {"momentum": 1.5},
+            "train.momentum=1.5: must be a number, at least 0 and below 1.",
+        ),
         (
             "train",
             {"epochs": 1, "warmup_epochs": 1},
@@ -116,7 +121,11 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
                 "--set train.warmup_epochs=0."
             ),
         ),
-        ("train", {"seed": -3}, "train.seed=-3: must be from 0 to 4294967294."),
+        (
+            "train",
+            {"seed": -3},
+            "train.seed=-3: must be a whole number, at least 0 and at most 4,294,967,294.",
+        ),
         (
             "train",
             {"frozen_stages": 2},
@@ -133,11 +142,15 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
                 " other to 0."
             ),
         ),
-        ("model", {"depth": 20}, "model.depth=20: must be one of 18, 34, 50, 101, 152."),
         (
             "model",
-            {"family": "cifar", "depth": 2},
-            "model.depth=2: must be 6n+2 in the cifar family, such as 8, 20, 32, 44, 56 or 110.",
+            {"depth": 20},
+            "model.depth=20: must be one of 18, 34, 50, 101, 152 in the imagenet family.",
+        ),
+        (
+            "model",
+            {"family": "cifar", "depth": 21},
+            "model.depth=21: must be 6n+2 in the cifar family, such as 8, 20, 32, 44, 56 or 110.",
         ),
         (
             "transform",
