@@ -29,6 +29,8 @@ _FEATURES = {
 _Reader = Callable[[tf.Tensor], tf.data.Dataset]
 # Files read at the same time.
 _READERS = 16
+# AutoGraph would rewrite the source of all that is called, for a second, and change nothing.
+do_not_convert = tf.autograph.experimental.do_not_convert
 
 
 def resolve(patterns: Sequence[str]) -> list[str]:
@@ -143,7 +145,8 @@ def train_dataset(
         # Repeated only where an epoch is less than a batch.
         return shuffled.repeat().take(steps_per_epoch(total, train.batch_size) * train.batch_size)
 
-    stream = tf.data.Dataset.counter(first_epoch).flat_map(epoch).skip(skip).enumerate(position)
+    epochs = tf.data.Dataset.counter(first_epoch).flat_map(do_not_convert(epoch))
+    stream = epochs.skip(skip).enumerate(position)
     images = augmentation.train_images(
         stream, read, train.batch_size, train.seed, settings, constants
     )
@@ -192,7 +195,7 @@ def eval_dataset(
     # A lost file would go unnoticed.
     found = found.apply(tf.data.experimental.assert_cardinality(total))
     padding = tf.data.Dataset.from_tensors(filler).repeat(-total % batch_size)
-    images = found.map(example, cores()).concatenate(padding)
+    images = found.map(do_not_convert(example), cores()).concatenate(padding)
     return _finish(images.batch(batch_size, drop_remainder=True), -(-total // batch_size))
 
 
@@ -201,7 +204,10 @@ def _records(reader: _Reader, numbers: tf.data.Dataset) -> tf.data.Dataset:
     alone.
     """
     return numbers.interleave(
-        reader, cycle_length=_READERS, num_parallel_calls=min(cores(), _READERS), deterministic=True
+        do_not_convert(reader),
+        cycle_length=_READERS,
+        num_parallel_calls=min(cores(), _READERS),
+        deterministic=True,
     )
 
 
@@ -218,12 +224,11 @@ def _serialized(files: Sequence[str]) -> _Reader:
 
 def _placed(files: records.Files) -> _Reader:
     """Reads the places of examples."""
-    places = tf.autograph.experimental.do_not_convert(files.places)
 
     def read(number: tf.Tensor) -> tf.data.Dataset:
         def some(begin: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             kinds = [tf.int64, tf.int64]
-            found, end = tf.numpy_function(places, [number, begin], kinds, stateful=False)
+            found, end = tf.numpy_function(files.places, [number, begin], kinds, stateful=False)
             return tf.ensure_shape(end, []), tf.ensure_shape(found, [None, 3])
 
         chunks = tf.data.Dataset.counter().scan(tf.constant(0, tf.int64), some)

@@ -141,15 +141,13 @@ def train_images(
 
     def images(numbers: tf.Tensor, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels, labels = tf.numpy_function(
-            tf.autograph.experimental.do_not_convert(look),
-            [batch, numbers],
-            [tf.float32, tf.int64],
-            stateful=False,
+            look, [batch, numbers], [tf.float32, tf.int64], stateful=False
         )
         return tf.ensure_shape(pixels, [batch_size, *shape]), tf.ensure_shape(labels, [batch_size])
 
     # Two batches under way keep every thread busy to the end of the first.
-    return records.batch(batch_size, drop_remainder=True).map(images, 2, deterministic=True)
+    batches = records.batch(batch_size, drop_remainder=True)
+    return batches.map(tf.autograph.experimental.do_not_convert(images), 2, deterministic=True)
 
 
 def center(encoded: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """The cache sees the code that a component runs, and no other."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -51,6 +52,7 @@ def digests(tmp_path_factory):
         f"print(json.dumps({{n: digest(*names.split()) for n, names in {COMPONENTS!r}.items()}}))"
     )
 
+    @functools.cache
     def after(file=None, change=None):
         text = (copy / file).read_text() if file else ""
         if file:

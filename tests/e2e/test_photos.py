@@ -48,7 +48,7 @@ def test_own_folders_rescaled_tuned_and_trained_on_two_devices(tmp_path):
         "transform.test_shorter_side=40", "model.family=cifar", "model.depth=8", "model.shortcut=A",
         "train.epochs=6", "train.batch_size=16", "train.scale_lr=false", "train.learning_rate=0.05",
         "train.cpu_devices=2", "tune.enabled=true", "tune.trials=2", "tune.epochs=1", "tune.examples=64",
-        "evaluate.max_top1_error=0.6",
+        "evaluate.max_top1_error=0.6", "evaluate.protocols=center", "serve.validator=none",
         preset="folder",
     )  # fmt: skip
     assert status == 0
@@ -83,6 +83,7 @@ def test_ilsvrc_archives_to_a_served_prediction(tmp_path):
         "transform.size=32", "transform.test_shorter_side=36", "transform.analyze_fraction=0.2",
         "train.epochs=2", "train.batch_size=64", "train.precision=float32", "train.warmup_epochs=0.2",
         "evaluate.max_top1_error=0.75", "evaluate.max_top5_error=0.35",
+        "evaluate.protocols=center", "serve.validator=none",
         preset="imagenet",
     )  # fmt: skip
     assert status == 0

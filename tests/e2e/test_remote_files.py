@@ -42,6 +42,7 @@ def test_only_small_files_stay_in_the_root(tmp_path, capfd, monkeypatch):
             "root=runs", f"artifacts={bucket}/artifacts", f"serve.directory={bucket}/serving",
             "train.epochs=1", "train.warmup_epochs=0", "train.batch_size=12", "train.warm_start=true",
             "transform.shorter_side=40", "evaluate.max_top1_error=1", "evaluate.max_top5_error=1",
+            "evaluate.protocols=center",
         ],
     )  # fmt: skip
     validity.check(config)

@@ -1,8 +1,11 @@
-"""What starts from pushed models: fine-tuning, evaluation alone, ensembles."""
+"""What starts from pushed models: fine-tuning, evaluation alone, ensembles.
+
+The runs are of one pipeline, which ingests once, and push into a folder of their own each.
+"""
 
 import csv
-import json
 import os
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,28 +13,47 @@ import tensorflow as tf
 
 from components.evaluator import evaluation
 from tests.helpers import data
-from tests.helpers.runs import artifact, run, serving, state, versions
+from tests.helpers.runs import artifact, run, state
 
 QUICK = ["train.epochs=3", "evaluate.max_top1_error=0.5", "evaluate.max_top5_error=0.3"]
+UNSERVED = "serve.validator=none"
 ALL = "evaluate.protocols=center,ten_crop,multi_scale"
 pytestmark = pytest.mark.e2e
+
+
+class Home(NamedTuple):
+    """`folder` has the pushed models; `errors` are those of the first one."""
+
+    folder: str
+    errors: dict
+
+    def run(self, name, *settings):
+        """One run that pushes into the folder `name`; returns (exit status, what it said)."""
+        return run(self.folder, *settings, f"serve.directory={self.pushes(name)}")
+
+    def pushes(self, name):
+        return os.path.join(self.folder, name)
+
+    def pushed(self, name):
+        """Folder of the one version."""
+        [version] = filter(str.isdigit, os.listdir(self.pushes(name)))
+        return os.path.join(self.pushes(name), version)
+
+    def newest(self, node, key):
+        return artifact(self.folder, node, key)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A pushed ResNet-8 of the digits, and a plain net of them."""
-    folder = str(tmp_path_factory.mktemp("home"))
-    for settings in (
-        QUICK,
-        [*QUICK, "name=plain", "model.residual=false", "transform.mean=channel"],
-    ):
-        status, output = run(folder, *settings, ALL)
-        assert status == 0, output
-    return folder
-
-
-def pushed(home, name="resnet-digits"):
-    return os.path.join(serving(home, name), versions(home, name)[-1])
+    found = Home(str(tmp_path_factory.mktemp("home")), {})
+    status, output = found.run("residual", *QUICK, ALL, UNSERVED)
+    assert status == 0, output
+    found.errors.update(evaluation.errors(found.newest("Evaluator", "evaluation")))
+    plain = ["model.residual=false", "transform.mean=channel"]
+    status, output = found.run("plain", *QUICK, *plain, ALL, UNSERVED)
+    assert status == 0, output
+    return found
 
 
 def evaluated(path, images):
@@ -50,67 +72,51 @@ def evaluated(path, images):
     return {name: value.numpy() for name, value in outputs.items()}
 
 
-def training(home, name):
-    folder = artifact(home, "Trainer", "model_run", name)
-    with open(os.path.join(folder, "summary.json")) as file:
-        return folder, json.load(file)
-
-
 def test_fine_tuning_starts_where_the_pushed_model_ended(home):
     quick = [*QUICK, "train.epochs=1", "train.warmup_epochs=0", "train.learning_rate=0.01"]
-    status, output = run(
-        home,
-        *quick,
-        "name=tuned",
-        f"train.init_from={serving(home)}",
-        "train.frozen_stages=2",
-        "data.seed=0",
-    )
+    start = f"train.init_from={home.pushes('residual')}"
+    status, output = home.run("tuned", *quick, UNSERVED, start, "train.frozen_stages=2")
     assert status == 0, output
-    with open(os.path.join(training(home, "tuned")[0], "history.csv")) as file:
+    with open(os.path.join(home.newest("Trainer", "model_run"), "history.csv")) as file:
         [row] = csv.DictReader(file)
     # From scratch, the first epoch errs on more than half.
     assert float(row["top1_error"]) < 0.2
-    assert len(versions(home, "tuned")) == 1
+    assert os.path.isdir(home.pushed("tuned"))
 
 
 def test_no_epochs_only_evaluate_what_is_there(home):
-    status, output = run(
-        home, *QUICK, ALL, "name=again", f"train.init_from={serving(home)}", "train.epochs=0"
-    )
+    start = f"train.init_from={home.pushes('residual')}"
+    status, output = home.run("again", *QUICK, ALL, UNSERVED, start, "train.epochs=0")
     assert status == 0, output
     images = [data.jpeg(seed) for seed in range(5)]
-    before, after = evaluated(pushed(home), images), evaluated(pushed(home, "again"), images)
+    before, after = (evaluated(home.pushed(name), images) for name in ("residual", "again"))
     for protocol, probabilities in before.items():
         np.testing.assert_allclose(after[protocol], probabilities, atol=1e-6)
-    old, new = (
-        evaluation.errors(artifact(home, "Evaluator", "evaluation", name))
-        for name in ("resnet-digits", "again")
-    )
-    assert {name: new[name].top1 for name in old} == pytest.approx(
-        {name: old[name].top1 for name in old}
+    errors = evaluation.errors(home.newest("Evaluator", "evaluation"))
+    assert {name: errors[name].top1 for name in home.errors} == pytest.approx(
+        {name: old.top1 for name, old in home.errors.items()}
     )
 
 
 def test_an_ensemble_averages_its_members_under_every_protocol(home):
-    members = [serving(home), pushed(home, "plain")]
-    status, output = run(home, *QUICK, ALL, "name=both", f"model.ensemble={','.join(members)}")
+    members = f"model.ensemble={home.pushes('residual')},{home.pushed('plain')}"
+    status, output = home.run("both", *QUICK, ALL, members)
     assert status == 0, output
     images = [data.jpeg(seed) for seed in range(5)] + [data.png(9), data.grey(10)]
-    alone = [evaluated(pushed(home, name), images) for name in ("resnet-digits", "plain")]
-    together = evaluated(pushed(home, "both"), images)
+    alone = [evaluated(home.pushed(name), images) for name in ("residual", "plain")]
+    together = evaluated(home.pushed("both"), images)
     assert sorted(together) == ["center", "multi_scale", "ten_crop"]
     for protocol, probabilities in together.items():
         np.testing.assert_allclose(
             probabilities, (alone[0][protocol] + alone[1][protocol]) / 2, atol=1e-6
         )
-    assert evaluation.example_count(artifact(home, "Evaluator", "evaluation", "both")) == 360
-    status, output = run(home, *QUICK, ALL, "name=both", f"model.ensemble={','.join(members)}")
+    assert evaluation.example_count(home.newest("Evaluator", "evaluation")) == 360
+    status, output = home.run("both", *QUICK, ALL, members)
     assert state(output, "Trainer") == "·"
 
 
 def test_a_missing_starting_point_is_named_before_anything_runs(home):
     for setting in ("train.init_from=nowhere", "model.ensemble=nowhere"):
-        status, output = run(home, *QUICK, setting)
+        status, output = home.run("missing", *QUICK, setting)
         assert status == 2
         assert "nowhere" in output and "Traceback" not in output

@@ -14,7 +14,12 @@ from tests.helpers.runs import artifact, command, run, serving, state, versions
 
 pytestmark = pytest.mark.e2e
 
-SHORT = ("train.epochs=1", "train.warmup_epochs=0", "evaluate.max_top5_error=1")
+SHORT = (
+    "train.epochs=1",
+    "train.warmup_epochs=0",
+    "evaluate.max_top5_error=1",
+    "serve.validator=none",
+)
 ANY = "evaluate.max_top1_error=1"
 WORSE = "train.learning_rate=1e-6"
 

@@ -21,11 +21,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import uuid
 
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
+
+from tests.helpers import warm
 
 _ADDED = {"store_session_info": '{"Provider":"","Params":null}'}
 _LOGS = {"artifacts": [{"type": {"schemaTitle": "system.Artifact"}}]}
@@ -50,10 +51,11 @@ class Launcher:
     Args:
       spec: PipelineSpec, JSON form.
       folder: everything goes below it; artifacts below `defaultPipelineRoot`.
+      python: returns what stands for `python` in the commands.
     """
 
-    def __init__(self, spec, folder):
-        self.spec, self.folder = spec, str(folder)
+    def __init__(self, spec, folder, python=warm.python):
+        self.spec, self.folder, self._python = spec, str(folder), python
         self.tasks = spec["root"]["dag"]["tasks"]
         self._count, self._cache = 0, {}
 
@@ -153,7 +155,8 @@ class Launcher:
         command = [
             part.replace("{{$}}", call) for part in [*container["command"], *container["args"]]
         ]
-        command[0] = {"python": sys.executable}.get(command[0], command[0])
+        assert command[0] == "python"
+        command[:1] = self._python()
         log = os.path.join(pod, "log")
         with open(log, "w") as file:
             status = subprocess.run(

@@ -1,10 +1,13 @@
 """What tests on a real Airflow share: starting it, and reading its database and logs."""
 
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
 import time
+
+from tests.helpers import warm
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PYTHON = os.path.join(ROOT, ".venv-airflow", "bin", "python")
@@ -42,14 +45,25 @@ class Airflow:
       folder: for everything that it writes.
       settings: `section.field=value`, added to QUICK.
       port: of the web page; 0 starts none.
+      quick: its tasks run `pipeline.node` as `tests.helpers.warm` does.
     """
 
-    def __init__(self, folder, *settings, port=0):
+    def __init__(self, folder, *settings, port=0, quick=False):
         self.folder = str(folder)
+        self._environment = dict(os.environ)
+        if quick:
+            self._environment["RESNET_TFX_PYTHON"] = self._quick_python()
         self.port = port
         self.serving = os.path.join(self.folder, "runs", NAME, "serving", "resnet")
         self.database = os.path.join(self.folder, "home", "airflow.db")
         self._settings = [*QUICK, f"root={self.folder}/runs", *settings]
+
+    def _quick_python(self):
+        path = os.path.join(self.folder, "python")
+        with open(path, "w") as file:
+            file.write(f'#!/bin/sh\nexec {shlex.join(warm.python())} "$@"\n')
+        os.chmod(path, 0o755)
+        return path
 
     def command(self):
         """Program and arguments."""
@@ -70,8 +84,9 @@ class Airflow:
         """Starts it; returns the process."""
         self.output = open(os.path.join(self.folder, "output"), "a")  # noqa: SIM115
         self.process = subprocess.Popen(
-            self.command(), cwd=self.folder, stdout=self.output, stderr=self.output
-        )
+            self.command(), cwd=self.folder, env=self._environment,
+            stdout=self.output, stderr=self.output,
+        )  # fmt: skip
         return self.process
 
     def stop(self):

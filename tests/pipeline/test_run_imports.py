@@ -33,4 +33,4 @@ def test_the_collector_leaves_imports_alone_and_goes_on_after_them():
         assert not gc.isenabled()
     finally:
         gc.enable()
-        gc.unfreeze()
+        gc.freeze()  # as tests/conftest.py does

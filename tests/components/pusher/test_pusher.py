@@ -1,7 +1,6 @@
 """Pushing: whole versions, rising numbers, and none twice."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from components.pusher import identity
 from models.weights import pretrained
 from serving.server import textproto
 from serving.server.server_config import ModelSettings
+from tests.helpers import warm
 
 
 def saved(path, value=1.0):
@@ -91,25 +91,28 @@ def test_two_pushes_at_once_are_two_whole_versions(tmp_path):
         (tmp_path / model).mkdir()
         for name in ("saved_model.pb", *map(str, range(300))):
             (tmp_path / model / name).write_text(model)
-    spawn = multiprocessing.get_context("spawn")  # forks of TensorFlow may hang
-    together = spawn.Barrier(2)
-    runs = [spawn.Process(target=_push, args=(str(tmp_path / m), folder, together)) for m in models]
+    code = "import sys; from components.pusher import component; print('ready', flush=True); "
+    code += "input(); component.push(*sys.argv[1:])"
+    runs = [
+        subprocess.Popen(
+            [*warm.python(), "-c", code, str(tmp_path / model), folder],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for model in models
+    ]  # fmt: skip
+    assert [run.stdout.readline() for run in runs] == [b"ready\n"] * 2
     for run in runs:
-        run.start()
+        run.stdin.write(b"\n")
+        run.stdin.flush()
+    assert [run.wait(60) for run in runs] == [0, 0]
     for run in runs:
-        run.join()
-    assert [run.exitcode for run in runs] == [0, 0]
+        run.communicate()
     files = [
         filter(os.path.isfile, (tmp_path / "serving" / version).iterdir())
         for version in shown(folder)
     ]
     found = [{path.read_text() for path in version} for version in files]
     assert sorted(found, key=sorted) == [{model} for model in models]
-
-
-def _push(model, folder, together):
-    together.wait()
-    pusher.push(model, folder)
 
 
 def test_what_a_killed_push_left_is_removed_and_never_a_version(models, tmp_path, monkeypatch):

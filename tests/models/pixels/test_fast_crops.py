@@ -13,7 +13,7 @@ from PIL import Image
 
 from models.pixels import augmentation, crops, decoding, fast_crops, views
 from models.settings import Transform
-from tests.helpers import data
+from tests.helpers import data, warm
 
 SIZE = 56
 BLACK = np.zeros([SIZE, SIZE, 3], np.float32)
@@ -294,8 +294,6 @@ for _ in range(3):
     next(alive)
 print("ends")
 """
-    for _ in range(3):
-        ended = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
-        )
+    for python in ([sys.executable], warm.python(), warm.python()):
+        ended = subprocess.run([*python, "-c", script], capture_output=True, text=True, timeout=120)
         assert ended.returncode == 0 and ended.stdout == "ends\n", ended.stderr[-2000:]

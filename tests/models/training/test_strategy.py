@@ -20,7 +20,7 @@ from models import train
 from models.settings import Train
 from models.training import finish, metrics, strategy
 from models.training.arguments import read_task
-from tests.helpers import tiny_task
+from tests.helpers import tiny_task, warm
 from tests.helpers.tiny_task import history, summary
 
 TWO = {"train__strategy": "mirrored", "train__cpu_devices": 2}
@@ -29,7 +29,7 @@ TWO = {"train__strategy": "mirrored", "train__cpu_devices": 2}
 def spawn(*arguments):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
+        [*warm.python(), *map(str, arguments)],
         env=environment,
         capture_output=True,
         text=True,

@@ -19,7 +19,7 @@ from models.settings import Train
 from models.training import metrics
 from models.training.arguments import measured, read_settings, read_task
 from models.training.callbacks import DivergedError
-from tests.helpers import tiny_task
+from tests.helpers import tiny_task, warm
 from tests.helpers.tiny_task import history, summary, weights
 
 
@@ -101,7 +101,7 @@ def test_a_killed_training_continues_where_it_was(data, tmp_path, run, uninterru
     changes = {"checkpoint_dir": checkpoints, "train__checkpoint_seconds": 1e-9}
     with open(tmp_path / "arguments.json", "w") as file:
         json.dump(tiny_task.arguments(str(tmp_path), "killed", data, **changes), file)
-    script = [sys.executable, tiny_task.__file__, str(tmp_path / "arguments.json"), str(step)]
+    script = [*warm.python(), tiny_task.__file__, str(tmp_path / "arguments.json"), str(step)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     killed = subprocess.run(script, env=environment, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()

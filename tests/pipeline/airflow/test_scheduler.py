@@ -52,7 +52,7 @@ def source(folder):
 def airflow(tmp_path_factory):
     folder = tmp_path_factory.mktemp("airflow")
     span(folder, 1)
-    local = Airflow(folder, source(folder))
+    local = Airflow(folder, source(folder), quick=True)
     local.start()
     yield local
     if local.process.poll() is None:
