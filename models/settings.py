@@ -124,9 +124,17 @@ class Protocol(NamedTuple):
     shorter_side: int = 0
 
     def transform(self, transform: Transform) -> Transform:
-        """What its crops are, given those of the test in training."""
+        """What its crops are, given those of the test in training.
+
+        Raises:
+          ValueError: they are smaller than what the network was trained on.
+        """
         if not self.size and not self.shorter_side:
             return transform
+        if 0 < self.size < transform.size:
+            raise ValueError(
+                f"its crops of {self.size} pixels are smaller than transform.size={transform.size}."
+            )
         return dataclasses.replace(
             transform,
             crop="none",

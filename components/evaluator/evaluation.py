@@ -111,7 +111,7 @@ def errors(uri: str, model: str = "") -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for key, value in _overall(uri):
         protocol, metric = _parts(key.name)
-        if metric in METRICS and not key.is_diff and _is(model, key.model_name):
+        if metric and not key.is_diff and _is(model, key.model_name):
             nothing = dict.fromkeys(METRICS, math.nan)
             found.setdefault(protocol, nothing)[metric] = _value(metric, value)
     return found
@@ -177,8 +177,8 @@ def _reason(failure: Any, baseline: dict[str, dict[str, float]]) -> str:
 
 def _parts(metric: str) -> tuple[str, str]:
     """Protocol and key of METRICS in TFMA's name of a metric."""
-    protocol, _, metric = metric.rpartition("_")
-    return protocol, metric
+    key = next((key for key in METRICS if metric.endswith(f"_{key}")), "")
+    return metric.removesuffix(f"_{key}"), key
 
 
 def _is(wanted: str, name: str) -> bool:

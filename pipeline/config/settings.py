@@ -33,7 +33,7 @@ class Evaluate:
     __pydantic_config__ = CONFIG
 
     protocols: Items[Text] = ("center", "ten_crop")
-    """Test protocols, the first ones of the report: center, ten_crop, multi_scale."""
+    """Test protocols: center, ten_crop, multi_scale, or others of models.settings.PROTOCOLS."""
     protocol: Text = "center"
     """The protocol that thresholds are checked on."""
     max_top1_error: PositivePart = 0.9

@@ -62,7 +62,10 @@ def check(config: Config) -> None:
         raise ConfigError("evaluate.protocols is empty: name at least one, such as center.")
     for protocol in config.evaluate.protocols:
         _one_of("evaluate.protocols", protocol, settings.PROTOCOLS)
-        _said(settings.check_transform, settings.PROTOCOLS[protocol].transform(config.transform))
+        try:
+            settings.check_transform(settings.PROTOCOLS[protocol].transform(config.transform))
+        except ValueError as error:
+            raise ConfigError(f"evaluate.protocols={protocol}: {error}") from error
     _one_of("evaluate.protocol", config.evaluate.protocol, config.evaluate.protocols)
     _check_metadata(config.metadata)
     _check_schedule(config.schedule)

@@ -63,8 +63,8 @@ class Result:
       config: of the run.
       history: a row an epoch, as in history.csv; errors from 0 to 1.
       steps_per_epoch: optimisation steps.
-      errors: protocol -> what the Evaluator measured, in the order of METRICS
-        (components.evaluator.metric_table), NaN where it was not measured.
+      errors: protocol -> key of METRICS (components.evaluator.metric_table) -> what the Evaluator
+        measured, NaN where it did not.
       parameters: with the statistics of batch normalisation.
       seconds: of the Trainer; NaN for a training that was interrupted.
       model: folder of the pushed version.
@@ -79,7 +79,7 @@ class Result:
     config: Config
     history: list[dict[str, float]]
     steps_per_epoch: int
-    errors: dict[str, tuple[float, ...]]
+    errors: dict[str, dict[str, float]]
     parameters: int
     seconds: float
     model: str

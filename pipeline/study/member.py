@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from components import files
+from components.evaluator.metric_table import METRICS
 from pipeline import local_runner
 from pipeline.config.options import from_dict
 from pipeline.config.settings import to_dict
@@ -64,7 +65,7 @@ def _result(folder: str, found: Mapping[str, Any]) -> Result:
         config=from_dict(found["config"]),
         history=found["history"],
         steps_per_epoch=found["steps_per_epoch"],
-        errors={name: tuple(map(_number, values)) for name, values in found["errors"].items()},
+        errors={name: _errors(values) for name, values in found["errors"].items()},
         parameters=found["parameters"],
         seconds=_number(found["seconds"]),
         commit=found["commit"],
@@ -136,14 +137,21 @@ def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
         "history": history,
         "steps_per_epoch": summary["steps"] // summary["epochs"],
         "errors": {
-            name: [None if math.isnan(value) else value for value in found.values()]
-            for name, found in errors.items()
+            protocol: {key: None if math.isnan(one) else one for key, one in values.items()}
+            for protocol, values in errors.items()
         },
         "parameters": summary["parameters"],
         # After an interruption the summary has the time of the last part only.
         "seconds": None if summary["resumed_from"] else summary["seconds"],
         **{key: os.path.relpath(path, folder) for key, path in paths.items()},
     }
+
+
+def _errors(stored: Any) -> dict[str, float]:
+    """Values of a protocol by the keys of METRICS; earlier releases stored a list of two."""
+    both = ("top1", "top5")
+    values = dict(zip(both, stored, strict=True)) if isinstance(stored, list) else stored
+    return {key: _number(values.get(key)) for key in METRICS}
 
 
 def _number(value: float | None) -> float:

@@ -258,15 +258,16 @@ def _duration(seconds: float) -> str:
 
 def _runs(nets: Sequence[Net]) -> list[list[object]]:
     """A row for each run and protocol, errors from 0 to 1."""
-    measured = [metric.name for metric in METRICS.values()]
+    names = [metric.name for metric in METRICS.values()]
     facts = ["training_top1_error", "parameters", "epochs", "iterations", "seconds", "commit"]
-    rows: list[list[object]] = [["member", "seed", "protocol", *measured, *facts]]
+    rows: list[list[object]] = [["member", "seed", "protocol", *names, *facts]]
     for result in (result for net in nets for result in net.results):
         last = result.history[-1]["top1_error"] if result.history else math.nan
         epochs = result.config.train.epochs
         own = [last, result.parameters, epochs, epochs * result.steps_per_epoch, result.seconds]
         for protocol, values in result.errors.items():
-            rows.append([result.member, result.seed, protocol, *values, *own, result.commit])
+            measured = [values.get(key, math.nan) for key in METRICS]
+            rows.append([result.member, result.seed, protocol, *measured, *own, result.commit])
     return rows
 
 

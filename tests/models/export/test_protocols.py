@@ -163,7 +163,8 @@ def test_probabilities_are_float32_whatever_the_network_computes_in(name, dtype)
 
 def test_unknown_protocol_is_named_with_the_valid_ones():
     with pytest.raises(
-        ValueError, match="no test protocol eleven_crop; use one of center, ten_crop, multi"
+        ValueError,
+        match=f"no test protocol eleven_crop; use one of {', '.join(settings.PROTOCOLS)}",
     ):
         protocols.predict(NETWORK, tf.constant(IMAGES), ["eleven_crop"])
 
