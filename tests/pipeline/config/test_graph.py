@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,8 @@ from pipeline.config import graph, validity
 from pipeline.config.options import assign, from_dict, read
 from pipeline.config.settings import Config, ConfigError, to_dict
 from pipeline.pipeline import create_pipeline
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -262,3 +265,29 @@ def test_a_place_for_models_that_is_no_folder_is_said_at_the_start(tmp_path):
             dag.prepare(assign(Config(root=str(tmp_path)), [f"serve.directory={path}"]))
     dag.prepare(assign(Config(root=str(tmp_path)), [f"serve.directory={tmp_path}/new/models"]))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_orchestrator_of_the_guide_runs_every_step_after_those_it_waits_for(tmp_path):
+    guide = (ROOT / "CONTRIBUTING.md").read_text().split("## Add an orchestrator")[1]
+    (tmp_path / "steps.py").write_text(guide.split("```python\n")[1].split("```")[0])
+    config = assign(Config(), ["tune.enabled=true"])
+    (tmp_path / "my.json").write_text(json.dumps(to_dict(config)))
+    made = subprocess.run(
+        [sys.executable, "steps.py", "my.json"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    (tmp_path / "steps.mk").write_text(made)
+    plan = subprocess.run(
+        ["make", "-n", "-f", "steps.mk"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    commands = [line.split() for line in plan.stdout.splitlines() if line.startswith("python")]
+    compiling, *running = [command[2:] for command in commands]
+    assert compiling[:4] == ["pipeline.node", "compile", "--config", "my.json"]
+    assert {tuple(command[:4]) for command in running} == {
+        ("pipeline.node", "run", "--ir", "run.pb")
+    }
+    order = [command[-1] for command in running]
+    assert sorted(order) == sorted(graph.nodes(config))
+    for name, before in graph.nodes(config).items():
+        assert all(order.index(one) < order.index(name) for one in before)
