@@ -44,10 +44,10 @@ def _input(crop: str, folder: str) -> Callable[[], float]:
 
 def _ingestion(folder: str) -> Callable[[], float]:
     from benchmarks import ingestion
-    from pipeline.config.settings import Data, to_dict
+    from components.example_gen.settings import Data
 
     tar = os.path.join(folder, "tar")
-    config = to_dict(Data(kind="folder", source=tar, train_shards=32, eval_shards=4))
+    config = Data(kind="folder", source=tar, train_shards=32, eval_shards=4)
     return lambda: ingestion.measure("1", config)["steady"]
 
 

@@ -24,8 +24,8 @@ import tensorflow_data_validation as tfdv
 from components.data_validation import component as data_validation
 from components.data_validation import drift
 from components.example_gen import holdout, source
+from components.example_gen.settings import Data
 from components.example_gen.writing import index
-from pipeline.config.settings import Data, to_dict
 
 _COMMON = (
     (375, 500),
@@ -39,7 +39,7 @@ _COMMON = (
 )
 _WEIGHTS = (0.47, 0.14, 0.18, 0.06, 0.05, 0.04, 0.04, 0.02)
 _LIMITS = (0.3, 0.4, 0.5, 0.6)
-_NONE = dict.fromkeys(drift.limits(to_dict(Data())), 1.0)
+_NONE = dict.fromkeys(drift.limits(Data()), 1.0)
 
 
 def draw_sizes(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -114,7 +114,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     rng = np.random.default_rng(0)
-    table = index.build(source.layout(to_dict(Data(kind="ilsvrc", source=options.source))), "train")
+    table = index.build(source.find(Data(kind="ilsvrc", source=options.source)), "train")
     rows = {name: np.array(table[name].to_pylist()) for name in ("name", "label", "synset")}
     sizes = np.loadtxt(options.sizes, int) if options.sizes else draw_sizes(table.num_rows, rng)
     rows["height"], rows["width"] = sizes[rng.integers(len(sizes), size=table.num_rows)].T

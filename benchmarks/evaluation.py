@@ -35,14 +35,14 @@ from tfx.utils import json_utils, proto_utils
 from benchmarks import photos, report, rounds
 from components.evaluator import component as evaluator
 from components.evaluator import evaluation
-from components.evaluator.evaluation import Errors
+from components.evaluator.metric_table import METRICS
 from models.export import export, protocols
 from models.network import architecture
 from models.pixels.augmentation import Constants
 from models.settings import PROTOCOLS, Transform
 from pipeline.config import beam_arguments as beam_options
 from pipeline.config.settings import Beam
-from pipeline.local import beam_operator
+from pipeline.local import batch_coder
 
 BATCH = 64
 # Part of the images for a protocol with so many forward passes an image.
@@ -93,7 +93,7 @@ class Case:
     images: int
     classes: int
 
-    def bare(self) -> dict[str, Errors]:
+    def bare(self) -> dict[str, dict[str, float]]:
         """The errors that a loop over batches counts."""
         function = tf.saved_model.load(os.path.join(self.model, "Format-Serving")).signatures[
             "evaluate"
@@ -108,9 +108,9 @@ class Case:
                 own = scores[np.arange(len(labels)), labels]
                 before = (scores > own[:, None]).sum(1)
                 wrong[name] += [(before >= k).sum() for k in (1, 5)]
-        return {name: Errors(*(wrong[name] / self.images)) for name in self.names}
+        return {n: dict(zip(METRICS, wrong[n] / self.images, strict=True)) for n in self.names}
 
-    def evaluator(self) -> dict[str, Errors]:
+    def evaluator(self) -> dict[str, dict[str, float]]:
         """The errors that the Evaluator counts."""
         examples, model = standard_artifacts.Examples(), standard_artifacts.Model()
         examples.uri, model.uri = self.examples, self.model
@@ -128,9 +128,8 @@ class Case:
         }
         # As the local runner starts the node.
         args = beam_options.arguments(Beam())
-        executor = evaluator.Executor(
-            evaluator.Executor.Context(make_beam_pipeline_fn=lambda: beam_operator.pipeline(args))
-        )
+        batch_coder.register()
+        executor = evaluator.Executor(evaluator.Executor.Context(beam_pipeline_args=args))
         inputs = {"examples": [examples], "model": [model]}
         executor.Do(inputs, {"evaluation": [metrics], "blessing": [blessing]}, properties)
         return evaluation.errors(metrics.uri)
@@ -143,7 +142,7 @@ def compare(case: Case, turns: int) -> dict[str, list[float]]:
       AssertionError: they count different errors.
     """
     ways = {"Evaluator": case.evaluator, "bare": case.bare}
-    found: dict[str, dict[str, Errors]] = {}
+    found: dict[str, dict[str, dict[str, float]]] = {}
 
     def timed(way: str) -> float:
         start = time.perf_counter()
@@ -152,7 +151,7 @@ def compare(case: Case, turns: int) -> dict[str, list[float]]:
 
     seconds = rounds.take_turns({way: lambda way=way: timed(way) for way in ways}, turns)
     for name in case.names:
-        one, other = (dataclasses.astuple(errors[name]) for errors in found.values())
+        one, other = (list(errors[name].values()) for errors in found.values())
         np.testing.assert_allclose(one, other, atol=0.5 / case.images)
     return seconds
 

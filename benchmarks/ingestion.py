@@ -13,6 +13,7 @@ the peak of a process of its own.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import glob
 import gzip
 import os
@@ -35,16 +36,16 @@ from benchmarks import report, sources
 from benchmarks.rounds import Worker, answer, take_turns
 from components import files
 from components.example_gen import component, ingest_summary, source
+from components.example_gen.settings import Data
 from components.example_gen.writing import image_files, index, shards
-from pipeline.config.settings import Data, to_dict
 
 _COPY = "plain copy"
 _CHECKED = "plain copy + the same check"
 
 
-def copy(config: dict[str, Any], folder: str, check: bool) -> dict[str, float]:
+def copy(config: Data, folder: str, check: bool) -> dict[str, float]:
     """What any tool must do at least: read every image in order, write it as a record."""
-    where = source.layout(config)
+    where = source.find(config)
     tables = [index.build(where, split) for split in ("train", "eval") if getattr(where, split)]
     start, size, count = time.perf_counter(), 0, 0
     with tf.io.TFRecordWriter(os.path.join(folder, "copy")) as writer:
@@ -55,13 +56,13 @@ def copy(config: dict[str, Any], folder: str, check: bool) -> dict[str, float]:
                     streams[row["path"]].seek(row["offset"])
                     data = streams[row["path"]].read(row["size"])
                     if check:
-                        image_files.normalize(data, config["max_pixels"])
+                        image_files.normalize(data, config.max_pixels)
                     writer.write(data)
                     count, size = count + 1, size + len(data)
     return {"seconds": time.perf_counter() - start, "images": count, "bytes": size}
 
 
-def ingest(config: dict[str, Any], folder: str, workers: int) -> str:
+def ingest(config: Data, folder: str, workers: int) -> str:
     """Runs TFX's driver and our executor; returns the artifact's folder."""
     args = ["--runner=FnApiRunner"]
     if workers > 1:
@@ -87,12 +88,11 @@ def steady(uri: str, workers: int) -> float:
     return count / (times[-1] - times[workers - 1])
 
 
-def measure(way: str, config: dict[str, Any]) -> dict[str, float]:
+def measure(way: str, config: Data) -> dict[str, float]:
     """Runs one way in a folder of its own: seconds, peak memory (MB), and what else is known of it.
 
     Args:
       way: _COPY, _CHECKED or the number of workers.
-      config: fields of `pipeline.config.settings.Data`.
     """
     with tempfile.TemporaryDirectory() as folder:
         if way in (_COPY, _CHECKED):
@@ -104,7 +104,7 @@ def measure(way: str, config: dict[str, Any]) -> dict[str, float]:
         return {"seconds": seconds, "steady": steady(uri, int(way)), "peak": peak}
 
 
-def compare(config: dict[str, Any], rounds: int) -> tuple[list[report.Row], list[str]]:
+def compare(config: Data, rounds: int) -> tuple[list[report.Row], list[str]]:
     """The rows and facts about speed."""
     ways = (_COPY, _CHECKED, "1", "2")
     workers = {
@@ -114,12 +114,12 @@ def compare(config: dict[str, Any], rounds: int) -> tuple[list[report.Row], list
 
     def turn(way: str) -> Callable[[], float]:
         def run() -> float:
-            known[way].append(workers[way].ask(way=way, config=config))
+            known[way].append(workers[way].ask(way=way, config=dataclasses.asdict(config)))
             return count / known[way][-1]["seconds"]
 
         return run
 
-    first = workers[_COPY].ask(way=_COPY, config=config)
+    first = workers[_COPY].ask(way=_COPY, config=dataclasses.asdict(config))
     count, mega = int(first["images"]), first["bytes"] / 1e6
     speed = take_turns({way: turn(way) for way in ways}, rounds)
     for worker in workers.values():
@@ -172,24 +172,23 @@ def memory(few: int, many: int) -> report.Row:
         with tempfile.TemporaryDirectory() as folder:
             root = sources.write_tar(folder, sources.many_photos(number))
             worker = Worker(sys.executable, "-m", "benchmarks.ingestion", "--answer")
-            peaks.append(
-                worker.ask(way="1", config=to_dict(Data(kind="folder", source=root)))["peak"]
-            )
+            config = dataclasses.asdict(Data(kind="folder", source=root))
+            peaks.append(worker.ask(way="1", config=config)["peak"])
             worker.close()
     what = f"peak memory, {many:,} images"
     return report.Row(what, peaks[1:], "MB", f"{few:,} images", peaks[:1], bar=1.1, at_most=True)
 
 
-def index_fact(config: dict[str, Any]) -> str:
+def index_fact(config: Data) -> str:
     """Speed and size of the index of the train split."""
     start = time.perf_counter()
-    table = index.build(source.layout(config), "train")
+    table = index.build(source.find(config), "train")
     seconds = time.perf_counter() - start
     row = len(shards.to_bytes(table)) / table.num_rows
     return f"Index: {table.num_rows / seconds:,.0f} images/s, {row:.0f} bytes an image."
 
 
-def gzip_fact(config: dict[str, Any]) -> str:
+def gzip_fact(config: Data) -> str:
     """What gzip of a shard would save and cost."""
     with tempfile.TemporaryDirectory() as folder:
         uri = ingest(config, folder, 1)
@@ -213,14 +212,14 @@ def main() -> None:
     parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.answer:
-        answer(measure)
+        answer(lambda way, config: measure(way, Data(**config)))
         return
     folder = "" if options.source else tempfile.mkdtemp()
     try:
         root = options.source or sources.write_tar(folder, sources.many_photos(options.images))
         # Small shards, so that the rate once the workers have started counts no half of one.
         few: dict[str, Any] = {} if options.source else {"train_shards": 32, "eval_shards": 4}
-        config = to_dict(Data(kind=options.kind, source=root, **few))
+        config = Data(kind=options.kind, source=root, **few)
         rows, facts = compare(config, options.rounds)
         facts += [index_fact(config), gzip_fact(config)]
     finally:

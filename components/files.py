@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob as local_glob
 import os
 import shutil
@@ -67,12 +68,26 @@ def commit(temp: str, path: str) -> None:
         os.replace(temp, path)
 
 
-def write(path: str, content: bytes) -> None:
-    """Writes a (small) file atomically."""
+def write(path: str, content: bytes | str, private: bool = False) -> None:
+    """Writes a (small) file, a text in UTF-8, so that it is whole or as it was before.
+
+    Args:
+      private: only its owner may read it; of a local path.
+
+    Raises:
+      OSError, or TensorFlow's OpError of a remote path: it cannot be written; nothing is left.
+    """
     temp = temporary(path)
-    with open_write(temp) as stream:
-        stream.write(content)
-    commit(temp, path)
+    try:
+        with open_write(temp) as stream:
+            if private:
+                os.fchmod(stream.fileno(), 0o600)
+            stream.write(content.encode() if isinstance(content, str) else content)
+        commit(temp, path)
+    except BaseException:
+        with contextlib.suppress(*errors()):
+            remove(temp)
+        raise
 
 
 def printable(name: str) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from components.example_gen.errors import BadImage
 from components.example_gen.writing import image_files
 from models.export import export
 from models.pixels import augmentation
@@ -194,7 +195,7 @@ def _ingest(data: bytes) -> image_files.Image | str:
     """The image of the record, or why there is none."""
     try:
         return image_files.normalize(data, _MAX_PIXELS)
-    except image_files.BadImage as reason:
+    except BadImage as reason:
         return str(reason)
 
 

@@ -16,17 +16,15 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
-from absl import flags
-from tfx_bsl.coders import batch_util
 
+from models.compat import tfx_bsl_batches
 from models.pixels import augmentation, decoding
 from models.pixels.augmentation import Constants
 from models.settings import Transform, check_transform
 
-# Beam would hand over up to 1,000 photographs at a time; with this it is at most 20 MiB of them.
-# Set here because every runner imports this module, in the process that builds the Beam job, before
-# it does so.
-flags.FLAGS.set_default(batch_util._USE_BYTE_SIZE_BATCHING.name, True)
+# Here because every runner imports this module, in the process that builds the Beam job, before it
+# does so.
+tfx_bsl_batches.limit_bytes()
 
 _Batch = tuple[np.ndarray, ...]
 

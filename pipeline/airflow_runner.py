@@ -33,6 +33,7 @@ from airflow.exceptions import AirflowException
 from airflow.models.baseoperator import BaseOperator
 
 import pipeline
+from components import files
 from pipeline.config import graph, paths, presets, validity
 from pipeline.config.options import from_dict, read
 from pipeline.config.settings import Config, ConfigError, to_dict
@@ -137,9 +138,7 @@ class Plan(Step):
         folder = self.folder(context)
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, "config.json")
-        with open(f"{path}.tmp", "w") as file:
-            json.dump(self.settings, file, indent=2)
-        os.replace(f"{path}.tmp", path)
+        files.write(path, json.dumps(self.settings, indent=2))
         # Never used before: under an old name ML Metadata would answer what it did then, and a new
         # database of Airflow gives old names again. The nodes read it in the graph.
         name = f"{context['run_id']}.{uuid.uuid4().hex[:8]}"

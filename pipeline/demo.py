@@ -15,7 +15,8 @@ import tarfile
 import time
 from collections.abc import Iterator
 
-from pipeline import digits, local_runner
+from components.example_gen.sources import devkit, digits
+from pipeline import local_runner
 from pipeline.config import presets
 from pipeline.config.paths import Paths
 
@@ -32,7 +33,7 @@ def main() -> int:
     paths = Paths(presets.digits())
     print(f"\nServing {os.path.relpath(paths.serving)} and sending {_IMAGES} held-out scans:")
     with _server(paths.serving) as url:
-        wrong = _predict(digits.write(paths.digits), url)
+        wrong = _predict(digits.write(paths.embedded), url)
     print(
         f"\nDone in {time.monotonic() - start:.0f} s. The line Serve above starts one that stays."
     )
@@ -82,8 +83,6 @@ def _predict(archives: str, url: str) -> int:
 
 def _held_out(archives: str) -> Iterator[tuple[str, bytes, str]]:
     """The first validation images with their labels, straight from the archive."""
-    from components.example_gen.sources import devkit
-
     kit = devkit.load(os.path.join(archives, "ILSVRC2012_devkit_t12.tar.gz"))
     with tarfile.open(os.path.join(archives, "ILSVRC2012_img_val.tar")) as archive:
         for member in sorted(archive.getmembers(), key=lambda m: m.name)[:_IMAGES]:

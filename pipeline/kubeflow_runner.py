@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from components import files
 from components.example_gen.errors import SourceError
 from pipeline import local_runner
 from pipeline.config import options
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for sentence in check.check(config):
             print(sentence, file=sys.stderr)
         if args.command == "compile":
-            _write(args.out, pipeline_spec.text(pipeline_spec.specification(config)))
+            files.write(args.out, pipeline_spec.text(pipeline_spec.specification(config)))
             print(f"{args.out}: upload it, or let `deploy` do that.")
             return 0
         return _deploy(config)
@@ -89,12 +90,6 @@ def _deploy(config: Config) -> int:
         return 1
     print("\n".join(done) or "All is there already; nothing was changed.")
     return 0
-
-
-def _write(path: str, text: str) -> None:
-    with open(f"{path}.tmp", "w") as file:
-        file.write(text)
-    os.replace(f"{path}.tmp", path)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from components import files
 from components.example_gen import source
 from components.example_gen.errors import SourceError
 from pipeline.config import options, space
@@ -56,10 +57,16 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and stop"
     )
+    parser.add_argument(
+        "--explain", action="store_true", help="the same for people: what every setting is for"
+    )
     args = parser.parse_args(argv)
     config = options.resolve(args)
     if args.print_config:
         print(json.dumps(to_dict(config), indent=2))
+        parser.exit()
+    if args.explain:
+        print(options.explain(config), end="")
         parser.exit()
     return config
 
@@ -130,8 +137,7 @@ def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
 
 def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) -> int:
     try:
-        if config.data.kind != "digits":
-            source.check(to_dict(config.data))
+        source.check(config.data)
     except SourceError as error:
         view.line(f"[red]{escape(str(error))}[/]")
         return 2
@@ -166,9 +172,7 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
 
 def store(config: Config, path: str) -> None:
     """Keeps the resolved configuration beside the log of the run."""
-    with open(f"{path}.tmp", "w") as file:
-        json.dump(to_dict(config), file, indent=2)
-    os.replace(f"{path}.tmp", path)
+    files.write(path, json.dumps(to_dict(config), indent=2))
 
 
 @contextlib.contextmanager

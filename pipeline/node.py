@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 from rich.markup import escape
 
+from components import files
 from components.example_gen import source
 from components.example_gen.errors import SourceError
 from pipeline import local_runner
@@ -88,8 +89,7 @@ def _in_log(config: Config, name: str, work: Callable[[View], None]) -> None:
 
 
 def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
-    if config.data.kind != "digits":
-        source.check(to_dict(config.data))
+    source.check(config.data)
     with local_runner.uncollected():
         from pipeline.config import metadata
         from pipeline.local import dag
@@ -100,15 +100,9 @@ def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
     graph = dag.compiled(config, run_id)
     os.makedirs(os.path.dirname(os.path.abspath(ir)), exist_ok=True)
     # The graph comes last: its presence says that both are whole.
-    _write(_config_of(ir), json.dumps(to_dict(config), indent=2).encode())
-    _write(ir, graph.SerializeToString(deterministic=True))
+    files.write(_config_of(ir), json.dumps(to_dict(config), indent=2))
+    files.write(ir, graph.SerializeToString(deterministic=True))
     view.line(f"{len(graph.nodes)} nodes for run {escape(run_id)}")
-
-
-def _write(path: str, content: bytes) -> None:
-    with open(f"{path}.tmp", "wb") as file:
-        file.write(content)
-    os.replace(f"{path}.tmp", path)
 
 
 def _run(config: Config, path: str, name: str, view: View) -> None:

@@ -25,6 +25,8 @@ from components.data_validation import drift
 from components.evaluator import baseline, evaluation
 from components.evaluator import component as evaluator
 from components.example_gen import component, source
+from components.example_gen.settings import Data
+from components.example_gen.sources import kinds
 from components.pusher import component as pusher
 from components.serving_validator import component as serving_validator
 from models.weights import pretrained
@@ -44,13 +46,13 @@ def create_pipeline(config: Config) -> Pipeline:
       ConfigError: the artifacts' place cannot be written.
     """
     paths = Paths(config)
-    data = _data(config, paths)
+    data = kinds.of(config.data.kind).prepared(config.data, paths.embedded)
     # Looked for once: a span that comes in the meantime would have other classes.
     parts = source.check(data)
     classes = source.classes_of(parts)
     if config.data.classes not in (0, len(classes)):
         raise source.SourceError(
-            f"{data['source']} has {len(classes)} classes and data.classes says"
+            f"{data.source} has {len(classes)} classes and data.classes says"
             f" {config.data.classes}: mend the source, or say --set data.classes=0 to take what is"
             " there."
         )
@@ -66,7 +68,7 @@ def create_pipeline(config: Config) -> Pipeline:
 
 
 def _components(
-    config: Config, paths: Paths, data: dict, parts: Sequence[source.Part]
+    config: Config, paths: Paths, data: Data, parts: Sequence[source.Part]
 ) -> list[base_node.BaseNode]:
     classes = source.classes_of(parts)
     examples = component.example_gen(data, parts).with_id("ExampleGen")
@@ -232,7 +234,7 @@ def _starting_points(config: Config) -> dict[str, Any]:
 
 
 def _validation(
-    config: Config, paths: Paths, data: dict, examples: types.BaseChannel, classes: Sequence[str]
+    config: Config, paths: Paths, data: Data, examples: types.BaseChannel, classes: Sequence[str]
 ) -> list[base_node.BaseNode]:
     """Schema, statistics and the gate; the node that makes the schema comes first if it can."""
     growing = source.has_spans(data)
@@ -260,19 +262,9 @@ def _validation(
         schema=schema.outputs["schema"],
         limits=drift.limits(data) if growing else None,
         accepted=os.path.join(paths.spans, source.key(data)) if growing else "",
-        allow_missing=data["allow_missing_classes"],
+        allow_missing=data.allow_missing_classes,
     ).with_id("ExampleValidator")
     return [*nodes, gate]
-
-
-def _data(config: Config, paths: Paths) -> dict:
-    """The data settings with the embedded digits written out as ILSVRC archives."""
-    data = to_dict(config.data)
-    if data["kind"] == "digits":
-        from pipeline import digits
-
-        data |= {"kind": "ilsvrc", "source": digits.write(paths.digits, seed=config.data.seed)}
-    return data
 
 
 def _schema_text(setting: str, classes: Sequence[str]) -> str:
@@ -303,12 +295,10 @@ def _schema_file(paths: Paths, text: str) -> str:
     """
     path = os.path.join(paths.schemas, f"{digest(text)}.pbtxt")
     try:
-        if not tf.io.gfile.exists(path):
-            tf.io.gfile.makedirs(paths.schemas)
-            with tf.io.gfile.GFile(f"{path}.tmp", "w") as file:
-                file.write(text)
-            tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
-    except tf.errors.OpError as error:
+        if not files.is_file(path):
+            files.make_dirs(paths.schemas)
+            files.write(path, text)
+    except (OSError, tf.errors.OpError) as error:
         # Of a bucket without rights, of one that is not there, of a file system that TensorFlow has
         # not.
         raise ConfigError(

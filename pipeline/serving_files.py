@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
+from components import files
 from pipeline.config import options, serve_check
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError
@@ -106,9 +107,7 @@ def write(folder: str, texts: Mapping[str, str]) -> None:
     for path, text in texts.items():
         full = os.path.join(folder, path)
         os.makedirs(os.path.dirname(full), exist_ok=True)
-        with open(f"{full}.tmp", "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(f"{full}.tmp", full)
+        files.write(full, text)
 
 
 def _sizes(largest: int) -> tuple[int, ...]:

@@ -116,8 +116,11 @@ def versions_in(folder: Path) -> list[int]:
 def write(path: Path, text: str) -> None:
     """Puts a text in the place of a file at one stroke."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read(options: argparse.Namespace) -> _Models:

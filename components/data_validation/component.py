@@ -19,11 +19,11 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 from tfx import types
 from tfx.components.example_validator import executor as example_validator
-from tfx.dsl.components.base import base_component, executor_spec
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, json_utils
 
-from components import code_digest
+from components import code_digest, files
 from components.data_validation import drift
 from components.example_gen.writing.shards import ORIGINAL, SOURCE_FORMAT, SPAN
 
@@ -84,32 +84,24 @@ def bytes_schema() -> schema_pb2.Schema:
     return schema
 
 
-class ImageExampleValidatorExecutor(example_validator.Executor):
-    """Runs ExampleValidator and raises when it found something."""
+class ImageExampleValidatorExecutor(base_executor.BaseExecutor):
+    """Validates every split, leaves what TFX's ExampleValidator leaves, and raises when it found
+    something.
+    """
 
-    def _Validate(self, inputs: Any, outputs: Any) -> anomalies_pb2.Anomalies:
-        """See the base class; what ExampleGen adds of its own is fine, whoever wrote the schema."""
-        schema = inputs[standard_component_specs.SCHEMA_KEY]
-        present = {feature.name for feature in schema.feature}
-        growing = drift.by_span(inputs[standard_component_specs.STATISTICS_KEY])
-        added = {ORIGINAL: schema_pb2.BYTES}
-        if growing:
-            added |= {SPAN: schema_pb2.INT, SOURCE_FORMAT: schema_pb2.BYTES}
-        for name, kind in added.items():
-            if name not in present:
-                schema.feature.add(name=name, type=kind, lifecycle_stage=schema_pb2.DEBUG_ONLY)
-        return super()._Validate(inputs, outputs)
-
-    def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> Any:
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:
         """See the base class.
 
         Raises:
           DataError: the anomalies, one sentence each; or how a span differs.
         """
-        output = super().Do(input_dict, output_dict, exec_properties)
         statistics = artifact_utils.get_single_instance(
             input_dict[standard_component_specs.STATISTICS_KEY]
         )
+        result = artifact_utils.get_single_instance(
+            output_dict[standard_component_specs.ANOMALIES_KEY]
+        )
+        result.split_names, result.span = statistics.split_names, statistics.span
         schema = io_utils.SchemaReader().read(
             io_utils.get_only_uri_in_dir(
                 artifact_utils.get_single_uri(input_dict[standard_component_specs.SCHEMA_KEY])
@@ -122,27 +114,38 @@ class ImageExampleValidatorExecutor(example_validator.Executor):
             stats = splits[split] = tfdv.load_stats_binary(
                 os.path.join(artifact_utils.get_split_uri([statistics], split), "FeatureStats.pb")
             )
-            uri = artifact_utils.get_split_uri(
-                output_dict[standard_component_specs.ANOMALIES_KEY], split
-            )
-            anomalies = anomalies_pb2.Anomalies()
-            anomalies.ParseFromString(
-                tf.io.gfile.GFile(
-                    os.path.join(uri, example_validator.DEFAULT_FILE_NAME), "rb"
-                ).read()
+            anomalies = tfdv.validate_statistics(stats, _with_ours(schema, stats))
+            folder = artifact_utils.get_split_uri([result], split)
+            files.make_dirs(folder)
+            files.write(
+                os.path.join(folder, example_validator.DEFAULT_FILE_NAME),
+                anomalies.SerializeToString(),
             )
             allowed = split == "eval" and bool(exec_properties.get(_ALLOW_MISSING))
             told = describe(anomalies, stats, schema, _MEND.get(split, ""), allowed)
             found += [f"split {split!r}: {text}" for text in told]
         if found:
             raise DataError("The data does not fit the schema: " + "; ".join(found) + ".")
+        result.set_json_value_custom_property(
+            example_validator.ARTIFACT_PROPERTY_BLESSED_KEY,
+            dict.fromkeys(present, example_validator.BLESSED_VALUE),
+        )
         if exec_properties.get(_LIMITS):
-            folder = artifact_utils.get_single_uri(
-                output_dict[standard_component_specs.ANOMALIES_KEY]
-            )
             limits = json.loads(exec_properties[_LIMITS])
-            check_spans(splits["train"], splits["eval"], limits, exec_properties[_ACCEPTED], folder)
-        return output
+            accepted = exec_properties[_ACCEPTED]
+            check_spans(splits["train"], splits["eval"], limits, accepted, result.uri)
+
+
+def _with_ours(schema: schema_pb2.Schema, statistics: drift.Statistics) -> schema_pb2.Schema:
+    """What ExampleGen adds of its own is fine, whoever wrote the schema."""
+    added = {ORIGINAL: schema_pb2.BYTES}
+    if drift.by_span(statistics):
+        added |= {SPAN: schema_pb2.INT, SOURCE_FORMAT: schema_pb2.BYTES}
+    found = schema_pb2.Schema()
+    found.CopyFrom(schema)
+    for name in added.keys() - {feature.name for feature in schema.feature}:
+        found.feature.add(name=name, type=added[name], lifecycle_stage=schema_pb2.DEBUG_ONLY)
+    return found
 
 
 def check_spans(

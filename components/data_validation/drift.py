@@ -20,9 +20,11 @@ from tensorflow_data_validation import constants
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx_bsl.public.proto import slicing_spec_pb2
 
+from components import files
+from components.example_gen.settings import Data
 from components.example_gen.writing.shards import SOURCE_FORMAT, SPAN
 
-# The setting of pipeline.config.settings.Data that limits each feature's drift.
+# The setting of the data that limits each feature's drift.
 _DRIFT = {
     "image/class/synset": "max_label_drift",
     SOURCE_FORMAT: "max_format_drift",
@@ -54,9 +56,9 @@ class Distance(NamedTuple):
     most: str
 
 
-def limits(data: Mapping[str, Any]) -> dict[str, float]:
-    """The limits among the fields of `pipeline.config.settings.Data`."""
-    return {name: data[name] for name in sorted({*_DRIFT.values(), *_SKEW.values()})}
+def limits(data: Data) -> dict[str, float]:
+    """The limits among the settings of the data."""
+    return {name: getattr(data, name) for name in sorted({*_DRIFT.values(), *_SKEW.values()})}
 
 
 def slicing() -> slicing_spec_pb2.SlicingConfig:
@@ -174,10 +176,8 @@ def accept(folder: str, number: int, span: Span) -> None:
     both = Statistics(datasets=[*span.train.datasets, *span.eval.datasets])
     # TFDV takes the one with its own name: the training split.
     both.datasets[1].name = _EVAL
-    tf.io.gfile.makedirs(os.path.dirname(target))
-    with tf.io.gfile.GFile(f"{target}.{os.getpid()}.tmp", "wb") as file:
-        file.write(both.SerializeToString(deterministic=True))
-    tf.io.gfile.rename(f"{target}.{os.getpid()}.tmp", target, overwrite=True)
+    files.make_dirs(os.path.dirname(target))
+    files.write(target, both.SerializeToString(deterministic=True))
 
 
 def accepted(folder: str) -> list[int]:

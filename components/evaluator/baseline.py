@@ -84,7 +84,6 @@ class BaselineExecutor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
         """See the base class."""
-        self._log_startup(input_dict, output_dict, exec_properties)
         version = exec_properties.get("version")
         if version:
             path = "" if version == _NO_VERSION else version
@@ -132,7 +131,6 @@ class WarmStartExecutor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
         """See the base class."""
-        self._log_startup(input_dict, output_dict, exec_properties)
         config = {name: json.loads(exec_properties[name]) for name in ("network", "transform")}
         model = arguments.read_settings(Model, config, "network")
         transform = arguments.read_settings(Transform, config, "transform")

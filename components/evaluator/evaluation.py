@@ -7,7 +7,6 @@ overall slice only: a plain `threshold` would apply to every class.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -19,6 +18,7 @@ from google.protobuf import text_format
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator import tfma_metrics
+from components.evaluator.metric_table import METRICS
 
 LABEL = "image/class/label"
 SIGNATURE = "evaluate"
@@ -34,7 +34,7 @@ def eval_config(
     max_top1_increase: float,
     per_class: bool = True,
 ) -> config_pb2.EvalConfig:
-    """Top-1 and top-5 of every protocol, with bounds on `protocol`.
+    """All of METRICS for every protocol, with bounds on `protocol`.
 
     Args:
       protocols: outputs of the `evaluate` signature, such as ("center", "ten_crop").
@@ -49,10 +49,14 @@ def eval_config(
     specs = []
     for name in protocols:
         bounds = (
-            {1: (max_top1_error, increase), 5: (max_top5_error, None)} if name == protocol else {}
+            {"top1": (max_top1_error, increase), "top5": (max_top5_error, None)}
+            if name == protocol
+            else {}
         )
         measured = "".join(
-            _metric(name, k, *bounds.get(k, (None, None))) for k in (1, 5) if k == 1 or classes > 5
+            _metric(name, key, *bounds.get(key, (None, None)))
+            for key, metric in METRICS.items()
+            if classes >= metric.least_classes
         )
         # TFMA unwraps the dictionary of a model with one output, which then has no name.
         output = f'output_names: "{name}"' if len(protocols) > 1 else ""
@@ -78,8 +82,9 @@ def measured_protocols(config: config_pb2.EvalConfig) -> list[str]:
     return list(dict.fromkeys(_parts(one["name"])[0] for one in settings))
 
 
-def _metric(protocol: str, k: int, max_error: float | None, max_increase: float | None) -> str:
-    settings = json.dumps({"name": f"{protocol}_top{k}", "k": k, "version": tfma_metrics.VERSION})
+def _metric(protocol: str, key: str, max_error: float | None, max_increase: float | None) -> str:
+    metric = METRICS[key]
+    settings = json.dumps({"name": f"{protocol}_{key}", **metric.config})
     bounds = ""
     if max_error is not None:
         bounds += f"value_threshold {{ lower_bound {{ value: {1 - max_error!r} }} }} "
@@ -90,33 +95,31 @@ def _metric(protocol: str, k: int, max_error: float | None, max_increase: float 
         )
     if bounds:
         bounds = f"per_slice_thresholds {{ slicing_specs {{}} threshold {{ {bounds} }} }}"
-    place = 'class_name: "TopKAccuracy" module: "components.evaluator.tfma_metrics"'
+    # Without a module it is TFMA's or Keras'.
+    module = tfma_metrics.__name__ if hasattr(tfma_metrics, metric.class_name) else ""
+    place = f'class_name: "{metric.class_name}" module: "{module}"'
     return f"metrics {{ {place} config: {json.dumps(settings)} {bounds} }}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Errors:
-    """Top-1 and top-5 error (0..1) of a model under a protocol; NaN where it was not measured."""
-
-    top1: float
-    top5: float
-
-
-def errors(uri: str, model: str = "") -> dict[str, Errors]:
-    """Errors a protocol over all examples, read from a ModelEvaluation artifact.
+def errors(uri: str, model: str = "") -> dict[str, dict[str, float]]:
+    """Protocol -> key of METRICS -> value over all examples; NaN where it was not measured.
 
     Args:
-      uri: the artifact's folder.
+      uri: folder of a ModelEvaluation artifact.
       model: "" or "candidate" for the new model, "baseline" for the one it was compared with.
     """
     found: dict[str, dict[str, float]] = {}
     for key, value in _overall(uri):
         protocol, metric = _parts(key.name)
-        if metric in ("top1", "top5") and not key.is_diff and _is(model, key.model_name):
-            found.setdefault(protocol, {})[metric] = 1 - value.double_value.value
-    return {
-        name: Errors(e.get("top1", math.nan), e.get("top5", math.nan)) for name, e in found.items()
-    }
+        if metric and not key.is_diff and _is(model, key.model_name):
+            nothing = dict.fromkeys(METRICS, math.nan)
+            found.setdefault(protocol, nothing)[metric] = _value(metric, value)
+    return found
+
+
+def _value(metric: str, value: Any) -> float:
+    measured = value.double_value.value
+    return 1 - measured if METRICS[metric].error else measured
 
 
 def example_count(uri: str) -> int:
@@ -139,7 +142,7 @@ def per_class(uri: str, protocol: str) -> dict[int, float]:
                 and not key.is_diff
                 and _is("", key.model_name)
             ):
-                out[int(keys[0].int64_value)] = 1 - item.value.double_value.value
+                out[int(keys[0].int64_value)] = _value("top1", item.value)
     return out
 
 
@@ -156,13 +159,13 @@ def verdict(uri: str) -> tuple[bool, list[str]]:
     return result.validation_ok, reasons
 
 
-def _reason(failure: Any, baseline: dict[str, Errors]) -> str:
+def _reason(failure: Any, baseline: dict[str, dict[str, float]]) -> str:
     key, threshold = failure.metric_key, failure.metric_threshold
     protocol, metric = _parts(key.name)
-    what = f"{protocol} {metric.replace('top', 'top-')} error"
+    what = f"{protocol} {METRICS[metric].title}"
     value = failure.metric_value.double_value.value
     if key.is_diff:
-        old = getattr(baseline[protocol], metric)
+        old = baseline[protocol][metric]
         allowed = -threshold.change_threshold.absolute.value
         return (
             f"{what} is {old - value:.2%}, the blessed model has {old:.2%} "
@@ -173,9 +176,9 @@ def _reason(failure: Any, baseline: dict[str, Errors]) -> str:
 
 
 def _parts(metric: str) -> tuple[str, str]:
-    """Protocol and "top1" or "top5" of this project's metrics; no caller looks for others."""
-    protocol, _, metric = metric.rpartition("_")
-    return protocol, metric
+    """Protocol and key of METRICS in TFMA's name of a metric."""
+    key = next((key for key in METRICS if metric.endswith(f"_{key}")), "")
+    return metric.removesuffix(f"_{key}"), key
 
 
 def _is(wanted: str, name: str) -> bool:

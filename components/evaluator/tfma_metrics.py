@@ -7,9 +7,7 @@ every class.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -17,7 +15,6 @@ import numpy as np
 from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.utils import util
 
-VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 # The rank of an example with a score that is not finite: right for no k.
 _NEVER = 1 << 62
 _Total = tuple[int, int]
@@ -29,11 +26,10 @@ class TopKAccuracy(metric_types.Metric):
     Args:
       k: 1 or more.
       name: of the metric.
-      version: not used; TFX's cache sees by it that the metric has changed.
     """
 
-    def __init__(self, k: int, name: str, version: str = "") -> None:
-        super().__init__(_computations, k=k, name=name, version=version)
+    def __init__(self, k: int, name: str) -> None:
+        super().__init__(_computations, k=k, name=name)
 
 
 metric_types.register_metric(TopKAccuracy)

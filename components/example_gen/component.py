@@ -18,18 +18,10 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
 from components import code_digest, files
+from components.compat import tfx_beam
 from components.example_gen import driver, holdout, ingest_summary, names, properties, source
-from components.example_gen.sources import devkit, layouts
+from components.example_gen.settings import Data, changing
 from components.example_gen.writing import duplicates, index, shards
-
-# Fields of pipeline.config.settings.Data that change what is written; the layout, or its one
-# spelling, stands for `source`.
-_FIELDS = (
-    "kind", "tfds_name", "train_split", "eval_split", "holdout", "train_shards",
-    "eval_shards", "seed", "max_bad_fraction", "max_bad_images", "max_pixels",
-    "allow_missing_classes",
-)  # fmt: skip
-
 
 # In the working folder: what was left out of each split.
 _LEFT_OUT = "left_out.json"
@@ -54,7 +46,6 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
           TooManyBadError: more than `data.max_bad_fraction` of the images are bad, or all of a
             split.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(
             output_dict[standard_component_specs.EXAMPLES_KEY]
         )
@@ -67,7 +58,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         if shards.jobs(folder) is None:
             _plan(folder, run)
         jobs = shards.jobs(folder) or []
-        with self._make_beam_pipeline() as pipeline:
+        with tfx_beam.pipeline(self) as pipeline:
             _ = (
                 pipeline
                 | "Shards" >> beam.Create(jobs)  # spreads them over the workers itself
@@ -78,7 +69,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         for split, figures in report["splits"].items():
             artifact.set_int_custom_property(f"{split}_examples", figures["examples"])
             artifact.set_int_custom_property(f"{split}_quarantined", figures["quarantined"])
-        artifact.set_int_custom_property("seed", run.data["seed"])
+        artifact.set_int_custom_property("seed", run.data.seed)
         if report["spans"]:
             artifact.set_int_custom_property(utils.SPAN_PROPERTY_NAME, report["span"])
         artifact.set_string_custom_property(
@@ -94,11 +85,11 @@ class ImageExampleGen(component.FileBasedExampleGen):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
 
-def example_gen(data: dict[str, Any], parts: Sequence[source.Part] = ()) -> ImageExampleGen:
+def example_gen(data: Data, parts: Sequence[source.Part] = ()) -> ImageExampleGen:
     """The ExampleGen of a source; its output splits are `train` and `eval`.
 
     Args:
-      data: the fields of `pipeline.config.settings.Data`; `kind` is ilsvrc, folder or tfds.
+      data: of `Source.prepared`.
       parts: of `source.parts`; () looks for them.
 
     Raises:
@@ -111,23 +102,23 @@ def example_gen(data: dict[str, Any], parts: Sequence[source.Part] = ()) -> Imag
         for name, pattern in patterns.items()
     ]
     settings: dict[str, Any] = {
-        "data": {name: data[name] for name in _FIELDS},
-        "code": code_digest.digest(__name__),
+        "data": changing(data, "records", "verdict"),
+        "code": code_digest.digest(__name__, type(newest.where).__module__),
     }
     if newest.span:
         # What the spans are is looked up when the component runs.
-        settings["data"]["source"] = layouts.one_spelling(data["source"])
+        settings["data"]["source"] = source.one_spelling(data)
     else:
-        kit = newest.where.devkit
-        settings["layout"] = dataclasses.asdict(newest.where)
+        settings["where"] = dataclasses.asdict(newest.where)
         # TFX's fingerprint covers the split patterns alone.
-        settings["devkit"] = devkit.content_hash(kit) if kit else ""
-    rolling = range_config_pb2.RollingRange(num_spans=data["spans"])
+        beside = (files.read(path) for path in newest.where.beside())
+        settings["beside"] = [hashlib.sha256(content).hexdigest() for content in beside]
+    rolling = range_config_pb2.RollingRange(num_spans=data.spans)
     return ImageExampleGen(
         input_base=base,
         input_config=example_gen_pb2.Input(splits=splits),
         output_config=(
-            example_gen_pb2.Output() if "eval" in patterns else holdout.output(data["holdout"])
+            example_gen_pb2.Output() if "eval" in patterns else holdout.output(data.holdout)
         ),
         custom_config=properties.pack(settings),
         range_config=range_config_pb2.RangeConfig(rolling_range=rolling) if newest.span else None,
@@ -149,7 +140,7 @@ class _Run:
             exec_properties[standard_component_specs.OUTPUT_CONFIG_KEY], self._output
         )
         self._settings = properties.unpack(exec_properties)
-        self.data: dict[str, Any] = self._settings["data"]
+        self.data = properties.data(exec_properties)
         self.parts = properties.parts(exec_properties)
         self.classes = source.classes_of(self.parts)
         # By output split; filled while the tables are made.
@@ -160,11 +151,8 @@ class _Run:
 
     def key(self) -> str:
         """Names the working folder: runs that would write the same shards share it."""
-        data = {
-            k: v for k, v in self.data.items() if k not in ("max_bad_fraction", "max_bad_images")
-        }
         parts = [
-            {**self._settings, "data": data},
+            {**self._settings, "data": [changing(self.data, "records"), self.data.source]},
             proto_utils.proto_to_json(self._input),
             proto_utils.proto_to_json(self._output),
             self._properties.get(utils.FINGERPRINT_PROPERTY_NAME, ""),
@@ -194,8 +182,7 @@ class _Run:
         if not config.splits:
             return tables
         table = tables["train"]
-        tfds = part.where.kind == "tfds"
-        labels = index.record_labels(table, part.where.base) if tfds else table["label"].to_numpy()
+        labels = index.labels(table, part.where, self.classes)
         # Each span by itself: its images stay on their side as others come and go.
         held = holdout.assign(table["name"].to_pylist(), labels, config)
         result = {s.name: table.filter(pa.array(held == i)) for i, s in enumerate(config.splits)}
@@ -203,27 +190,25 @@ class _Run:
             if not rows.num_rows:
                 raise source.SourceError(
                     f"No image of {part.where.base} falls into the {name} split:"
-                    f" data.holdout={self.data['holdout']} is too extreme for {table.num_rows}"
+                    f" data.holdout={self.data.holdout} is too extreme for {table.num_rows}"
                     " images."
                 )
         return result
 
     def shard_counts(self) -> dict[str, int]:
-        return {name: self.data.get(f"{name}_shards", 0) for name in self.output_splits()}
+        return {name: getattr(self.data, f"{name}_shards") for name in self.output_splits()}
 
     def reading(self) -> shards.Reading:
-        [*_, (_, where)] = self.parts
-        base = where.base if where.kind == "tfds" else ""
-        return shards.Reading(self.data["max_pixels"], self.classes, base)
+        return shards.Reading(self.data.max_pixels, self.classes, self.parts[-1].where)
 
     def summary(self) -> dict[str, Any]:
         [*_, (newest, where)] = self.parts
         return {
-            "kind": where.kind,
-            "source": self.data["source"] if newest else where.base,
+            "kind": self.data.kind,
+            "source": self.data.source if newest else where.base,
             "span": self._properties.get(utils.SPAN_PROPERTY_NAME, 0),
             "spans": [span.number for span, _ in self.parts if span],
-            "seed": self.data["seed"],
+            "seed": self.data.seed,
             "classes": list(self.classes),
             "labels": list(source.labels_of(self.parts)),
         }
@@ -236,7 +221,7 @@ def _plan(folder: str, run: _Run) -> None:
     # First: a plan that is whole has it, whichever run goes on with it.
     files.make_dirs(folder)
     files.write(os.path.join(folder, _LEFT_OUT), json.dumps(left_out).encode())
-    shards.plan(folder, tables, run.shard_counts(), run.data["seed"])
+    shards.plan(folder, tables, run.shard_counts(), run.data.seed)
 
 
 def _finish(artifact: Any, folder: str, jobs: list[shards.Job], run: _Run) -> dict[str, Any]:
@@ -249,7 +234,7 @@ def _finish(artifact: Any, folder: str, jobs: list[shards.Job], run: _Run) -> di
         figures, quarantines[split] = ingest_summary.merge(done)
         report["splits"][split] = {**figures, "left_out": left_out[split]}
         ingest_summary.write_quarantine(folder, split, quarantines[split])
-    limits = run.data["max_bad_fraction"], run.data["max_bad_images"]
+    limits = run.data.max_bad_fraction, run.data.max_bad_images
     ingest_summary.check(folder, report["splits"], quarantines, *limits)
     written = [duplicates.Shard(job.split, job.shard, job.keys) for job in jobs]
     files.make_dirs(artifact.uri)

@@ -13,12 +13,15 @@ from components.example_gen import properties
 class _Processor(input_processor.FileBasedInputProcessor):
     """Looks at the names of files as well, in a source without spans."""
 
+    def __init__(self, base: str, splits: Any, range_config: Any) -> None:
+        super().__init__(base, splits, range_config)
+        self._patterns = [os.path.join(base, split.pattern) for split in splits]
+
     def resolve_span_and_version(self) -> tuple[int, int | None]:
         return 0, None
 
     def get_input_fingerprint(self, span: int, version: int | None) -> str | None:
-        paths = [os.path.join(self._input_base_uri, split.pattern) for split in self._splits]
-        return "".join(map(properties.fingerprint, paths))
+        return "".join(map(properties.fingerprint, self._patterns))
 
 
 class Driver(driver.FileBasedDriver):
@@ -37,7 +40,7 @@ class Driver(driver.FileBasedDriver):
         return super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
 
     def get_input_processor(
-        self, splits: Any, range_config: Any = None, input_base_uri: str | None = None
+        self, splits: Any, range_config: Any = None, input_base_uri: Any = None
     ) -> input_processor.InputProcessor:
         """See the base class."""
         return _Processor(input_base_uri, splits, range_config)

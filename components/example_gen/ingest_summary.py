@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components import files
-from components.example_gen.errors import TooManyBadError
-from components.example_gen.sources import folders
+from components.example_gen.errors import ABSENT, TooManyBadError
 
 SUMMARY = "summary.json"
 LABELS = "labels.txt"
@@ -91,9 +90,7 @@ def check(
         mend += f": no image of {' and '.join(lost)} is left"
     else:
         mend += f", or let them pass with --set data.max_bad_fraction={wanted:.3f}"
-    if any(
-        item["reason"].endswith(folders.ABSENT) for item in itertools.chain(*quarantines.values())
-    ):
+    if any(item["reason"].endswith(ABSENT) for item in itertools.chain(*quarantines.values())):
         mend += (
             "; --set data.allow_missing_classes=true leaves those out that train has no class for"
         )

@@ -21,7 +21,8 @@ from components import files
 from components.example_gen import source
 from components.example_gen.errors import SourceError
 from components.example_gen.marks import Span
-from components.example_gen.sources import layouts
+from components.example_gen.settings import Data
+from components.example_gen.sources import kinds
 
 # The driver's property beside TFX's own: the spans that were found, as JSON.
 _WINDOW = "window"
@@ -44,7 +45,12 @@ def unpack(exec_properties: dict[str, Any]) -> dict[str, Any]:
 
 def has_spans(exec_properties: dict[str, Any]) -> bool:
     """Whether the source is one that grows."""
-    return "layout" not in unpack(exec_properties)
+    return "where" not in unpack(exec_properties)
+
+
+def data(exec_properties: dict[str, Any]) -> Data:
+    """The settings of the data, as far as they change what is written."""
+    return Data(**unpack(exec_properties)["data"])
 
 
 def parts(exec_properties: dict[str, Any]) -> tuple[source.Part, ...]:
@@ -54,12 +60,13 @@ def parts(exec_properties: dict[str, Any]) -> tuple[source.Part, ...]:
     Raises:
       SourceError: as `source.parts`.
     """
-    settings = unpack(exec_properties)
-    if "layout" in settings:
-        return (source.Part(None, layouts.Layout(**settings["layout"])),)
+    wanted = data(exec_properties)
+    if not has_spans(exec_properties):
+        where = kinds.of(wanted.kind)(**unpack(exec_properties)["where"])
+        return (source.Part(None, where),)
     found = json.loads(exec_properties.get(_WINDOW) or "[]")
     chosen = [Span(number, version, tuple(map(tuple, texts))) for number, version, texts in found]
-    return source.parts({**settings["data"], "spans": _rolling(exec_properties)}, chosen)
+    return source.parts(dataclasses.replace(wanted, spans=_rolling(exec_properties)), chosen)
 
 
 def resolve(exec_properties: dict[str, Any]) -> dict[str, Any]:
@@ -103,12 +110,9 @@ def _fingerprint(found: tuple[source.Part, ...]) -> str:
     digest = hashlib.sha256()
     for span, where in found:
         digest.update(json.dumps(span and dataclasses.astuple(span)).encode())
-        for name in ("train", "eval", "devkit"):
-            if pattern := getattr(where, name):
-                # The kit's path is absolute, and stays what it is.
-                place = os.path.join(where.base, pattern)
-                unpacked = name == "devkit" and files.is_dir(place)
-                digest.update(fingerprint(os.path.join(place, "*") if unpacked else place).encode())
+        splits = [pattern for pattern in (where.train, where.eval) if pattern]
+        for place in (*(os.path.join(where.base, pattern) for pattern in splits), *where.beside()):
+            digest.update(fingerprint(place).encode())
     return digest.hexdigest()
 
 

@@ -23,6 +23,7 @@ from tfx.utils import proto_utils
 from components import pushed
 from components.evaluator import component as evaluator
 from components.evaluator import evaluation
+from components.evaluator.metric_table import METRICS
 from components.pusher import identity
 from models.weights import pretrained
 from serving import admin, rollout
@@ -57,12 +58,11 @@ class Executor(pusher.Executor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
         """See the base class, of which only the file system as destination is supported."""
-        self._log_startup(input_dict, output_dict, exec_properties)
         record = artifact_utils.get_single_instance(
             output_dict[standard_component_specs.PUSHED_MODEL_KEY]
         )
+        record.set_int_custom_property("pushed", 0)
         if not self.CheckBlessing(input_dict):
-            self._MarkNotPushed(record)
             return
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(
@@ -79,9 +79,10 @@ class Executor(pusher.Executor):
         version = push(model, folder, measured(uri, settings["protocol"]))
         if settings.get("canary"):
             try_out(Canary(**settings["canary"]), folder, int(os.path.basename(version)))
-        self._MarkPushed(
-            record, pushed_destination=version, pushed_version=os.path.basename(version)
-        )
+        # The names of TFX's own Pusher.
+        record.set_int_custom_property("pushed", 1)
+        record.set_string_custom_property("pushed_destination", version)
+        record.set_string_custom_property("pushed_version", os.path.basename(version))
 
 
 def check_judged(model: str, judged: str) -> None:
@@ -106,8 +107,8 @@ def measured(uri: str, protocol: str) -> dict[str, Any]:
       protocol: the one that decided.
     """
     errors = {
-        name: {"top1_error": _number(error.top1), "top5_error": _number(error.top5)}
-        for name, error in evaluation.errors(uri).items()
+        protocol: {METRICS[key].name: _number(value) for key, value in found.items()}
+        for protocol, found in evaluation.errors(uri).items()
     }
     return {"examples": evaluation.example_count(uri), "protocol": protocol, "protocols": errors}
 

@@ -45,7 +45,6 @@ class Executor(base_executor.BaseExecutor):
           server.StartError: where no server can be started: a verdict would be taken from the cache
           for ever.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
         settings = json.loads(exec_properties["settings"])
         evaluated = artifact_utils.get_single_instance(input_dict["model_blessing"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])

@@ -76,7 +76,7 @@ def export(
       path: folder to write.
       names: of the classes, for people, in label order; None or none are the class names of the
         data.
-      protocols: names of models.export.protocols.PROTOCOLS, the outputs of `evaluate`.
+      protocols: names of models.settings.PROTOCOLS, the outputs of `evaluate`.
       sub_batch: most images that are in the network at a time, whatever batch comes in (except into
         `features`, which refuses more than MAX_FEATURE_PIXELS).
       members: where the networks of an ensemble came from, for the record.

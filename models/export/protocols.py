@@ -1,7 +1,7 @@
 """Test protocols: how one image becomes one vector of class probabilities.
 
-A protocol is an entry of `PROTOCOLS`; Evaluator, the exported signatures and the report know it by
-name.
+A protocol is a line of `models.settings.PROTOCOLS`; Evaluator, the exported signatures and the
+report know it by that name. This module takes its views.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -16,7 +17,7 @@ import tensorflow as tf
 from models.network import architecture
 from models.pixels import augmentation, decoding
 from models.pixels.augmentation import Constants
-from models.settings import Transform, check_transform
+from models.settings import PROTOCOLS, Protocol, Transform, check_transform
 
 Forward = Callable[[tf.Tensor], tf.Tensor]
 # Photographs that are decoded at a time for crops, whole ones in memory.
@@ -79,19 +80,6 @@ def _coverage(length: tf.Tensor, window: int) -> tf.Tensor:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """One way to test.
-
-    Attributes:
-      scores: (network, encoded string [n]) -> probabilities float32 [n, classes].
-      passes: images of one example that are in the network at a time.
-    """
-
-    scores: Callable[[Network, tf.Tensor], tf.Tensor]
-    passes: int
-
-
 def predict(
     networks: Network | Sequence[Network],
     encoded: tf.Tensor,
@@ -107,7 +95,7 @@ def predict(
       networks: one, or the members of an ensemble: their probabilities are averaged, each with its
         own crops and means.
       encoded: string [batch], JPEG or PNG; no rows are fine.
-      names: keys of PROTOCOLS.
+      names: keys of `models.settings.PROTOCOLS`.
       sub_batch: limit of images in a network.
 
     Returns:
@@ -120,12 +108,13 @@ def predict(
     networks = as_members(networks)
 
     def mean(protocol: Protocol, encoded: tf.Tensor) -> tf.Tensor:
-        return in_turn(lambda network: protocol.scores(network, encoded), networks)
+        score = _VIEWS[protocol.views].scores
+        return in_turn(lambda network: score(network, protocol, encoded), networks)
 
     results = {}
     for name in names:
         protocol = find(name)
-        rows = max(1, sub_batch // protocol.passes)
+        rows = max(1, sub_batch // _VIEWS[protocol.views].passes)
         score = functools.partial(mean, protocol)
         results[name] = in_parts(score, encoded, rows, len(networks[0].constants.labels))
     return results
@@ -185,30 +174,31 @@ def probabilities(logits: tf.Tensor) -> tf.Tensor:
     return tf.nn.softmax(tf.cast(logits, tf.float32))
 
 
-def _center(network: Network, encoded: tf.Tensor) -> tf.Tensor:
-    """Softmax of the central crop."""
-    settings = network.settings
+def _cropped(
+    cut: Callable[[tf.Tensor, Transform, Constants], tf.Tensor],
+    number: int,
+    network: Network,
+    protocol: Protocol,
+    encoded: tf.Tensor,
+) -> tf.Tensor:
+    """Softmax averaged over the `number` crops that `cut` takes of an image.
 
-    def crop(image: tf.Tensor) -> tf.Tensor:
-        return augmentation.center(image, settings, network.constants)
+    Crops of another size than the training's go through the fully convolutional network, and lose
+    the mean colour.
+    """
+    settings = protocol.transform(network.settings)
+    forward = network.dense if protocol.size else network.forward
+    shape = [settings.size, settings.size, 3]
 
-    crops = _map(crop, encoded, [settings.size, settings.size, 3], at_a_time=_IMAGES)
-    return probabilities(network.forward(crops))
+    def crops(image: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(cut(image, settings, network.constants), [number, *shape])
 
-
-def _ten_crop(network: Network, encoded: tf.Tensor) -> tf.Tensor:
-    """Softmax averaged over corners, centre and mirrors (paper, section 3.4)."""
-    settings, shape = network.settings, [network.settings.size, network.settings.size, 3]
-
-    def crop(image: tf.Tensor) -> tf.Tensor:
-        return augmentation.ten_crop(image, settings, network.constants)
-
-    crops = _map(crop, encoded, [10, *shape], at_a_time=_IMAGES)
-    scores = probabilities(network.forward(tf.reshape(crops, [-1, *shape])))
-    return tf.reduce_mean(tf.reshape(scores, [-1, 10, len(network.constants.labels)]), axis=1)
+    images = tf.reshape(_map(crops, encoded, [number, *shape], at_a_time=_IMAGES), [-1, *shape])
+    scores = tf.reshape(probabilities(forward(images)), [-1, number, len(network.constants.labels)])
+    return tf.reduce_mean(scores, axis=1)
 
 
-def _multi_scale(network: Network, encoded: tf.Tensor) -> tf.Tensor:
+def _whole(network: Network, protocol: Protocol, encoded: tf.Tensor) -> tf.Tensor:
     """Softmax of the fully convolutional network, averaged over mirrors and scales (paper, section
     3.4).
 
@@ -220,6 +210,7 @@ def _multi_scale(network: Network, encoded: tf.Tensor) -> tf.Tensor:
 
     An image and its mirror are in the network at a time.
     """
+    del protocol
     check_transform(network.settings)
     classes = len(network.constants.labels)
 
@@ -247,8 +238,18 @@ def _map(
     return tf.map_fn(function, items, fn_output_signature=spec, parallel_iterations=at_a_time)
 
 
-PROTOCOLS: dict[str, Protocol] = {
-    "center": Protocol(_center, passes=1),
-    "ten_crop": Protocol(_ten_crop, passes=10),
-    "multi_scale": Protocol(_multi_scale, passes=2),
+class _Views(NamedTuple):
+    """How views are scored: (network, protocol, encoded string [n]) -> float32 [n, classes].
+
+    `passes` views of one image are in the network at a time.
+    """
+
+    scores: Callable[[Network, Protocol, tf.Tensor], tf.Tensor]
+    passes: int
+
+
+_VIEWS = {
+    "center": _Views(functools.partial(_cropped, augmentation.center, 1), passes=1),
+    "ten_crop": _Views(functools.partial(_cropped, augmentation.ten_crop, 10), passes=10),
+    "whole": _Views(_whole, passes=2),
 }

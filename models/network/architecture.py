@@ -19,11 +19,12 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from typing import get_args
 
 import keras
 
 from models.network.layers import L2, BatchNormalization, ZeroPadShortcut
-from models.settings import BLOCKS, POOLS, SHORTCUTS, VARIANTS, Model
+from models.settings import BLOCKS, Model, Pool, Shortcut, Variant
 
 FILTERS = (64, 128, 256, 512)
 CIFAR_FILTERS = (16, 32, 64)
@@ -100,9 +101,9 @@ def resnet(
     """
     if depth not in BLOCKS:
         raise ValueError(f"depth must be one of {', '.join(map(str, BLOCKS))}. Received: {depth}.")
-    if variant not in VARIANTS:
+    if variant not in get_args(Variant):
         raise ValueError(f"variant must be v1 or v1.5. Received: {variant!r}.")
-    if pool not in POOLS:
+    if pool not in get_args(Pool):
         raise ValueError(f"pool must be symmetric or caffe. Received: {pool!r}.")
     net = _Builder(depth, residual, shortcut, classes, weight_decay)
     block: Callable[..., keras.KerasTensor] = net.basic
@@ -232,7 +233,7 @@ class _Builder:
     def __init__(
         self, depth: int, residual: bool, shortcut: str, classes: int, weight_decay: float
     ):
-        if shortcut not in SHORTCUTS:
+        if shortcut not in get_args(Shortcut):
             raise ValueError(f"shortcut must be A, B or C. Received: {shortcut!r}.")
         if classes < 1:
             raise ValueError(f"classes must be 1 or more. Received: {classes}.")

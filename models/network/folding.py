@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from typing import Any
 
 import keras
@@ -50,16 +51,20 @@ def fold(model: keras.Model) -> keras.Model:
 
 def _convolutions(model: keras.Model) -> dict[str, keras.layers.Conv2D]:
     """Name of each batch normalisation that can be folded -> the convolution before it."""
+    by_output = {id(layer.output): layer for layer in model.layers}
+    read = collections.Counter(id(tensor) for tensor in model.outputs)
+    for operation in model.operations:
+        read.update(id(tensor) for tensor in keras.tree.flatten(operation.input))
     found = {}
     for layer in model.layers:
         if not isinstance(layer, keras.layers.BatchNormalization):
             continue
-        before = layer.input._keras_history.operation
+        before = by_output.get(id(layer.input), layer)
         linear = (
             isinstance(before, keras.layers.Conv2D)
             and before.activation is keras.activations.linear
         )
-        if linear and not before.use_bias and len(before._outbound_nodes) == 1:
+        if linear and not before.use_bias and read[id(layer.input)] == 1:
             found[layer.name] = before
     return found
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from models import fields
 from models.pixels import crops, decoding, views
 from models.settings import Transform, check_transform
 
@@ -65,18 +66,15 @@ def read_constants(path: str) -> tuple[Constants, Transform]:
             labels=tuple(str(label) for label in values["labels"]),
             class_counts=tuple(int(count) for count in values["class_counts"]),
         )
-        fields: dict[str, Any] = json.loads(str(values["settings"]))
-    fields.pop("quality", None)  # of a scale stage that older models had
-    known = {field.name for field in dataclasses.fields(Transform)}
-    if unknown := sorted(set(fields) - known):
+        settings: dict[str, Any] = json.loads(str(values["settings"]))
+    settings.pop("quality", None)  # of a scale stage that older models had
+    try:
+        return constants, fields.build(Transform, settings, "transform.")
+    except ValueError as error:
         raise ValueError(
-            f"{path} was written by another version of this project, whose setting"
-            f" transform.{unknown[0]} is not known here; use that version, or run Transform and"
-            " Trainer again."
-        )
-    if "test_scales" in fields:  # JSON has no tuples
-        fields["test_scales"] = tuple(fields["test_scales"])
-    return constants, Transform(**fields)
+            f"{path} was written by another version of this project: {error} Use that version, or"
+            " run Transform and Trainer again."
+        ) from None
 
 
 def strengthen(settings: Transform, strength: float) -> Transform:

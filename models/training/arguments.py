@@ -6,13 +6,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from models import preprocessing
+from models import fields, preprocessing
 from models.data import input as batches
 from models.pixels import augmentation
 from models.pixels.augmentation import Constants
@@ -172,16 +171,9 @@ def read_settings(kind: type[_T], config: Mapping[str, Any], section: str) -> _T
     defaults.
 
     Raises:
-      ValueError: a field that does not exist.
+      ValueError: a field that does not exist, or a value that does not fit.
     """
-    hints = typing.get_type_hints(kind)
-    fields = dict(config.get(section, {}))
-    unknown = sorted(set(fields) - set(hints))
-    if unknown:
-        raise ValueError(
-            f"{section}.{unknown[0]} does not exist; valid fields are {', '.join(hints)}."
-        )
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    return fields.build(kind, dict(config.get(section, {})), f"{section}.")
 
 
 def label_names(config: Mapping[str, Any], labels: Sequence[str]) -> list[str]:

@@ -1,14 +1,15 @@
 """The moving average of the weights (train.ema): average <- d * average + (1 - d) * weights after
-each
-step.
+each step.
 
 Keras' optimizer gathers it, from the weights after the first step on.
-`keras.callbacks.SwapEMAWeights` is not
-used: it exchanges weights and average by adding and subtracting, which rounds both, and loses the
-weights when `fit` ends.
+`keras.callbacks.SwapEMAWeights` is not used: it exchanges weights and average by adding and
+subtracting, which rounds both, and loses the weights when `fit` ends.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,24 +21,38 @@ class SGD(keras.optimizers.SGD):
     another one.
     """
 
+    def build(self, variables):
+        """Keras' variables, and which momentum belongs to a weight, or to its part on a device."""
+        super().build(variables)
+        parts = tf.distribute.get_strategy().experimental_local_results
+        # Only its method: Keras would store a dictionary among the optimizer's variables.
+        self._momentum: Callable[[int], Any] = {
+            id(part): momentum.value
+            for variable, momentum in zip(variables, self.momentums, strict=False)
+            for part in parts(variable.value)
+        }.get
+
     def update_step(self, gradient, variable, learning_rate):
         """Keras' update with TensorFlow's own operation, which reads the memory fewer times."""
-        if not self.momentum or self.nesterov or isinstance(gradient, tf.IndexedSlices):
+        velocity = self._momentum(id(variable))
+        # A TPU's part of a weight is not known before.
+        if velocity is None or self.nesterov or isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable, learning_rate)
             return
-        velocity = self.momentums[self._get_variable_index(variable)].value
-        # A replica's part of a variable is TensorFlow's already.
-        weights = variable.value if isinstance(variable, keras.Variable) else variable
         tf.raw_ops.ResourceApplyKerasMomentum(
-            var=weights.handle,
+            var=variable.handle,
             accum=velocity.handle,
-            lr=tf.cast(learning_rate, weights.dtype),
-            grad=tf.cast(gradient, weights.dtype),
-            momentum=tf.cast(self.momentum, weights.dtype),
+            lr=tf.cast(learning_rate, variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
+            momentum=tf.cast(self.momentum, variable.dtype),
         )
 
     def finalize_variable_values(self, var_list):
         """Nothing to do; Keras puts the average into the weights here."""
+
+    def put_average(self, weights: Sequence[keras.Variable]) -> None:
+        """Gives the weights the values of their averages, as Keras does at the end."""
+        super().finalize_variable_values(weights)
 
 
 class Average(keras.callbacks.Callback):
@@ -48,11 +63,14 @@ class Average(keras.callbacks.Callback):
         self._weights: list[np.ndarray] = []
 
     def on_test_begin(self, logs: dict | None = None) -> None:
-        self._weights = _values(self.model.trainable_variables)
+        self._weights = [
+            keras.ops.convert_to_numpy(variable) for variable in self.model.trainable_variables
+        ]
         take(self.model)
 
     def on_test_end(self, logs: dict | None = None) -> None:
-        _assign(self.model, self._weights)
+        for variable, value in zip(self.model.trainable_variables, self._weights, strict=True):
+            variable.assign(value)
         self._weights = []
 
 
@@ -63,18 +81,8 @@ def take(model: keras.Model) -> None:
       model: trained for a step or more, its optimizer an `SGD` with `use_ema`.
     """
     optimizer = model.optimizer
-    # Under mixed_float16 Keras wraps the optimizer. There is no public name for the averages.
+    # Under mixed_float16 Keras wraps the optimizer.
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     # float16 may have left out every step; the averages are zeros then.
-    if not keras.ops.convert_to_numpy(inner.iterations):
-        return
-    _assign(model, _values(inner._model_variables_moving_average))
-
-
-def _values(variables: list[keras.Variable]) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(variable) for variable in variables]
-
-
-def _assign(model: keras.Model, values: list[np.ndarray]) -> None:
-    for variable, value in zip(model.trainable_variables, values, strict=True):
-        variable.assign(value)
+    if keras.ops.convert_to_numpy(inner.iterations):
+        inner.put_average(model.trainable_variables)

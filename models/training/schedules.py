@@ -49,7 +49,7 @@ def learning_rate(
     if epoch < train.warmup_epochs:
         # The first step already moves, the last one of the warm-up reaches the peak.
         return peak(train) * min(1.0, (step + 1) / (train.warmup_epochs * steps_per_epoch))
-    return peak(train) * _FACTORS[train.schedule](train, epoch, errors)
+    return peak(train) * FACTORS[train.schedule](train, epoch, errors)
 
 
 def plateaus(errors: Sequence[float], patience: int) -> int:
@@ -83,7 +83,7 @@ def _cosine(train: Train, epoch: float, errors: Sequence[float]) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-_FACTORS: dict[str, Callable[[Train, float, Sequence[float]], float]] = {
+FACTORS: dict[str, Callable[[Train, float, Sequence[float]], float]] = {
     "step": _step,
     "plateau": _plateau,
     "cosine": _cosine,

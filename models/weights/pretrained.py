@@ -14,7 +14,7 @@ import types
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from models.settings import Model, Transform
+from models.settings import Model, Shortcut, Transform
 
 if TYPE_CHECKING:
     import keras
@@ -178,7 +178,7 @@ def describe(model: keras.Model) -> Model:
     if residual:
         blocks = sum(name.endswith("_out") for name in layers)
         projections = sum(name.endswith("_0_conv") for name in layers)
-        shortcut = "A" if not projections else "C" if projections == blocks else "B"
+        shortcut: Shortcut = "A" if not projections else "C" if projections == blocks else "B"
         settings = dataclasses.replace(settings, shortcut=shortcut)
     if "pool1_pad" in layers:
         symmetric = layers["pool1_pad"].padding == ((1, 1), (1, 1))

@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.network.architecture import BN_EPSILON, CIFAR_FILTERS
-from models.settings import BLOCKS, Model
+from models.settings import BLOCKS, Model, Shortcut, Variant
 
 # Mean and deviation of torchvision: RGB in 0..1.
 TORCH_MEAN, TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -108,8 +108,8 @@ def recognise(tensors: Tensors) -> Layout:
     if blocks[3]:
         # Only C has a projection in a block that changes nothing.
         bottleneck = "layer1.0.conv3.weight" in tensors
-        shortcut = "C" if ("layer1.1" if bottleneck else "layer1.0") in projected else "B"
-        variant = "v1.5" if bottleneck else "v1"
+        shortcut: Shortcut = "C" if ("layer1.1" if bottleneck else "layer1.0") in projected else "B"
+        variant: Variant = "v1.5" if bottleneck else "v1"
         settings = Model("imagenet", _depth(blocks, bottleneck), True, shortcut, variant)
         return Layout("torch", settings, head, projection, True)
     if len(set(blocks[:3])) > 1:

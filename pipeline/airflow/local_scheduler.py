@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from components import files
 from pipeline.airflow.follow import Follow
 from pipeline.config import options, paths
 from pipeline.config.settings import Config, ConfigError, to_dict
@@ -157,11 +158,9 @@ def _dag_file(config: Config) -> str:
     return os.path.join(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], f"{config.name}.py")
 
 
-def _write(path: str, text: str, mode: int = 0o666) -> None:
+def _write(path: str, text: str) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(os.open(f"{path}.tmp", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode), "w") as file:
-        file.write(text)
-    os.replace(f"{path}.tmp", path)
+    files.write(path, text)
 
 
 def _serve(config: Config, home: str, port: int) -> None:
@@ -225,7 +224,7 @@ def _password(home: str) -> str:
     """The password of the user admin, as the file says."""
     path = os.path.join(home, "password")
     if not os.path.exists(path):
-        _write(path, secrets.token_urlsafe(12), 0o600)
+        files.write(path, secrets.token_urlsafe(12), private=True)
     with open(path) as file:
         word = file.read().strip()
     _module(home, "pipeline.airflow.user", typed=word)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
 
+from components.example_gen.sources import kinds
 from pipeline.config.settings import Beam, Config, ConfigError
 
-RUNNERS = ("direct", "flink", "spark", "dataflow")
 # Flink releases that Beam 2.77 has a job server for.
 FLINK_VERSIONS = ("1.19", "1.20", "2.0", "2.1", "2.2")
 _ENVIRONMENTS = "loopback, external:HOST:PORT, process:COMMAND or docker:IMAGE"
@@ -97,10 +96,6 @@ def check(config: Config) -> None:
       ConfigError: the first setting that is wrong, and how to mend it.
     """
     beam = config.beam
-    if beam.runner not in RUNNERS:
-        raise ConfigError(f"beam.runner={beam.runner}: must be one of {', '.join(RUNNERS)}.")
-    if beam.workers < 1:
-        raise ConfigError(f"beam.workers={beam.workers}: must be 1 or more.")
     if any(arg.split("=")[0] == "--runner" for arg in beam.args):
         raise ConfigError(
             "beam.args: name the runner with --set beam.runner=RUNNER, not with --runner."
@@ -153,8 +148,6 @@ def _check_cluster(beam: Beam) -> None:
             f"beam.flink_version={beam.flink_version}: Beam has a job server for "
             f"{', '.join(FLINK_VERSIONS)}; name the one of the cluster."
         )
-    if beam.retries < 0 or not 0 <= beam.retry_seconds < math.inf:
-        raise ConfigError("beam.retries and beam.retry_seconds must be 0 or more.")
     _check_job_server(beam)
     _check_environment(beam)
 
@@ -220,10 +213,8 @@ def _check_dataflow(beam: Beam) -> None:
 
 def _check_shared(config: Config, who: str) -> None:
     """Every path that a Beam job reads or writes must be one that other machines see."""
-    # An empty one is TFDS's own folder.
-    source = config.data.source or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    if config.data.kind == "digits":
-        source = config.root
+    kind = kinds.of(config.data.kind)
+    source = config.root if kind.embedded else config.data.source or kind.usual_place()
     mend = "name a bucket (gs://BUCKET/FOLDER)"
     if config.beam.runner != "dataflow":
         mend += ", or say --set beam.shared_paths=true if every machine has this folder"

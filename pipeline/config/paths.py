@@ -27,7 +27,8 @@ class Paths:
         self.checkpoints = os.path.join(shared, "checkpoints")
         # Statistics of the accepted spans, which the next span is compared with.
         self.spans = os.path.join(shared, "spans")
-        self.digits = os.path.join(root, "data", "digits")
+        # Where a source is written that is embedded.
+        self.embedded = os.path.join(root, "data", config.data.kind)
         # What a production server needs besides the model (pipeline.serving_files).
         self.deployment = os.path.join(self.home, "deployment")
         self.logs = os.path.join(self.home, "logs")

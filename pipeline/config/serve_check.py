@@ -5,7 +5,6 @@ too.
 from __future__ import annotations
 
 import ipaddress
-import math
 import re
 
 from pipeline.config.settings import ConfigError, Serve
@@ -35,9 +34,6 @@ def check(serve: Serve, artifacts: str = "") -> None:
                 f"serve.host={serve.host}: must be an address of this machine, such as 127.0.0.1 or"
                 " 0.0.0.0."
             ) from None
-    for name in ("rest_port", "grpc_port"):
-        if not 0 < getattr(serve, name) < 65_536:
-            raise ConfigError(f"serve.{name}={getattr(serve, name)}: must be from 1 to 65535.")
     if serve.rest_port == serve.grpc_port:
         raise ConfigError(
             f"serve.grpc_port={serve.grpc_port}: serve.rest_port is the same; name another."
@@ -47,12 +43,6 @@ def check(serve: Serve, artifacts: str = "") -> None:
             f"serve.validator={serve.validator}: must be embedded, none, or an image with its"
             " version, such as tensorflow/serving:2.20.0."
         )
-    for name, lowest in (
-        ("validator_images", 1), ("max_memory_mb", 0), ("num_versions", 1), ("max_batch_size", 0),
-        ("batch_timeout_micros", 0), ("min_replicas", 1), ("cpu", 1), ("gpus", 0),
-    ):  # fmt: skip
-        if getattr(serve, name) < lowest:
-            raise ConfigError(f"serve.{name}={getattr(serve, name)}: must be {lowest} or more.")
     if serve.max_replicas < serve.min_replicas:
         least = f"{serve.min_replicas} (serve.min_replicas)"
         raise ConfigError(f"serve.max_replicas={serve.max_replicas}: must be {least} or more.")
@@ -69,9 +59,6 @@ def check(serve: Serve, artifacts: str = "") -> None:
 
 
 def _check_canary(serve: Serve, place: str) -> None:
-    for name in ("max_latency_ms", "canary_hours"):
-        if not 0 <= getattr(serve, name) < math.inf:
-            raise ConfigError(f"serve.{name}={getattr(serve, name)}: must be 0 or more.")
     if labels(serve) and serve.canary_hours:
         raise ConfigError(
             f"serve.labels={','.join(serve.labels)}: with serve.canary_hours the pushes set the"

@@ -2,7 +2,8 @@
 
 A configuration starts from a preset (`pipeline.config.presets`) and is changed with
 `section.field=value` assignments. Unknown names and values of the wrong type
-are errors that say what would be right. No TensorFlow import here.
+are errors that say what would be right. The text under a field is its help. No TensorFlow import
+here.
 """
 
 from __future__ import annotations
@@ -10,9 +11,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from components.example_gen.settings import Data
+from models.fields import CONFIG, Amount, Count, Items, Positive, PositivePart, Text
 from models.settings import Model, Train, Transform, Tune
+
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class ConfigError(ValueError):
@@ -20,113 +27,83 @@ class ConfigError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
-    """Where the images come from."""
-
-    # "digits" (embedded), "ilsvrc" (archives as downloaded), "folder" (class
-    # folders, or tars of them) or "tfds".
-    kind: str = "digits"
-    # ilsvrc: folder of the three archives. folder: folder with train/ and val/
-    # (or train.tar and val.tar). tfds: the data_dir, "" for TFDS's own. digits: not used.
-    source: str = ""
-    # TFDS name, for kind "tfds": imagenet2012, imagenette/full-size-v2, cifar10.
-    tfds_name: str = ""
-    # Split names in the source that become `train` and `eval`; "" is the usual
-    # name of the kind. With no evaluation split, or with eval_split="holdout",
-    # `holdout` of train becomes it, chosen by a hash of the file name;
-    # every class of two or more images keeps one in each.
-    train_split: str = ""
-    eval_split: str = ""
-    holdout: float = 0.1
-    # Number of classes; 0 takes what the source has. When set, a source with
-    # another number is an anomaly.
-    classes: int = 0
-    # Output shards; 0 chooses them from the size of the data.
-    train_shards: int = 0
-    eval_shards: int = 0
-    # Seed of the global shuffle, recorded in the artifact.
-    seed: int = 0
-    # Part of all images that may be quarantined before the run stops; `max_bad_images` may be in
-    # any case, up to a quarter of all.
-    max_bad_fraction: float = 0.01
-    max_bad_images: int = 10
-    # A class may have no image in the evaluation split. A class folder without images, and
-    # evaluation images of classes that the training split lacks, are left out then.
-    allow_missing_classes: bool = False
-    # Images of more pixels are quarantined before they are decoded.
-    max_pixels: int = 100_000_000
-    # "curated" imports our schema with the classes of the source; "infer" lets
-    # SchemaGen make one; anything else is the path of a schema.pbtxt.
-    schema: str = "curated"
-    # A source that grows: with {SPAN} in `source` (such as /data/flowers/span-{SPAN}) the newest
-    # `spans` spans are one data set, a rolling window.
-    spans: int = 1
-    # Most that a span may differ from the one before it: of labels and formats the largest
-    # difference of a value's share (L-infinity), of heights and widths the Jensen-Shannon
-    # divergence, 0..1 both; 1 asks nothing.
-    max_label_drift: float = 0.3
-    max_size_drift: float = 0.4
-    max_format_drift: float = 0.3
-    # The same between a span's train and eval splits, for all three.
-    max_skew: float = 0.6
-
-
-@dataclasses.dataclass(frozen=True)
 class Evaluate:
     """Test protocols and the thresholds that bless a model."""
 
-    protocols: tuple[str, ...] = ("center", "ten_crop")
-    # The protocol that thresholds are checked on.
-    protocol: str = "center"
-    # Highest top-1 and top-5 error, 0..1, of a model that may be pushed.
-    max_top1_error: float = 0.9
-    max_top5_error: float = 0.9
-    # A candidate may be worse than the latest blessed model by this much top-1; 1 compares with
-    # none.
-    max_top1_increase: float = 0.0
-    # Metrics for every class as well.
+    __pydantic_config__ = CONFIG
+
+    protocols: Items[Text] = ("center", "ten_crop")
+    """Test protocols: center, ten_crop, multi_scale, or others of models.settings.PROTOCOLS."""
+    protocol: Text = "center"
+    """The protocol that thresholds are checked on."""
+    max_top1_error: PositivePart = 0.9
+    """Highest top-1 error of a model that may be pushed."""
+    max_top5_error: PositivePart = 0.9
+    """Highest top-5 error of one."""
+    max_top1_increase: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """A candidate may be worse than the latest blessed model by this much top-1; 1 compares with
+    none.
+    """
     per_class: bool = True
+    """Measure every class as well."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Serve:
     """Where the model goes and under which name it answers."""
 
-    model_name: str = "resnet"
-    # Folder of versions in TF Serving's layout; "" is <pipeline root>/serving/<model_name>.
-    directory: str = ""
-    # Address that the server listens to: 0.0.0.0 lets other machines in.
-    host: str = "127.0.0.1"
-    rest_port: int = 8501
-    grpc_port: int = 8500
-    # The newest versions that serve together.
-    num_versions: int = 2
-    # LABEL=VERSION, such as stable=1764000000,canary=1764086400: exactly these versions serve then.
-    labels: tuple[str, ...] = ()
-    # Requests that share a run of the model, 0 for none, and how long one waits for others.
-    max_batch_size: int = 0
-    batch_timeout_micros: int = 0
-    # For Prometheus, under /monitoring/prometheus/metrics.
+    __pydantic_config__ = CONFIG
+
+    model_name: Text = "resnet"
+    """The name that requests use."""
+    directory: Text = ""
+    """Folder of versions in TF Serving's layout; "" is <pipeline root>/serving/<model_name>."""
+    host: Text = "127.0.0.1"
+    """Address that the server listens to: 0.0.0.0 lets other machines in."""
+    rest_port: Port = 8501
+    """Port of the REST API."""
+    grpc_port: Port = 8500
+    """Port of the gRPC API."""
+    num_versions: Positive = 2
+    """The newest versions that serve together."""
+    labels: Items[Text] = ()
+    """LABEL=VERSION, such as stable=1764000000,canary=1764086400: exactly these versions serve
+    then.
+    """
+    max_batch_size: Count = 0
+    """Requests that share a run of the model; 0 for none."""
+    batch_timeout_micros: Count = 0
+    """Microseconds that a request waits for others."""
     metrics: bool = True
-    # Who serves a blessed model before it is pushed, and must answer as the Evaluator did:
-    # "embedded", an image of TensorFlow Serving for docker (tensorflow/serving:2.20.0), or "none".
-    validator: str = "embedded"
-    # Images of the evaluation split that are asked for.
-    validator_images: int = 16
-    # Most milliseconds of one image (99th percentile) and megabytes of the server; 0 asks nothing.
-    max_latency_ms: float = 0.0
-    max_memory_mb: int = 0
-    # Hours that a pushed version is a canary before it can be stable (docs/serving.md); 0: it
-    # serves at once.
-    canary_hours: float = 0.0
-    # The rest is for containers (`python -m pipeline.serving_files`): TensorFlow Serving with its
-    # version (2.20.0-gpu with gpus), how many servers, and what each gets.
-    image: str = "tensorflow/serving:2.20.0"
-    min_replicas: int = 2
-    max_replicas: int = 6
-    cpu: int = 2
-    memory: str = "4Gi"
-    gpus: int = 0
+    """Metrics for Prometheus, under /monitoring/prometheus/metrics."""
+    validator: Text = "embedded"
+    """Who serves a blessed model before it is pushed, and must answer as the Evaluator did:
+    "embedded", an image of TensorFlow Serving for docker (tensorflow/serving:2.20.0), or "none".
+    """
+    validator_images: Positive = 16
+    """Images of the evaluation split that are asked for."""
+    max_latency_ms: Amount = 0.0
+    """Most milliseconds of one image (99th percentile) before the push; 0 asks nothing."""
+    max_memory_mb: Count = 0
+    """Most megabytes of the server then; 0 asks nothing."""
+    canary_hours: Amount = 0.0
+    """Hours that a pushed version is a canary before it can be stable (docs/serving.md); 0: it
+    serves at once.
+    """
+    image: Text = "tensorflow/serving:2.20.0"
+    """TensorFlow Serving with its version (2.20.0-gpu with gpus), for containers (`python -m
+    pipeline.serving_files`).
+    """
+    min_replicas: Positive = 2
+    """Servers at least."""
+    max_replicas: Positive = 6
+    """Servers at most."""
+    cpu: Positive = 2
+    """Cores of each."""
+    memory: Text = "4Gi"
+    """Memory of each, such as 4Gi."""
+    gpus: Count = 0
+    """GPUs of each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,99 +112,130 @@ class Beam:
     (docs/beam.md).
     """
 
-    # "direct" (this machine), "flink", "spark" or "dataflow".
-    runner: str = "direct"
-    # direct: worker processes, 1 stays in this one; flink: parallelism; dataflow: most machines.
-    workers: int = 1
-    # Flink's HOST:PORT or [local]; Spark's spark://HOST:PORT or local[N].
-    master: str = ""
-    # Release of the Flink cluster; Beam has a job server for 1.19, 1.20, 2.0, 2.1 and 2.2.
-    flink_version: str = "1.20"
-    # Beam's job server (Flink, Spark): its jar, or HOST:PORT of one that runs; "" lets Beam
-    # download it.
-    job_server: str = ""
-    # Who runs Python for Flink and Spark: loopback (this process, for a cluster on this machine),
-    # external:HOST:PORT (a pool of workers beside each task manager), process:COMMAND or
-    # docker:IMAGE.
-    environment: str = "loopback"
-    # Asks Flink to start the failed part of a job again this often, so many seconds later; a
-    # cluster may hold to its own restart-strategy (docs/beam.md).
-    retries: int = 3
-    # Longer than the 20 seconds for which a Python worker is kept, or the restart is handed a dead
-    # one.
-    retry_seconds: float = 25.0
-    # Local folders are the same ones on every machine of the cluster.
+    __pydantic_config__ = CONFIG
+
+    runner: Literal["direct", "flink", "spark", "dataflow"] = "direct"
+    """Where Beam runs: "direct" is this machine."""
+    workers: Positive = 1
+    """Processes of this machine (1 stays in the one that runs), parallelism of Flink, or most
+    machines of Dataflow.
+    """
+    master: Text = ""
+    """Flink's HOST:PORT or [local]; Spark's spark://HOST:PORT or local[N]."""
+    flink_version: Text = "1.20"
+    """Release of the Flink cluster; Beam has a job server for 1.19, 1.20, 2.0, 2.1 and 2.2."""
+    job_server: Text = ""
+    """Beam's job server (Flink, Spark): its jar, or HOST:PORT of one that runs; "" lets Beam
+    download it.
+    """
+    environment: Text = "loopback"
+    """Who runs Python for Flink and Spark: loopback (this process, for a cluster on this machine),
+    external:HOST:PORT (a pool of workers beside each task manager), process:COMMAND or
+    docker:IMAGE.
+    """
+    retries: Count = 3
+    """How often Flink starts the failed part of a job again; a cluster may hold to its own
+    restart-strategy (docs/beam.md).
+    """
+    retry_seconds: Amount = 25.0
+    """Seconds before that: longer than the 20 for which a Python worker is kept, or the restart is
+    handed a dead one.
+    """
     shared_paths: bool = False
-    # Dataflow; `temp_location` is gs://BUCKET/FOLDER, `image` the one of our Dockerfile.
-    project: str = ""
-    region: str = ""
-    temp_location: str = ""
-    image: str = ""
-    # Further arguments of every Beam job.
-    args: tuple[str, ...] = ()
+    """Local folders are the same ones on every machine of the cluster."""
+    project: Text = ""
+    """Project of Dataflow."""
+    region: Text = ""
+    """Region of Dataflow."""
+    temp_location: Text = ""
+    """Gs://BUCKET/FOLDER, of Dataflow."""
+    image: Text = ""
+    """The image of this project's Dockerfile, for Dataflow."""
+    args: Items[Text] = ()
+    """Further arguments of every Beam job."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
     """The store of ML Metadata: what ran, on what, with what result."""
 
-    # "sqlite" (a file below `root`) or "mysql" (a MySQL or MariaDB server that several machines
-    # share).
-    kind: str = "sqlite"
-    host: str = "127.0.0.1"
-    # 0 is the usual one, 3306.
-    port: int = 0
-    database: str = "resnet_tfx"
-    user: str = "resnet_tfx"
-    # Environment variable that holds the password: no file of ours ever does.
-    password_env: str = "RESNET_TFX_METADATA_PASSWORD"
+    __pydantic_config__ = CONFIG
+
+    kind: Text = "sqlite"
+    """Where it lies: "sqlite" is a file below `root`, "mysql" a MySQL or MariaDB server that
+    several machines share.
+    """
+    host: Text = "127.0.0.1"
+    """Address of the server."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port of the server; 0 is the usual one, 3306."""
+    database: Text = "resnet_tfx"
+    """Name of the database."""
+    user: Text = "resnet_tfx"
+    """Who signs in."""
+    password_env: Text = "RESNET_TFX_METADATA_PASSWORD"
+    """Environment variable that holds the password: no file ever does."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """When Airflow and Kubeflow start a run, and how they try again."""
 
-    # Minute, hour, day of month, month, day of week, in UTC: Sundays at 03:00.
-    cron: str = "0 3 * * 0"
-    # First day on which a run may start (Airflow).
-    start: str = "2026-01-01"
-    # A failed step is tried again this often, so many minutes later.
-    retries: int = 2
-    retry_minutes: float = 5.0
-    # A step that takes longer is stopped and counts as failed; 0 waits for ever.
-    timeout_hours: float = 0.0
+    __pydantic_config__ = CONFIG
+
+    cron: Text = "0 3 * * 0"
+    """Minute, hour, day of month, month, day of week, in UTC: Sundays at 03:00."""
+    start: Text = "2026-01-01"
+    """First day on which a run may start (Airflow)."""
+    retries: Annotated[int, Field(ge=0, le=10**6)] = 2
+    """A failed step is tried again this often, so many minutes later."""
+    retry_minutes: Annotated[float, Field(ge=0, le=10**6)] = 5.0
+    """Minutes before that."""
+    timeout_hours: Annotated[float, Field(ge=0, le=10**6)] = 0.0
+    """A step that takes longer is stopped and counts as failed; 0 waits for ever."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Kubeflow:
     """Kubeflow Pipelines v2: where it is and what a step may use."""
 
-    # Address of the API, such as http://localhost:8080.
-    host: str = ""
-    namespace: str = "kubeflow"
-    experiment: str = "resnet-tfx"
-    # The image of our Dockerfile, as the cluster pulls it.
-    image: str = ""
-    # What single steps need, such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every other step.
-    resources: tuple[str, ...] = ("* cpu=2 memory=8G",)
-    # Label of the nodes' accelerators, which gpu= asks for.
-    accelerator: str = "nvidia.com/gpu"
+    __pydantic_config__ = CONFIG
+
+    host: Text = ""
+    """Address of the API, such as http://localhost:8080."""
+    namespace: Text = "kubeflow"
+    """Namespace of Kubeflow Pipelines."""
+    experiment: Text = "resnet-tfx"
+    """Experiment that runs belong to."""
+    image: Text = ""
+    """The image of this project's Dockerfile, as the cluster pulls it."""
+    resources: Items[Text] = ("* cpu=2 memory=8G",)
+    """What single steps need, such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every other step.
+    """
+    accelerator: Text = "nvidia.com/gpu"
+    """Label of the nodes' accelerators, which gpu= asks for."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """All settings of one pipeline."""
 
-    name: str = "resnet-digits"
-    preset: str = "digits"
-    # Everything a run writes, except what `serve.directory` names.
-    root: str = "runs"
-    # Pipeline root: the artifacts, on any file system that TensorFlow reads (gs://BUCKET/FOLDER);
-    # "" is <root>/<name>/artifacts.
-    artifacts: str = ""
+    __pydantic_config__ = CONFIG
+
+    name: Text = "resnet-digits"
+    """Name of the pipeline: of its folder and its DAG."""
+    preset: Text = "digits"
+    """The preset that it started from."""
+    root: Text = "runs"
+    """Everything a run writes, except what `serve.directory` names."""
+    artifacts: Text = ""
+    """Pipeline root: the artifacts, on any file system that TensorFlow reads (gs://BUCKET/FOLDER);
+    "" is <root>/<name>/artifacts.
+    """
     cache: bool = True
-    # Components that run although nothing has changed.
-    no_cache: tuple[str, ...] = ()
+    """Use the results of components whose inputs have not changed."""
+    no_cache: Items[Text] = ()
+    """Components that run although nothing has changed."""
     data: Data = Data()
     transform: Transform = Transform()
     model: Model = Model()

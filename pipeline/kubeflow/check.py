@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 
-from components.example_gen.sources import tfds_source
+from components.example_gen.sources import kinds
 from pipeline.config import graph
 from pipeline.config.settings import Beam, Config, ConfigError
 
@@ -100,10 +100,11 @@ def _warnings(config: Config) -> list[str]:
     places = {
         name: path for name, path in starts.items() if os.path.isabs(path) or os.path.exists(path)
     }
-    if config.data.kind == "digits":
-        places["data.kind=digits, written below root"] = config.root
+    kind = kinds.of(config.data.kind)
+    if kind.embedded:
+        places[f"data.kind={config.data.kind}, written below root"] = config.root
     else:
-        places["data.source"] = config.data.source or tfds_source.default_dir()
+        places["data.source"] = config.data.source or kind.usual_place()
     return [
         f"{name}: {path} is a folder of this machine; every step must find the same one there, or"
         " it fails."

@@ -15,7 +15,13 @@ from tfx import types
 from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration import metadata
 from tfx.orchestration.local import local_dag_runner, runner_utils
-from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.orchestration.portable import (
+    beam_executor_operator,
+    launcher,
+    outputs_utils,
+    python_executor_operator,
+    runtime_parameter_utils,
+)
 from tfx.orchestration.portable.mlmd import execution_lib
 from tfx.proto.orchestration import executable_spec_pb2
 
@@ -24,12 +30,9 @@ from models.weights import pretrained
 from pipeline.config import metadata as store
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError
-from pipeline.local import beam_operator, figures, leftovers
+from pipeline.local import batch_coder, figures, leftovers
 from pipeline.local.terminal_view import View
 from pipeline.pipeline import create_pipeline
-
-# For Beam jobs in this process; what goes to a cluster, TFX labels.
-_OPERATORS = {executable_spec_pb2.BeamExecutableSpec: beam_operator.Operator}
 
 # Output artifacts of a component by name.
 Outputs = dict[str, list[types.Artifact]]
@@ -47,6 +50,8 @@ def prepare(config: Config) -> None:
     for name, path in (("artifacts", paths.artifacts), ("serve.directory", paths.serving)):
         _check_reach(name, path, tf.io.gfile.exists)
     _check_writable("serve.directory", paths.serving)
+    if config.beam.runner == "direct":
+        batch_coder.register()
     if config.train.cpu_devices > 0:
         # Before any component starts TensorFlow: later it cannot be changed.
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -101,16 +106,33 @@ def node_ids(ir: Any) -> list[str]:
     return [item.pipeline_node.node_info.id for item in ir.nodes]
 
 
-class _Launcher(launcher.Launcher):
-    """Upstream's, which lets a node add to what is in its folders."""
+class _Afresh:
+    """Empties the folders of a node's outputs before it runs; TFX would let it add to them.
 
-    def _run_executor(self, execution_info: Any) -> Any:
-        # Of a try that was killed, or of a metadata store that is lost: the number of the execution
-        # is in use again.
+    They hold what a killed try has left, or a run whose metadata store is lost: the number of the
+    execution is in use again.
+    """
+
+    def run_executor(self, execution_info: Any, *args: Any) -> Any:
         for artifact in itertools.chain.from_iterable(execution_info.output_dict.values()):
             if not artifact.is_external:
                 files.remove_tree(artifact.uri)
-        return super()._run_executor(execution_info)
+        outputs_utils.make_output_dirs(execution_info.output_dict)
+        return super().run_executor(execution_info, *args)  # type: ignore[misc]
+
+
+class _Python(_Afresh, python_executor_operator.PythonExecutorOperator):
+    """TFX's way to run a Python component."""
+
+
+class _Beam(_Afresh, beam_executor_operator.BeamExecutorOperator):
+    """TFX's way to run a Beam component."""
+
+
+_OPERATORS = {
+    executable_spec_pb2.PythonClassExecutableSpec: _Python,
+    executable_spec_pb2.BeamExecutableSpec: _Beam,
+}
 
 
 class Nodes:
@@ -167,14 +189,14 @@ class Nodes:
         gone = name == "Pusher" and _nothing_whole(Paths(self._config).serving)
         if gone or name in self._config.no_cache:
             node.execution_options.caching_options.enable_cache = False
-        return _Launcher(
+        return launcher.Launcher(
             pipeline_node=node,
             mlmd_connection=metadata.Metadata(self._connection),
             pipeline_info=self._ir.pipeline_info,
             pipeline_runtime_spec=self._ir.runtime_spec,
             executor_spec=runner_utils.extract_executor_spec(self._deployment, name),
             custom_driver_spec=runner_utils.extract_custom_driver_spec(self._deployment, name),
-            custom_executor_operators=_OPERATORS if self._config.beam.runner == "direct" else None,
+            custom_executor_operators=_OPERATORS,
         )
 
 

@@ -12,6 +12,7 @@ from tfx.types import artifact_utils
 
 from components.data_validation import drift
 from components.evaluator import evaluation
+from components.evaluator.metric_table import METRICS
 from components.example_gen import ingest_summary
 from components.serving_validator import component as serving_validator
 from models.training import arguments
@@ -65,9 +66,8 @@ def _trainer(outputs: Mapping[str, Any]) -> str:
 def _evaluator(outputs: Mapping[str, Any]) -> str:
     folder = uri(outputs, "evaluation")
     blessed, _ = evaluation.verdict(folder)
-    tops = ", ".join(
-        f"{name} {error.top1:.2%}" for name, error in sorted(evaluation.errors(folder).items())
-    )
+    found = sorted(evaluation.errors(folder).items())
+    tops = ", ".join(f"{name} {METRICS['top1'].text(values['top1'])}" for name, values in found)
     return f"top-1 error {tops}: {'blessed' if blessed else 'not blessed'}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import math
 import os
 import shlex
 import shutil
@@ -15,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from components.evaluator import evaluation
+from components.evaluator.metric_table import METRICS
 from components.example_gen.ingest_summary import read_summary
 from components.serving_validator import component as serving_validator
 from pipeline import serving_files
@@ -29,20 +29,8 @@ from serving.deploy import tensorflow_serving
 def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs]) -> None:
     """Verdict and why, errors a protocol, where the model went, what to type next."""
     folder = figures.uri(nodes["Evaluator"], "evaluation")
-    new, old = evaluation.errors(folder), evaluation.errors(folder, "baseline")
-    table = Table(
-        title=f"{evaluation.example_count(folder):,} evaluation images",
-        title_justify="left",
-        box=None,
-    )
-    table.add_column("protocol")
-    for title in ("top-1 error", "top-5 error", *(["blessed before: top-1"] if old else [])):
-        table.add_column(title, justify="right")
-    for name in config.evaluate.protocols:
-        row = [_percent(new[name].top1), _percent(new[name].top5)]
-        table.add_row(name, *row, *([_percent(old[name].top1)] if old else []))
     view.line()
-    view.console.print(table)
+    view.console.print(table(folder, config.evaluate.protocols))
     _hardest(view, config, nodes, folder)
     view.line()
     _verdict(view, config, folder)
@@ -57,6 +45,24 @@ def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs])
         view.line(
             f"Deploy   {escape(short(paths.deployment))} (TensorFlow Serving, Compose, Kubernetes)"
         )
+
+
+def table(folder: str, protocols: Sequence[str]) -> Table:
+    """The metrics of a ModelEvaluation artifact's folder, a row a protocol."""
+    new, old = evaluation.errors(folder), evaluation.errors(folder, "baseline")
+    shown = Table(
+        title=f"{evaluation.example_count(folder):,} evaluation images",
+        title_justify="left",
+        box=None,
+    )
+    shown.add_column("protocol")
+    titles = [metric.title for metric in METRICS.values()]
+    for title in (*titles, *(["blessed before: top-1"] if old else [])):
+        shown.add_column(title, justify="right")
+    for name in protocols:
+        row = [metric.text(new[name][key]) for key, metric in METRICS.items()]
+        shown.add_row(name, *row, *([METRICS["top1"].text(old[name]["top1"])] if old else []))
+    return shown
 
 
 def _write_files(view: View, config: Config, paths: Paths) -> tensorflow_serving.Deployment:
@@ -136,7 +142,3 @@ def _serving_verdict(view: View, blessing: str) -> None:
     reasons = serving_validator.read(blessing).reasons
     if reasons:
         view.line(f"[yellow]Not served[/], nothing pushed: {escape('; '.join(reasons))}.")
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2%}"

@@ -9,11 +9,12 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from components.evaluator.metric_table import METRICS
 from pipeline.study import plots
 from pipeline.study.definitions import Member, Result, Study
 
-# Keys of Member.paper, in the order of Result.errors.
-ERRORS = {"top1": "top-1", "top5": "top-5"}
+# Titles of the columns by keys of Result.errors and Member.paper.
+ERRORS = {key: metric.title.removesuffix(" error") for key, metric in METRICS.items()}
 NONE = "–"
 # Training images that layers are studied on.
 RESPONSE_IMAGES, GRADIENT_IMAGES = 1024, 512
@@ -38,12 +39,10 @@ class Net(NamedTuple):
         return self.results[0].config.model.residual
 
     def errors(self, protocol: str, key: str) -> list[float]:
-        """Measured errors in percent, of each seed; `key` is one of ERRORS."""
-        place = list(ERRORS).index(key)
-        found = [
-            result.errors[protocol][place] for result in self.results if protocol in result.errors
-        ]
-        return [100 * error for error in found if not math.isnan(error)]
+        """What was measured with each seed, errors in percent; `key` is one of METRICS."""
+        found = [result.errors.get(protocol, {}).get(key, math.nan) for result in self.results]
+        factor = 100 if METRICS[key].error else 1
+        return [factor * value for value in found if not math.isnan(value)]
 
     def training_errors(self) -> list[float]:
         """Top-1 error in the last epoch of training, in percent, of each seed."""
@@ -69,10 +68,9 @@ def of(study: Study, nets: Sequence[Net]) -> Shown:
 
 
 def shown_errors(study: Study) -> list[str]:
-    """Keys of ERRORS that are worth a column: top-5 where the paper has it."""
-    return [
-        key for key in ERRORS if key == "top1" or any(key in (m.paper or {}) for m in study.members)
-    ]
+    """Keys of METRICS that are worth a column: all but top-5, which is where the paper has it."""
+    published = {key for member in study.members for key in member.paper or {}}
+    return [key for key in METRICS if key != "top5" or key in published]
 
 
 def mean(values: Sequence[float]) -> str:
@@ -168,7 +166,7 @@ def _errors_only(study: Study, nets: Sequence[Net]) -> Shown:
     for key in shown_errors(study):
         bars = [_bar(study, net, key) for net in nets]
         if not all(math.isnan(bar.ours) for bar in bars):
-            panels[f"{ERRORS[key]} error (%)"] = bars
+            panels[f"{METRICS[key].title}{' (%)' * METRICS[key].error}"] = bars
     caption = f"Errors under {study.protocol}, here and in the paper."
     if any(len(net.results) > 1 for net in nets):
         caption += " Bars are one standard deviation over seeds."

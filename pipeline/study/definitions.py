@@ -63,7 +63,8 @@ class Result:
       config: of the run.
       history: a row an epoch, as in history.csv; errors from 0 to 1.
       steps_per_epoch: optimisation steps.
-      errors: protocol -> (top-1, top-5) error from 0 to 1 by the Evaluator, NaN where not measured.
+      errors: protocol -> key of METRICS (components.evaluator.metric_table) -> what the Evaluator
+        measured, NaN where it did not.
       parameters: with the statistics of batch normalisation.
       seconds: of the Trainer; NaN for a training that was interrupted.
       model: folder of the pushed version.
@@ -78,7 +79,7 @@ class Result:
     config: Config
     history: list[dict[str, float]]
     steps_per_epoch: int
-    errors: dict[str, tuple[float, float]]
+    errors: dict[str, dict[str, float]]
     parameters: int
     seconds: float
     model: str

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from components import files
+from components.evaluator.metric_table import METRICS
 from pipeline import local_runner
 from pipeline.config.options import from_dict
 from pipeline.config.settings import to_dict
@@ -38,7 +40,7 @@ def main() -> int:
                 " met."
             )
             return 1
-        _write(os.path.join(folder, RESULT), {**request, **outcome})
+        files.write(os.path.join(folder, RESULT), json.dumps({**request, **outcome}, indent=1))
     return status
 
 
@@ -63,9 +65,7 @@ def _result(folder: str, found: Mapping[str, Any]) -> Result:
         config=from_dict(found["config"]),
         history=found["history"],
         steps_per_epoch=found["steps_per_epoch"],
-        errors={
-            name: (_number(top1), _number(top5)) for name, (top1, top5) in found["errors"].items()
-        },
+        errors={name: _errors(values) for name, values in found["errors"].items()},
         parameters=found["parameters"],
         seconds=_number(found["seconds"]),
         commit=found["commit"],
@@ -99,7 +99,7 @@ def write_request(folder: str, member: str, config: Any) -> str:
         "commit": _commit(),
         "config": to_dict(config),
     }
-    _write(path, tree)
+    files.write(path, json.dumps(tree, indent=1))
     return path
 
 
@@ -137,14 +137,21 @@ def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
         "history": history,
         "steps_per_epoch": summary["steps"] // summary["epochs"],
         "errors": {
-            name: [None if math.isnan(e) else e for e in (error.top1, error.top5)]
-            for name, error in errors.items()
+            protocol: {key: None if math.isnan(one) else one for key, one in values.items()}
+            for protocol, values in errors.items()
         },
         "parameters": summary["parameters"],
         # After an interruption the summary has the time of the last part only.
         "seconds": None if summary["resumed_from"] else summary["seconds"],
         **{key: os.path.relpath(path, folder) for key, path in paths.items()},
     }
+
+
+def _errors(stored: Any) -> dict[str, float]:
+    """Values of a protocol by the keys of METRICS; earlier releases stored a list of two."""
+    both = ("top1", "top5")
+    values = dict(zip(both, stored, strict=True)) if isinstance(stored, list) else stored
+    return {key: _number(values.get(key)) for key in METRICS}
 
 
 def _number(value: float | None) -> float:
@@ -168,12 +175,6 @@ def _commit() -> str:
         )
     except FileNotFoundError:  # no git on this machine
         return ""
-
-
-def _write(path: str, tree: Mapping[str, Any]) -> None:
-    with open(f"{path}.tmp", "w") as file:
-        json.dump(tree, file, indent=1)
-    os.replace(f"{path}.tmp", path)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jinja2
 
 from components import files
+from components.evaluator.metric_table import METRICS
 from models.training import schedules
 from pipeline.config import presets
 from pipeline.config.options import assign
@@ -229,22 +230,18 @@ def _facts(nets: Sequence[Net]) -> list[tuple[str, str]]:
 
 
 def _data(config: Config) -> str:
-    return config.data.tfds_name if config.data.kind == "tfds" else config.data.kind
+    return config.data.tfds_name or config.data.kind
 
 
 def _rate(result: Result) -> str:
     train = result.config.train
-    after = {
-        "step": (
-            f"divided by 10 after epoch {', '.join(f'{epoch:g}' for epoch in train.boundaries)}"
-        ),
-        "plateau": "divided by 10 at plateaus",
-        "cosine": "cosine",
-    }
+    after: str = train.schedule
+    if after == "step":
+        after += f", divided by 10 after epoch {', '.join(f'{e:g}' for e in train.boundaries)}"
     warmup = f"warmed up until epoch {train.warmup_epochs:g}, " if train.warmup_epochs else ""
     if train.warmup_error:
         warmup = f"a tenth until the training error is below {train.warmup_error:.0%}, "
-    return f"{schedules.peak(train):g}, {warmup}{after[train.schedule]}"
+    return f"{schedules.peak(train):g}, {warmup}{after}"
 
 
 def _duration(seconds: float) -> str:
@@ -261,23 +258,16 @@ def _duration(seconds: float) -> str:
 
 def _runs(nets: Sequence[Net]) -> list[list[object]]:
     """A row for each run and protocol, errors from 0 to 1."""
-    names = (
-        "member seed protocol top1_error top5_error training_top1_error parameters epochs"
-        " iterations"
-    )
-    rows: list[list[object]] = [[*names.split(), "seconds", "commit"]]
+    names = [metric.name for metric in METRICS.values()]
+    facts = ["training_top1_error", "parameters", "epochs", "iterations", "seconds", "commit"]
+    rows: list[list[object]] = [["member", "seed", "protocol", *names, *facts]]
     for result in (result for net in nets for result in net.results):
         last = result.history[-1]["top1_error"] if result.history else math.nan
         epochs = result.config.train.epochs
-        facts = [
-            result.parameters,
-            epochs,
-            epochs * result.steps_per_epoch,
-            result.seconds,
-            result.commit,
-        ]
-        for protocol, errors in result.errors.items():
-            rows.append([result.member, result.seed, protocol, *errors, last, *facts])
+        own = [last, result.parameters, epochs, epochs * result.steps_per_epoch, result.seconds]
+        for protocol, values in result.errors.items():
+            measured = [values.get(key, math.nan) for key in METRICS]
+            rows.append([result.member, result.seed, protocol, *measured, *own, result.commit])
     return rows
 
 

@@ -203,7 +203,7 @@ def _run_one(
         say(f"{name}: failed (status {status}){where}")
         return False
     errors = ", ".join(
-        f"{protocol} {top1:.2%}" for protocol, (top1, _) in sorted(result.errors.items())
+        f"{name} {found['top1']:.2%}" for name, found in sorted(result.errors.items())
     )
     say(f"{name}: top-1 error {errors}")
     return True

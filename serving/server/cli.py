@@ -54,6 +54,7 @@ def _serve(settings: ServerSettings, listener: socket.socket, start: float) -> i
     # fifth of the time of the imports, and at each full collection later.
     gc.disable()
     with _quiet_stderr():
+        from serving.compat.uvicorn_protocol import PatientProtocol
         from serving.server import connections
         from serving.server.grpc_api import service
         from serving.server.prometheus import Metrics
@@ -72,7 +73,7 @@ def _serve(settings: ServerSettings, listener: socket.socket, start: float) -> i
         workers = Workers(settings)
         api = RestApi(manager, settings, metrics, workers)
         most = connections.limit()
-        protocol = type("Protocol", (connections.PatientProtocol,), {"most": most})
+        protocol = type("Protocol", (PatientProtocol,), {"most": most})
         # Runs that are under way are waited for, clients that trickle are not.
         patience = max(_REST_GRACE_SECONDS, settings.rest_api_timeout_in_ms // 1000)
         server = uvicorn.Server(

@@ -85,13 +85,13 @@ def test_evaluator_agrees_with_predictions_counted_by_hand(home, first):
     for protocol in ("center", "ten_crop"):
         order = np.argsort(-outputs[protocol].numpy(), axis=1)
         hits = order == np.array(labels)[:, None]
-        assert errors[protocol].top1 == pytest.approx(1 - hits[:, :1].any(1).mean(), abs=1e-6)
-        assert errors[protocol].top5 == pytest.approx(1 - hits[:, :5].any(1).mean(), abs=1e-6)
+        assert errors[protocol]["top1"] == pytest.approx(1 - hits[:, :1].any(1).mean(), abs=1e-6)
+        assert errors[protocol]["top5"] == pytest.approx(1 - hits[:, :5].any(1).mean(), abs=1e-6)
     per_class = evaluation.per_class(artifact(home, "Evaluator", "evaluation"), "center")
     assert sorted(per_class) == list(range(10))
     counts = np.bincount(labels)
     assert sum(e * counts[k] for k, e in per_class.items()) / 360 == pytest.approx(
-        errors["center"].top1
+        errors["center"]["top1"]
     )
 
 

@@ -93,8 +93,8 @@ def test_no_epochs_only_evaluate_what_is_there(home):
     for protocol, probabilities in before.items():
         np.testing.assert_allclose(after[protocol], probabilities, atol=1e-6)
     errors = evaluation.errors(home.newest("Evaluator", "evaluation"))
-    assert {name: errors[name].top1 for name in home.errors} == pytest.approx(
-        {name: old.top1 for name, old in home.errors.items()}
+    assert {name: errors[name]["top1"] for name in home.errors} == pytest.approx(
+        {name: old["top1"] for name, old in home.errors.items()}
     )
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from components.example_gen.errors import BadImage
 from components.example_gen.writing import image_files
 from components.serving_validator import model_server
 from models import preprocessing
@@ -162,7 +163,7 @@ def ingest(data: bytes) -> image_files.Image | Refused:
     """The record's image."""
     try:
         return image_files.normalize(data, MAX_PIXELS)
-    except image_files.BadImage as reason:
+    except BadImage as reason:
         return Refused(str(reason))
 
 

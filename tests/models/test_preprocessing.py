@@ -16,6 +16,7 @@ from tfx.proto import transform_pb2
 from tfx.types import standard_artifacts
 from tfx.types import standard_component_specs as keys
 from tfx.utils import proto_utils
+from tfx_bsl.coders import batch_util
 
 from models import preprocessing
 from models.pixels import augmentation, decoding
@@ -282,7 +283,7 @@ def test_a_folder_without_constants_is_named(tmp_path):
 def test_batches_are_limited_by_bytes():
     """TFX then hands over 20 MiB at a time, not 1,000 rows."""
     assert flags.FLAGS["tfxio_use_byte_size_batching"].value
-    kwargs = preprocessing.batch_util.GetBatchElementsKwargs(None)
+    kwargs = batch_util.GetBatchElementsKwargs(None)
     assert (
         kwargs["max_batch_size"] == 20 * 2**20
         and kwargs["element_size_fn"](b"x" * 10_000) == 10_000

@@ -3,10 +3,15 @@
 import dataclasses
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
-from models.settings import MAX_SEED, Model, Train, Transform, Tune, check
+from models import settings
+from models.fields import MAX_SEED
+from models.pixels import crops
+from models.settings import Model, Train, Transform, Tune, check
+from models.training import schedules
 from pipeline.config.presets import PRESETS
 
 SECTIONS = {"transform": Transform, "model": Model, "train": Train, "tune": Tune}
@@ -107,7 +112,11 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
 @pytest.mark.parametrize(
     ("section", "changes", "message"),
     [
-        ("train", {"momentum": 1.5}, "train.momentum=1.5: must be at least 0 and below 1."),
+        (
+            "train",
+            {"momentum": 1.5},
+            "train.momentum=1.5: must be a number, at least 0 and below 1.",
+        ),
         (
             "train",
             {"epochs": 1, "warmup_epochs": 1},
@@ -116,7 +125,11 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
                 "--set train.warmup_epochs=0."
             ),
         ),
-        ("train", {"seed": -3}, "train.seed=-3: must be from 0 to 4294967294."),
+        (
+            "train",
+            {"seed": -3},
+            "train.seed=-3: must be a whole number, at least 0 and at most 4,294,967,294.",
+        ),
         (
             "train",
             {"frozen_stages": 2},
@@ -133,11 +146,15 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
                 " other to 0."
             ),
         ),
-        ("model", {"depth": 20}, "model.depth=20: must be one of 18, 34, 50, 101, 152."),
         (
             "model",
-            {"family": "cifar", "depth": 2},
-            "model.depth=2: must be 6n+2 in the cifar family, such as 8, 20, 32, 44, 56 or 110.",
+            {"depth": 20},
+            "model.depth=20: must be one of 18, 34, 50, 101, 152 in the imagenet family.",
+        ),
+        (
+            "model",
+            {"family": "cifar", "depth": 21},
+            "model.depth=21: must be 6n+2 in the cifar family, such as 8, 20, 32, 44, 56 or 110.",
         ),
         (
             "transform",
@@ -186,3 +203,8 @@ def test_the_settings_need_no_tensorflow():
         " sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_names_that_are_valid_are_those_that_exist():
+    assert get_args(settings.Crop) == tuple(crops.CROPS)
+    assert get_args(settings.Schedule) == tuple(schedules.FACTORS)

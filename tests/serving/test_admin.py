@@ -100,3 +100,12 @@ def test_several_models_need_a_name(folder, capsys):
     assert "must be one of m, n" in capsys.readouterr().err
     assert run(folder, "--model_name=n", "pin", "1") == 0
     assert [model.versions for model in models(folder)] == [(), (1,)]
+
+
+def test_a_file_that_cannot_be_written_is_as_it_was_and_nothing_lies_beside_it(tmp_path):
+    path = tmp_path / "models.config"
+    path.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        admin.write(path, "half of it \udcff")
+    assert path.read_text() == "old"
+    assert [one.name for one in tmp_path.iterdir()] == ["models.config"]

@@ -6,18 +6,18 @@ wnids. Line i of the ground truth belongs to `ILSVRC2012_val_%08d` number i.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
 import tarfile
 import zlib
-from typing import NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from components import files
 from components.example_gen.errors import SourceError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 META = "meta.mat"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -54,13 +54,9 @@ def is_kit(path: str) -> bool:
     return files.is_file(path) or files.is_file(os.path.join(path, META))
 
 
-def content_hash(path: str) -> str:
-    """Hexadecimal hash of the kit's archive or of the files of its folder."""
-    folder = files.is_dir(path)
-    found = [os.path.join(path, name) for name in (META, TRUTH)] if folder else [path]
-    return hashlib.sha256(
-        b"".join(hashlib.sha256(files.read(one)).digest() for one in found)
-    ).hexdigest()
+def files_of(path: str) -> list[str]:
+    """The kit's archive, or the files of its folder that are read."""
+    return [os.path.join(path, name) for name in (META, TRUTH)] if files.is_dir(path) else [path]
 
 
 def load(path: str) -> Devkit:

@@ -11,11 +11,13 @@ import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, NamedTuple, Self, cast
+from typing import BinaryIO, Self, cast
 
 from components import files
+from components.compat import tarfile_headers
 from components.example_gen import names
 from components.example_gen.errors import SourceError
+from components.example_gen.sources.kinds import File
 
 # Class tars that are walked at once: hides the latency of remote storage.
 _WALKERS = 8
@@ -27,44 +29,15 @@ _MOST_NOTES = 2**20
 _MOST_FILLING = 2**20
 
 
-class Member(NamedTuple):
-    """A file in an archive: its path there, absolute offset and size in bytes.
-
-    `reason` says why it cannot be read; "" where its bytes are in one piece.
-    """
-
-    name: str
-    offset: int
-    size: int
-    reason: str = ""
-
-
 class _Header(tarfile.TarInfo):
-    """A header of which, for a regular file, only what the index needs is read: half of the walk's
-    time.
-    """
+    """Refuses a size that would lead back to files before it, or fill the memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        checksum = buf[148:156]
-        known = len(buf) == tarfile.BLOCKSIZE and buf[156:157] == tarfile.REGTYPE
-        # The checksum itself counts as eight spaces. Without the zeros there is a fifth left to add
-        # up.
-        total = sum(buf.translate(None, b"\0")) - sum(checksum) + 8 * ord(" ")
-        if not known or total != tarfile.nti(checksum):  # type: ignore[attr-defined]
-            return super().frombuf(buf, encoding, errors)._checked()
-        name, prefix = (
-            part.split(b"\0", 1)[0].decode(encoding, errors) for part in (buf[:100], buf[345:500])
-        )
-        header = cls(f"{prefix}/{name}" if prefix else name)
-        header.size = tarfile.nti(buf[124:136])  # type: ignore[attr-defined]
-        return header._checked()
-
-    def _checked(self) -> Self:
-        """Refuses a size that would lead back to files before it, or fill the memory."""
-        if self.size < 0 or (self.type in _NOTES and self.size > _MOST_NOTES):
-            raise tarfile.InvalidHeaderError(f"a size of {self.size} bytes")  # type: ignore[attr-defined]
-        return self
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in _NOTES and header.size > _MOST_NOTES):
+            raise tarfile.ReadError(f"a size of {header.size} bytes")
+        return header
 
 
 class _Window(io.RawIOBase):
@@ -98,7 +71,7 @@ class _Window(io.RawIOBase):
 
 def members(
     path: str, base: int = 0, size: int | None = None, skip: names.Skip = names.ignore
-) -> Iterator[Member]:
+) -> Iterator[File]:
     """Walks the archive at bytes [base, base + size) of `path`; the whole file without `size`.
 
     Yields regular files in archive order, then links. A hard link is the file it names.
@@ -127,28 +100,26 @@ def members(
         yield from _followed(links, _walk(path, base, size), base)
 
 
-def _member(info: tarfile.TarInfo, base: int) -> Member:
+def _member(info: tarfile.TarInfo, base: int) -> File:
     if info.issparse():
-        return Member(
+        return File(
             info.name, 0, 0, "stored in pieces, without its zeros: pack it without tar --sparse"
         )
-    return Member(info.name, base + info.offset_data, info.size)
+    return File(info.name, base + info.offset_data, info.size)
 
 
 def _followed(
     links: list[tarfile.TarInfo], archive: Iterator[tarfile.TarInfo], base: int
-) -> Iterator[Member]:
+) -> Iterator[File]:
     wanted = {link.linkname for link in links if link.islnk()}
     found = {i.name: _member(i, base) for i in archive if i.isreg() and i.name in wanted}
     for link in links:
         if link.issym():
-            yield Member(
-                link.name, 0, 0, "a symbolic link: pack the file itself (tar --dereference)"
-            )
+            yield File(link.name, 0, 0, "a symbolic link: pack the file itself (tar --dereference)")
         elif link.linkname in found:
             yield found[link.linkname]._replace(name=link.name)
         else:
-            yield Member(
+            yield File(
                 link.name, 0, 0, f"a hard link to {link.linkname}, which the archive does not hold"
             )
 
@@ -161,23 +132,22 @@ def _walk(path: str, base: int, size: int | None) -> Iterator[tarfile.TarInfo]:
         window = _Window(stream, base, size)
         try:
             with tarfile.open(fileobj=cast(BinaryIO, window), mode="r:", tarinfo=_Header) as tar:
-                while (info := tar.next()) is not None:
-                    tar.members = []  # type: ignore[attr-defined]  # tarfile would remember them all
+                for info in tarfile_headers.walk(tar):
                     if info.size < 0:  # as a pax header may say
                         raise tarfile.ReadError(f"{info.name} has {info.size} bytes")
                     yield info
-                _check_end(window, tar.offset)
+                _check_end(window, tarfile_headers.end(tar))
         except (tarfile.TarError, ValueError, RecursionError) as error:
             raise SourceError(_damaged(path, base, error)) from error
 
 
-def class_tars(path: str) -> dict[str, Member]:
+def class_tars(path: str) -> dict[str, File]:
     """The class tars of ILSVRC's training archive by wnid, sorted; reads their headers only.
 
     Raises:
       SourceError: as `members`; or there is no class tar in the archive, or two of one class.
     """
-    tars: dict[str, Member] = {}
+    tars: dict[str, File] = {}
     for member in members(path):
         wnid, suffix = os.path.splitext(os.path.basename(member.name))
         if suffix.lower() != ".tar":
@@ -196,15 +166,15 @@ def class_tars(path: str) -> dict[str, Member]:
 
 
 def members_of_classes(
-    path: str, tars: dict[str, Member], skip: names.Skip = names.ignore
-) -> Iterator[tuple[str, list[Member]]]:
+    path: str, tars: dict[str, File], skip: names.Skip = names.ignore
+) -> Iterator[tuple[str, list[File]]]:
     """Walks every class tar inside `path`; yields (wnid, its files), in the order of `tars`.
 
     Args:
       skip: as of `members`.
     """
 
-    def walk(item: tuple[str, Member]) -> tuple[str, list[Member], list[str]]:
+    def walk(item: tuple[str, File]) -> tuple[str, list[File], list[str]]:
         skipped: list[str] = []
         found = list(members(path, item[1].offset, item[1].size, skipped.append))
         return item[0], found, skipped

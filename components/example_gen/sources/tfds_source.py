@@ -10,11 +10,13 @@ import functools
 import os
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from components import files
-from components.example_gen.errors import SourceError
-from models.data.records import checksum
+from components.example_gen import names
+from components.example_gen.errors import BadImage, SourceError
+from components.example_gen.settings import HOLDOUT, Data
+from components.example_gen.sources.kinds import File, Group, Record, Source
 
 _LENGTH = struct.Struct("<Q")
 _HEADER = 12  # length and its checksum
@@ -22,11 +24,7 @@ _FOOTER = 4  # checksum of the payload
 _EVAL = ("validation", "test")
 
 
-class DamagedRecord(ValueError):
-    """A record that is not what was written; the message is the reason."""
-
-
-class Keys(NamedTuple):
+class _Keys(NamedTuple):
     """Names of the features of a record; `name` is "" when it has none.
 
     `classes`: the class names in the order of the records' labels.
@@ -38,12 +36,58 @@ class Keys(NamedTuple):
     classes: tuple[str, ...]
 
 
-def find(name: str, data_dir: str) -> str:
-    """Folder of the prepared data set.
+class Tfds(Source):
+    """TFRecord files as TFDS's own command prepares them."""
 
-    Raises:
-      SourceError: it is not prepared, no image classification or not in TFRecord files.
-    """
+    @classmethod
+    def usual_place(cls) -> str:
+        """The data_dir that TFDS uses when none is named."""
+        return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+
+    @classmethod
+    def find(cls, data: Data, shared: str) -> Self:
+        base = _folder(data.tfds_name, data.source)
+        train, evaluation = _split_names(base, data.train_split, data.eval_split)
+        # Both patterns are all files of the data set: a slice such as train[:90%] is no pattern.
+        return cls(base, "*", "?*" if evaluation else "", train, evaluation)
+
+    def classes(self) -> tuple[str, ...]:
+        return tuple(sorted(_keys(self.base).classes))
+
+    def groups(self, split: str, skip: names.Skip) -> Iterator[Group]:
+        # A name such as train, or a slice such as train[:90%].
+        for part in (
+            _builder(self.base).info.splits[getattr(self, f"{split}_name")].file_instructions
+        ):
+            # Most data sets name no files: the place in the data set is the name until the record
+            # is read.
+            path, start = part.filename, os.path.basename(part.filename)
+            found = _frames(path, part.skip, part.take)
+            yield path, "", [File(f"{start}@{offset}", offset, size) for offset, size in found]
+
+    def record(self, content: bytes) -> Record:
+        """The parts of a record and its checksum; see the base class."""
+        import tensorflow as tf
+
+        from models.data.records import checksum
+
+        fields, content, stored = _keys(self.base), content[:-_FOOTER], content[-_FOOTER:]
+        if stored != checksum(content):
+            raise BadImage("the record in the data set is damaged: its checksum differs")
+        feature = tf.train.Example.FromString(content).features.feature
+        label = feature[fields.label].int64_list.value[0]
+        if not 0 <= label < len(fields.classes):
+            raise BadImage(f"its label {label} is not one of the {len(fields.classes)} classes")
+        name = feature[fields.name].bytes_list.value if fields.name else ()
+        return Record(
+            feature[fields.image].bytes_list.value[0],
+            fields.classes[label],
+            name[0].decode(errors="backslashreplace") if name else "",
+        )
+
+
+def _folder(name: str, data_dir: str) -> str:
+    """The folder of the prepared data set."""
     if not name:
         raise SourceError(
             "data.tfds_name must name a TFDS data set, such as cifar10 (data.kind=tfds)."
@@ -57,19 +101,15 @@ def find(name: str, data_dir: str) -> str:
             f"The TFDS data set {name} is not prepared in {data_dir}: run `tfds build {name} "
             f"--data_dir={data_dir}` first, or set data.source to the data_dir that has it."
         ) from None
-    keys(base)
+    _keys(base)
     return base
 
 
-def split_names(base: str, train: str, evaluation: str, holdout: str) -> tuple[str, str]:
-    """Names of the splits that become train and eval; the latter "" when train is held out from.
-
-    Raises:
-      SourceError: there is no such split.
-    """
+def _split_names(base: str, train: str, evaluation: str) -> tuple[str, str]:
+    """The splits that become train and eval; the latter is "" when a part of train is held out."""
     splits = _builder(base).info.splits
     train = train or "train"
-    if evaluation == holdout:
+    if evaluation == HOLDOUT:
         evaluation = ""
     elif not evaluation:
         evaluation = next((name for name in _EVAL if name in splits), "")
@@ -81,18 +121,8 @@ def split_names(base: str, train: str, evaluation: str, holdout: str) -> tuple[s
     return train, evaluation
 
 
-def class_names(base: str) -> tuple[str, ...]:
-    """The class names of the data set, sorted: the label is the position."""
-    return tuple(sorted(keys(base).classes))
-
-
-def default_dir() -> str:
-    """The data_dir that TFDS uses when none is named."""
-    return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-
-
 @functools.lru_cache(maxsize=8)
-def keys(base: str) -> Keys:
+def _keys(base: str) -> _Keys:
     """The features that hold the encoded image, the label and a name."""
     import tensorflow_datasets as tfds
 
@@ -112,41 +142,7 @@ def keys(base: str) -> Keys:
         )
     name = next((k for k in ("file_name", "image/filename", "filename", "id") if k in features), "")
     key = "label" if "label" in label else label[0]
-    return Keys(image[0], key, name, tuple(features[key].names))
-
-
-def records(base: str, split: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """Yields (path, [(offset, size) of each record and its checksum]) for every file of a split.
-
-    Args:
-      split: a name, or a slice of one such as train[:90%].
-
-    Raises:
-      SourceError: a file is missing or shorter than the data set's own record of it.
-    """
-    for part in _builder(base).info.splits[split].file_instructions:
-        yield part.filename, list(_frames(part.filename, part.skip, part.take))
-
-
-def parse(record: bytes, fields: Keys) -> tuple[bytes, int, str]:
-    """The encoded image, the data set's own label and the name ("" without) of a record and its
-    checksum.
-
-    Raises:
-      DamagedRecord: they do not fit.
-    """
-    import tensorflow as tf
-
-    record, stored = record[:-_FOOTER], record[-_FOOTER:]
-    if stored != checksum(record):
-        raise DamagedRecord("the record in the data set is damaged: its checksum differs")
-    feature = tf.train.Example.FromString(record).features.feature
-    name = feature[fields.name].bytes_list.value if fields.name else ()
-    return (
-        feature[fields.image].bytes_list.value[0],
-        feature[fields.label].int64_list.value[0],
-        name[0].decode(errors="backslashreplace") if name else "",
-    )
+    return _Keys(image[0], key, name, tuple(features[key].names))
 
 
 @functools.lru_cache(maxsize=8)
@@ -157,7 +153,10 @@ def _builder(base: str) -> Any:
 
 
 def _frames(path: str, skip: int, take: int) -> Iterator[tuple[int, int]]:
-    if not (files.is_file(path)):
+    """Offset and size of each record with its checksum."""
+    from models.data.records import checksum  # half a second: only when records are read
+
+    if not files.is_file(path):
         raise SourceError(f"{path} of the TFDS data set is missing: prepare the data set again.")
     with files.open_read(path) as stream:
         size = stream.seek(0, os.SEEK_END) or stream.tell()

@@ -19,6 +19,7 @@ import pillow_heif
 from PIL import AvifImagePlugin, ImageOps, WebPImagePlugin
 from PIL import Image as Pil
 
+from components.example_gen.errors import BadImage
 from components.example_gen.writing import jpeg_headers
 
 # PIL opens a plugin's format by name only once its module is imported.
@@ -34,10 +35,6 @@ _PIXELS = 100_000_000
 _LIGHT = 50_000_000_000
 # Bytes of headers that are worth remembering.
 _SHORT = 4096
-
-
-class BadImage(ValueError):
-    """An image that cannot be used; the message is the reason."""
 
 
 class Image(NamedTuple):

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components import files
-from components.example_gen.errors import SourceError
-from components.example_gen.sources import tfds_source
+from components.example_gen.errors import ABSENT, BadImage, SourceError
+from components.example_gen.sources.kinds import WHOLE_FILE, Source
 from components.example_gen.writing import duplicates, image_files, index, record_writer
 
 # The span of an image and the format of its file; only in examples of a source that has spans.
@@ -58,11 +58,11 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What a worker must know to read any record."""
+    """What a worker must know to read any record; of several spans `source` is the newest."""
 
     max_pixels: int
     classes: tuple[str, ...]
-    tfds_base: str = ""
+    source: Source
 
 
 def shard_count(table: pa.Table, wanted: int) -> int:
@@ -77,8 +77,8 @@ def _size(table: pa.Table) -> int:
     remote.
     """
     sizes = table["size"].to_numpy()
-    known = int(sizes[sizes != index.WHOLE_FILE].sum())
-    single = np.flatnonzero((sizes == index.WHOLE_FILE) & pc.equal(table["reason"], "").to_numpy())
+    known = int(sizes[sizes != WHOLE_FILE].sum())
+    single = np.flatnonzero((sizes == WHOLE_FILE) & pc.equal(table["reason"], "").to_numpy())
     if not len(single):
         return known
     picked = single[np.linspace(0, len(single) - 1, min(len(single), _SAMPLE)).astype(int)]
@@ -181,7 +181,7 @@ def write_shard(job: Job, reading: Reading) -> None:
     temp, keys = files.temporary(job.shard), duplicates.Keys()
     with record_writer.Writer(temp) as writer:
         for row, result, image in convert(_rows(from_bytes(files.read(job.plan))), reading):
-            if isinstance(result, image_files.BadImage):
+            if isinstance(result, BadImage):
                 report["quarantined"].append(_quarantined(row, result))
                 continue
             size = writer.write(result)
@@ -205,19 +205,15 @@ def _rows(table: pa.Table) -> list[dict[str, Any]]:
     return table.cast(pa.schema(zip(table.column_names, types, strict=True))).to_pylist()
 
 
-def _quarantined(row: dict[str, Any], reason: image_files.BadImage) -> dict[str, Any]:
-    place = (
-        {} if row["size"] == index.WHOLE_FILE else {"offset": row["offset"], "size": row["size"]}
-    )
+def _quarantined(row: dict[str, Any], reason: BadImage) -> dict[str, Any]:
+    place = {} if row["size"] == WHOLE_FILE else {"offset": row["offset"], "size": row["size"]}
     span = {} if row["span"] is None else {"span": row["span"]}
     return {"name": row["name"], "source": row["path"], "reason": str(reason), **place, **span}
 
 
 def convert(
     rows: Iterable[dict[str, Any]], reading: Reading
-) -> Iterator[
-    tuple[dict[str, Any], record_writer.Parts | image_files.BadImage, image_files.Image | None]
-]:
+) -> Iterator[tuple[dict[str, Any], record_writer.Parts | BadImage, image_files.Image | None]]:
     """Yields (row, parts of a tf.Example or why there is none, its image) for rows of an index."""
     streams: dict[str, BinaryIO] = {}
     try:
@@ -225,7 +221,7 @@ def convert(
             try:
                 example, image = _example(row, reading, streams)
                 yield row, example, image
-            except image_files.BadImage as reason:
+            except BadImage as reason:
                 yield row, reason, None
     finally:
         for stream in streams.values():
@@ -236,32 +232,24 @@ def _example(
     row: dict[str, Any], reading: Reading, streams: dict[str, BinaryIO]
 ) -> tuple[record_writer.Parts, image_files.Image]:
     if row["reason"]:
-        raise image_files.BadImage(row["reason"])
+        raise BadImage(row["reason"])
     data = _read(row, reading.max_pixels * _MAX_BYTES_PER_PIXEL, streams)
-    label, name, synset = row["label"], row["name"], row["synset"]
-    if label == index.IN_RECORD:
-        fields = tfds_source.keys(reading.tfds_base)
-        try:
-            data, label, own_name = tfds_source.parse(data, fields)
-        except tfds_source.DamagedRecord as damage:
-            raise image_files.BadImage(str(damage)) from damage
-        name = own_name or name
-        if not 0 <= label < len(fields.classes):
-            raise image_files.BadImage(
-                f"its label {label} is not one of the {len(fields.classes)} classes"
-            )
-        synset = fields.classes[label]
-        row["label"] = label = reading.classes.index(synset)
-    image = image_files.normalize(data, reading.max_pixels)
-    return _features(image, name, label, synset, row["span"]), image
+    record = reading.source.record(data)
+    synset = record.synset or row["synset"]
+    if record.synset:
+        if synset not in reading.classes:
+            raise BadImage(f"its class {synset} {ABSENT}")
+        row["label"] = reading.classes.index(synset)
+    image = image_files.normalize(record.image, reading.max_pixels)
+    return _features(image, record.name or row["name"], row["label"], synset, row["span"]), image
 
 
 def _read(row: dict[str, Any], limit: int, streams: dict[str, BinaryIO]) -> bytes:
-    whole = row["size"] == index.WHOLE_FILE
+    whole = row["size"] == WHOLE_FILE
     path = os.path.join(row["path"], row["name"]) if whole else row["path"]
     size = files.size(path) if whole else row["size"]
     if size > limit:
-        raise image_files.BadImage(f"{size} bytes, more than an image of data.max_pixels can have")
+        raise BadImage(f"{size} bytes, more than an image of data.max_pixels can have")
     if whole:
         return files.read(path)
     if path not in streams:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime
 import importlib.resources
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -144,8 +145,8 @@ def _checked(document: Any) -> dict[str, Any]:
     """The parts of an evaluation that the page shows.
 
     Args:
-      document: `{"examples": n, "protocol": name, "protocols": {name: {"top1_error": 0..1 or null,
-        "top5_error": the same}}}`, or anything else that JSON can hold.
+      document: `{"examples": n, "protocol": name, "protocols": {name: {metric: number or null}}}`,
+        errors ("top1_error") from 0 to 1; or anything else that JSON can hold.
 
     Raises:
       ValueError: it is anything else.
@@ -164,9 +165,10 @@ def _checked(document: Any) -> dict[str, Any]:
 def _errors(protocol: str, found: Any) -> dict[str, float | None]:
     if not isinstance(found, Mapping):
         raise ValueError(f"{protocol} is not an object")
-    errors = {name: found.get(name) for name in ("top1_error", "top5_error")}
-    for name, value in errors.items():
+    for name, value in found.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (number and 0 <= value <= 1):
+        if value is not None and not (number and math.isfinite(value)):
+            raise ValueError(f"{name} of {protocol} is not a number")
+        if value is not None and name.endswith("_error") and not 0 <= value <= 1:
             raise ValueError(f"{name} of {protocol} is not 0 to 1")
-    return errors
+    return dict(found)

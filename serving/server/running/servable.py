@@ -12,7 +12,7 @@ import ctypes
 import gc
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,8 +20,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow.compat.v1 as tf1
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
-from tensorflow.python.saved_model import loader_impl
 
+from serving.compat import tensorflow_session
 from serving.server import version_folders
 from serving.server.rpc_errors import Code, ServingError, invalid
 from serving.server.running import examples
@@ -88,10 +88,10 @@ class Servable:
         self._limits = limits
         self._runs = threading.Semaphore(parallel) if parallel else contextlib.nullcontext()
         self._lock = threading.Lock()
-        self._callables: dict[tuple[str, tuple[str, ...]], tf1.Session._Callable] = {}
+        self._callables: dict[tuple[str, tuple[str, ...]], Callable[..., list]] = {}
         self._session = tf1.Session(graph=tf.Graph(), config=config)
         try:
-            graph = _load(self._session, tags, path)
+            graph = tensorflow_session.load(self._session, tags, str(path), self._prepare)
         except tf.errors.OpError as error:
             self.close()
             raise from_tensorflow(error) from error
@@ -99,6 +99,11 @@ class Servable:
             self.close()
             raise ServingError(Code.FAILED_PRECONDITION, str(error)) from error
         self.signatures: dict[str, meta_graph_pb2.SignatureDef] = dict(graph.signature_def)
+
+    def _prepare(self, graph: meta_graph_pb2.MetaGraphDef) -> None:
+        examples.guard(graph)
+        if not version_folders.has_variables(self.path):
+            graph.ClearField("saver_def")
 
     def run(
         self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
@@ -149,7 +154,7 @@ class Servable:
 
     def _callable(
         self, name: str, signature: meta_graph_pb2.SignatureDef, outputs: tuple[str, ...]
-    ) -> tf1.Session._Callable:
+    ) -> Callable[..., list]:
         with self._lock:
             key = (name, outputs)
             if key not in self._callables:
@@ -158,7 +163,11 @@ class Servable:
                     fetch=[signature.outputs[o].name for o in outputs],
                 )
                 options.run_options.timeout_in_ms = self._timeout_ms
-                self._callables[key] = _make_callable(self._session, options)
+                try:
+                    call = tensorflow_session.make_callable(self._session, options)
+                except tf.errors.OpError as error:
+                    raise from_tensorflow(error) from error
+                self._callables[key] = call
             return self._callables[key]
 
 
@@ -197,28 +206,6 @@ def _misfit(
 
 def _shape(sides: Iterable[int | None]) -> str:
     return f"[{','.join('?' if side is None else str(side) for side in sides)}]"
-
-
-def _load(session: tf1.Session, tags: Sequence[str], path: Path) -> meta_graph_pb2.MetaGraphDef:
-    # The class behind tf1.saved_model.loader.load: its graph can be guarded before it is imported.
-    loader = loader_impl.SavedModelLoader(str(path))
-    graph = loader.get_meta_graph_def_from_tags(tags)
-    examples.guard(graph)
-    if not version_folders.has_variables(path):
-        graph.ClearField("saver_def")
-    with session.graph.as_default():
-        return loader.load(session, tags)
-
-
-def _make_callable(
-    session: tf1.Session, options: config_pb2.CallableOptions
-) -> tf1.Session._Callable:
-    # Private, and the only Python form that neither checks declared shapes nor
-    # drops the run options: `Session.run` and `make_callable` do.
-    try:
-        return session._make_callable_from_options(options)
-    except tf.errors.OpError as error:
-        raise from_tensorflow(error) from error
 
 
 def _check_names(

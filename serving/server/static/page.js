@@ -131,23 +131,38 @@ function accuracy({ evaluation, evaluation_error: error }) {
   const { examples, protocol, protocols } = evaluation;
   const digits = examples < 10_000 ? 1 : 2;
   const right = (wrong) => (wrong == null ? null : percent(1 - wrong, digits));
-  const top1 = right(protocols[protocol].top1_error);
-  const top5 = right(protocols[protocol].top5_error);
+  const { top1_error: wrong1, top5_error: wrong5 } = protocols[protocol];
+  const top1 = right(wrong1);
+  const top5 = right(wrong5);
   const measured = `on ${count(examples)} evaluation images, protocol ${protocol}`;
   return [
     top1 && element("p.number", {}, element("strong", {}, top1), " top-1 accuracy"),
     element("p.hint", {}, top5 ? `${top5} top-5, ${measured}` : measured),
-    Object.keys(protocols).length > 1 ? every(protocols, right) : null,
+    Object.keys(protocols).length > 1 || names(protocols).length > 2 ? every(protocols, right) : null,
   ];
 }
 
-/** The table of all protocols, folded away. */
+/** What was measured: top1_error, top5_error and whatever else the Evaluator has. */
+function names(protocols) {
+  return [...new Set(Object.values(protocols).flatMap(Object.keys))];
+}
+
+/** "top1_error" is shown as an accuracy, "Top-1"; other names are read as they are. */
+function title(name) {
+  const words = name.replace(/_error$/, "").replace(/^top(\d+)$/, "top-$1").replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+/** The table of all protocols and metrics, folded away. */
 function every(protocols, right) {
-  const titles = ["Protocol", "Top-1", "Top-5"].map((title) => element("th", { scope: "col" }, title));
-  const rows = Object.entries(protocols).map(([name, errors]) => {
-    const cells = [errors.top1_error, errors.top5_error].map((wrong) =>
-      element("td", {}, right(wrong) ?? "–"),
-    );
+  const metrics = names(protocols);
+  const titles = ["Protocol", ...metrics.map(title)].map((text) => element("th", { scope: "col" }, text));
+  const rows = Object.entries(protocols).map(([name, values]) => {
+    const cells = metrics.map((metric) => {
+      const value = values[metric];
+      const text = metric.endsWith("_error") ? right(value) : value?.toPrecision(4);
+      return element("td", {}, text ?? "–");
+    });
     return element("tr", {}, element("th", { scope: "row" }, name), ...cells);
   });
   const head = element("thead", {}, element("tr", {}, ...titles));

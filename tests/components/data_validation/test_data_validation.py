@@ -1,11 +1,17 @@
 """The gate: what stops a run, and what it says."""
 
+import pathlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.components.example_validator import executor as example_validator
+from tfx.types import artifact_utils, standard_artifacts
 
 from components.data_validation import component as data_validation
+from components.example_gen.writing.shards import ORIGINAL
 
 CLASSES = ["n01", "n02", "n03"]
 
@@ -81,3 +87,79 @@ def test_image_bytes_get_no_string_statistics(tmp_path):
     stats = statistics([0, 1, 2], CLASSES, tmp_path)
     [encoded] = [f for f in stats.datasets[0].features if "encoded" in str(f.path)]
     assert encoded.WhichOneof("stats") == "bytes_stats"
+
+
+@pytest.fixture
+def artifacts(tmp_path):
+    """Inputs and outputs of the component: good statistics, and the curated schema."""
+    given = standard_artifacts.ExampleStatistics()
+    given.uri, given.span = str(tmp_path / "statistics"), 3
+    given.split_names = artifact_utils.encode_split_names(["train", "eval"])
+    stats = statistics([0, 1, 2], CLASSES, tmp_path)
+    for split in ("train", "eval"):
+        folder = artifact_utils.get_split_uri([given], split)
+        tf.io.gfile.makedirs(folder)
+        with open(f"{folder}/FeatureStats.pb", "wb") as file:
+            file.write(stats.SerializeToString())
+    schema = standard_artifacts.Schema()
+    schema.uri = str(tmp_path / "schema")
+    tf.io.gfile.makedirs(schema.uri)
+    tfdv.write_schema_text(data_validation.curated_schema(CLASSES), f"{schema.uri}/schema.pbtxt")
+
+    def outputs(name):
+        found = standard_artifacts.ExampleAnomalies()
+        found.uri = str(tmp_path / name)
+        return {"anomalies": [found]}
+
+    return {"statistics": [given], "schema": [schema]}, outputs
+
+
+def left(outputs):
+    """What an executor has left: its artifact, and the anomalies of each split."""
+    [artifact] = outputs["anomalies"]
+    anomalies = {
+        split: pathlib.Path(artifact_utils.get_split_uri([artifact], split), "SchemaDiff.pb")
+        for split in ("train", "eval")
+    }
+    kept = artifact.mlmd_artifact
+    files = {split: path.read_bytes() for split, path in anomalies.items()}
+    return dict(kept.properties), dict(kept.custom_properties), files
+
+
+def test_what_is_left_is_what_tfxs_validator_leaves(artifacts):
+    inputs, outputs = artifacts
+    ours, theirs = outputs("ours"), outputs("theirs")
+    data_validation.ImageExampleValidatorExecutor().Do(inputs, ours, {})
+    example_validator.Executor().Do(inputs, theirs, {})
+    assert left(ours) == left(theirs)
+
+
+def test_anomalies_stop_the_run_and_are_left(artifacts, tmp_path):
+    inputs, outputs = artifacts
+    found = outputs("ours")
+    bad = statistics([0, 1, 2, 7], [*CLASSES, "n03"], tmp_path)
+    folder = artifact_utils.get_split_uri(inputs["statistics"], "train")
+    with open(f"{folder}/FeatureStats.pb", "wb") as file:
+        file.write(bad.SerializeToString())
+    with pytest.raises(data_validation.DataError, match=r"split 'train': image/class/label"):
+        data_validation.ImageExampleValidatorExecutor().Do(inputs, found, {})
+    kept = anomalies_pb2.Anomalies.FromString(left(found)[2]["train"])
+    assert list(kept.anomaly_info) == ["image/class/label"]
+
+
+def test_what_ingestion_adds_fits_every_schema(artifacts):
+    """The original bytes of an image that was converted, in a schema that knows nothing of them."""
+    inputs, outputs = artifacts
+    folder = artifact_utils.get_split_uri(inputs["statistics"], "train")
+    stats = tfdv.load_stats_binary(f"{folder}/FeatureStats.pb")
+    feature = stats.datasets[0].features.add()
+    [other] = [f for f in stats.datasets[0].features if f.path.step == ["image/encoded"]]
+    feature.CopyFrom(other)
+    feature.path.step[0] = ORIGINAL
+    with open(f"{folder}/FeatureStats.pb", "wb") as file:
+        file.write(stats.SerializeToString())
+    schema = data_validation.curated_schema(CLASSES)
+    del schema.feature[[f.name for f in schema.feature].index(ORIGINAL) :]
+    assert ORIGINAL in tfdv.validate_statistics(stats, schema).anomaly_info
+    tfdv.write_schema_text(schema, f"{inputs['schema'][0].uri}/schema.pbtxt")
+    data_validation.ImageExampleValidatorExecutor().Do(inputs, outputs("ours"), {})

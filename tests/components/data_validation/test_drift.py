@@ -16,11 +16,11 @@ from components.data_validation import component as data_validation
 from components.data_validation import drift
 from components.data_validation.component import DataError
 from components.example_gen import component, source
-from pipeline.config.settings import Data, to_dict
+from components.example_gen.settings import Data
 from tests.helpers import data
 
 CLASSES = ["n01", "n02", "n03"]
-LIMITS = drift.limits(to_dict(Data()))
+LIMITS = drift.limits(Data())
 NONE = dict.fromkeys(LIMITS, 1.0)
 
 
@@ -268,7 +268,7 @@ def test_splits_that_differ_stop_the_run(tmp_path, window):
 
 def _run(root, spans):
     """ExampleGen, statistics and the gate, over the newest spans."""
-    config = to_dict(Data(kind="folder", source=f"{root}/in/span-{{SPAN}}", spans=spans))
+    config = Data(kind="folder", source=f"{root}/in/span-{{SPAN}}", spans=spans)
     examples = component.example_gen(config)
     schema = tfx.components.ImportSchemaGen(schema_file=f"{root}/schema.pbtxt")
     statistics = tfx.components.StatisticsGen(

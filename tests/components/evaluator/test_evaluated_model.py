@@ -15,7 +15,7 @@ from components.evaluator import evaluation
 from components.pusher import component as pusher
 from pipeline.config import beam_arguments
 from pipeline.config.settings import Beam
-from pipeline.local import beam_operator
+from pipeline.local import batch_coder
 from tests.components.evaluator import test_evaluation as known
 
 
@@ -40,10 +40,8 @@ def artifacts(tmp_path):
 
 def evaluate(inputs, outputs, values):
     config = evaluation.eval_config(list(values), "center", known.CLASSES, 0.9, 0.9, 1.0)
-    arguments = beam_arguments.arguments(Beam())
-    context = evaluator.Executor.Context(
-        make_beam_pipeline_fn=lambda: beam_operator.pipeline(arguments)
-    )
+    batch_coder.register()
+    context = evaluator.Executor.Context(beam_pipeline_args=beam_arguments.arguments(Beam()))
     properties = {
         "eval_config": proto_utils.proto_to_json(config),
         "example_splits": json_utils.dumps(["eval"]),
@@ -61,8 +59,8 @@ def test_the_evaluator_counts_right_and_writes_out_no_images(artifacts, monkeypa
     evaluate(inputs, outputs, values)
     found = evaluation.errors(outputs["evaluation"][0].uri)
     for name, table in values.items():
-        assert found[name].top1 == pytest.approx(known.counted(table, 1))
-        assert found[name].top5 == pytest.approx(known.counted(table, 5))
+        assert found[name]["top1"] == pytest.approx(known.counted(table, 1))
+        assert found[name]["top5"] == pytest.approx(known.counted(table, 5))
     assert tf.io.gfile.exists(os.path.join(outputs["blessing"][0].uri, "BLESSED"))
 
 

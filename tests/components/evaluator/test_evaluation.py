@@ -1,15 +1,18 @@
 """Errors and verdicts of a real TFMA run on scores that are known, against counting by hand."""
 
+import io
 import json
 
 import numpy as np
 import pytest
+import rich.console
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluator import evaluation, loading
-from pipeline.local import beam_operator
+from components.evaluator import evaluation, loading, metric_table
+from components.pusher import component as pusher
+from pipeline.local import beam_operator, summary
 
 CLASSES, EXAMPLES = 12, 57
 LABELS = np.random.default_rng(0).integers(0, CLASSES, EXAMPLES)
@@ -103,10 +106,11 @@ def described(classes=12, **bounds):
 
 @pytest.mark.parametrize("classes", [2, 5, 6, 1000])
 def test_the_best_five_are_measured_where_there_are_more(classes):
-    names = {"center_top1", "ten_crop_top1"} | (
+    found = set(described(classes))
+    assert {"center_top1", "ten_crop_top1"} <= found
+    assert {"center_top5", "ten_crop_top5"} & found == (
         {"center_top5", "ten_crop_top5"} if classes > 5 else set()
     )
-    assert set(described(classes)) == names
 
 
 def test_bounds_are_those_of_the_protocol_that_decides():
@@ -144,8 +148,8 @@ def test_errors_are_those_counted_by_hand(two):
     found = evaluation.errors(folder)
     assert sorted(found) == ["center", "ten_crop"]
     for name, errors in found.items():
-        assert errors.top1 == pytest.approx(counted(values[name], 1))
-        assert errors.top5 == pytest.approx(counted(values[name], 5))
+        assert errors["top1"] == pytest.approx(counted(values[name], 1))
+        assert errors["top5"] == pytest.approx(counted(values[name], 5))
     assert evaluation.example_count(folder) == EXAMPLES
 
 
@@ -166,16 +170,16 @@ def test_a_single_protocol_with_ties_and_scores_that_are_no_numbers(tmp_path):
     values[15:20, 3] = np.inf
     folder = analysed(tmp_path, {"center": values})
     found = evaluation.errors(folder)["center"]
-    assert found.top1 == pytest.approx(20 / EXAMPLES) == pytest.approx(counted(values, 1))
-    assert found.top5 == pytest.approx(20 / EXAMPLES) == pytest.approx(counted(values, 5))
+    assert found["top1"] == pytest.approx(20 / EXAMPLES) == pytest.approx(counted(values, 1))
+    assert found["top5"] == pytest.approx(20 / EXAMPLES) == pytest.approx(counted(values, 5))
     assert evaluation.verdict(folder) == (True, [])
 
 
 def test_a_single_protocol_against_a_baseline(tmp_path):
     new, old = scores(1, 0.6), scores(2, 0.8)
     folder = analysed(tmp_path, {"center": new}, {"center": old})
-    assert evaluation.errors(folder)["center"].top1 == pytest.approx(counted(new, 1))
-    assert evaluation.errors(folder, "baseline")["center"].top1 == pytest.approx(counted(old, 1))
+    assert evaluation.errors(folder)["center"]["top1"] == pytest.approx(counted(new, 1))
+    assert evaluation.errors(folder, "baseline")["center"]["top1"] == pytest.approx(counted(old, 1))
     assert not evaluation.verdict(folder)[0]
 
 
@@ -183,7 +187,7 @@ def test_a_model_that_is_never_right_passes_where_nothing_is_asked(tmp_path):
     nothing = {"max_top1_error": 1.0, "max_top5_error": 1.0, "max_top1_increase": 1.0}
     folder = analysed(tmp_path, {"center": np.zeros_like(scores(1, 0.6))}, **nothing)
     assert evaluation.verdict(folder) == (True, [])
-    assert evaluation.errors(folder)["center"].top5 == 1
+    assert evaluation.errors(folder)["center"]["top5"] == 1
 
 
 def test_a_bound_that_is_missed_is_said_so(tmp_path):
@@ -206,8 +210,10 @@ def test_a_model_that_is_worse_than_the_baseline_is_said_so(tmp_path):
     assert reason.startswith(
         f"center top-1 error is {counted(new, 1):.2%}, the blessed model has {counted(old, 1):.2%}"
     )
-    assert evaluation.errors(folder, "baseline")["ten_crop"].top1 == pytest.approx(counted(old, 1))
-    assert evaluation.errors(folder)["ten_crop"].top1 == pytest.approx(counted(new, 1))
+    assert evaluation.errors(folder, "baseline")["ten_crop"]["top1"] == pytest.approx(
+        counted(old, 1)
+    )
+    assert evaluation.errors(folder)["ten_crop"]["top1"] == pytest.approx(counted(new, 1))
 
 
 def test_what_decides_is_compared_although_the_other_protocols_differ(tmp_path):
@@ -218,17 +224,17 @@ def test_what_decides_is_compared_although_the_other_protocols_differ(tmp_path):
         analysed(tmp_path / "b", {**one, "ten_crop": new}, {"center": old}),
     )
     for folder in folders:
-        assert evaluation.errors(folder, "baseline")["center"].top1 == pytest.approx(
+        assert evaluation.errors(folder, "baseline")["center"]["top1"] == pytest.approx(
             counted(old, 1)
         )
-        assert evaluation.errors(folder)["center"].top1 == pytest.approx(counted(new, 1))
+        assert evaluation.errors(folder)["center"]["top1"] == pytest.approx(counted(new, 1))
         blessed, [reason] = evaluation.verdict(folder)
         assert not blessed
         assert reason.startswith(
             f"center top-1 error is {counted(new, 1):.2%}, the blessed model has "
         )
-    assert np.isnan(evaluation.errors(folders[1], "baseline")["ten_crop"].top1)
-    assert evaluation.errors(folders[1])["ten_crop"].top1 == pytest.approx(counted(new, 1))
+    assert np.isnan(evaluation.errors(folders[1], "baseline")["ten_crop"]["top1"])
+    assert evaluation.errors(folders[1])["ten_crop"]["top1"] == pytest.approx(counted(new, 1))
 
 
 def test_what_no_baseline_has_stops_no_candidate_that_is_better(tmp_path):
@@ -256,3 +262,34 @@ def test_a_model_may_be_worse_by_exactly_what_is_allowed(tmp_path, increase):
     asked = {"max_top1_increase": more / EXAMPLES, "max_top1_error": 1.0, "max_top5_error": 1.0}
     assert evaluation.verdict(analysed(tmp_path / "a", wrong(10 + more), wrong(10), **asked))[0]
     assert not evaluation.verdict(analysed(tmp_path / "b", wrong(11 + more), wrong(10), **asked))[0]
+
+
+def test_a_metric_is_a_line_of_the_table(tmp_path, monkeypatch):
+    """A metric of Keras is measured, pushed along and shown; against its closed form."""
+    monkeypatch.setitem(
+        metric_table.METRICS,
+        "loss",
+        metric_table.Metric(
+            "cross_entropy",
+            "cross-entropy",
+            {},
+            "SparseCategoricalCrossentropy",
+            error=False,
+        ),
+    )
+    values = scores(3, 0.6)
+    values /= values.sum(axis=1, keepdims=True)
+    other = np.full_like(values, 1 / CLASSES)
+    folder = analysed(tmp_path, {"center": values, "ten_crop": other})
+    loss = -np.mean(np.log(values[np.arange(EXAMPLES), LABELS]))
+    found = evaluation.errors(folder)
+    assert found["center"]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert found["ten_crop"]["loss"] == pytest.approx(np.log(CLASSES), rel=1e-5)
+    assert found["center"]["top1"] == pytest.approx(counted(values, 1))
+    pushed = pusher.measured(folder, "center")["protocols"]["ten_crop"]
+    assert pushed["cross_entropy"] == pytest.approx(np.log(CLASSES), rel=1e-5)
+    shown = rich.console.Console(width=100, file=io.StringIO())
+    shown.print(summary.table(folder, ["center", "ten_crop"]))
+    lines = shown.file.getvalue().splitlines()
+    assert " ".join(lines[1].split()).endswith("top-5 error cross-entropy")
+    assert lines[3].split()[-1] == f"{np.log(CLASSES):.4g}"

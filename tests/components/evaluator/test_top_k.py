@@ -96,9 +96,7 @@ def test_preprocessors_of_two_outputs_are_told_apart():
     assert any("model 'm', output 'a'" in name for name in names)
 
 
-def test_the_metric_is_known_by_its_name_and_its_version():
-    """By the version the cache of a pipeline sees that the metric has changed."""
+def test_the_metric_is_known_by_its_name():
     assert metric_types.registered_metrics()["TopKAccuracy"] is tfma_metrics.TopKAccuracy
-    made = tfma_metrics.TopKAccuracy(5, "center_top5", version="of a file")
-    assert made.get_config() == {"k": 5, "name": "center_top5", "version": "of a file"}
-    assert tfma_metrics.TopKAccuracy(1, "a").get_config()["version"] == ""
+    made = tfma_metrics.TopKAccuracy(5, "center_top5")
+    assert made.get_config() == {"k": 5, "name": "center_top5"}

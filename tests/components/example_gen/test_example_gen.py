@@ -4,6 +4,7 @@ import collections
 import glob
 import json
 import os
+from dataclasses import replace
 
 import apache_beam as beam
 import numpy as np
@@ -14,10 +15,9 @@ from tfx.types import standard_artifacts
 
 from components.example_gen import component, ingest_summary, source
 from components.example_gen.errors import SourceError, TooManyBadError
-from components.example_gen.sources import layouts
+from components.example_gen.settings import Data
 from components.example_gen.writing import index, shards
 from models.pixels import decoding
-from pipeline.config.settings import Data, to_dict
 from tests.helpers import data
 
 SHARED = os.path.join(
@@ -35,6 +35,14 @@ def properties(config):
     )
 
 
+def found_classes(config):
+    return list(source.classes_of(source.parts(config)))
+
+
+def found_labels(config):
+    return list(source.labels_of(source.parts(config)))
+
+
 def _context(args):
     # Given as `beam_pipeline_args`, TFX would pack itself into an sdist for the workers: a second a
     # run.
@@ -46,9 +54,7 @@ def ingest(root, args=FNAPI, execution=1, **fields):
     artifact = standard_artifacts.Examples()
     artifact.uri = os.path.join(str(root), "ImageExampleGen", "examples", str(execution))
     os.makedirs(artifact.uri, exist_ok=True)
-    component.Executor(_context(args)).Do(
-        {}, {"examples": [artifact]}, properties(to_dict(Data(**fields)))
-    )
+    component.Executor(_context(args)).Do({}, {"examples": [artifact]}, properties(Data(**fields)))
     return artifact
 
 
@@ -227,7 +233,7 @@ def test_a_killed_run_goes_on_and_takes_nothing_half_written(tmp_path):
     folder = data.small_ilsvrc(str(tmp_path / "in"), per_class=20)
     fields = {"kind": "ilsvrc", "source": folder, "train_shards": 4}
     expected = ingest(tmp_path / "whole", **fields).uri
-    run = component._Run(properties(to_dict(Data(**fields))))
+    run = component._Run(properties(Data(**fields)))
     stage = tmp_path / "killed" / "ImageExampleGen" / "staging" / run.key()
     component._plan(str(stage), run)
     jobs = shards.jobs(str(stage))
@@ -302,11 +308,11 @@ def test_span_reaches_the_artifact_and_the_latest_is_read(tmp_path):
 
 def test_cache_key_follows_data_and_devkit(tmp_path):
     folder = data.small_ilsvrc(str(tmp_path / "in"))
-    config = to_dict(Data(kind="ilsvrc", source=folder))
+    config = Data(kind="ilsvrc", source=folder)
     first = properties(config)
     assert properties(config) == first
-    assert properties({**config, "seed": 1}) != first
-    assert properties({**config, "schema": "infer"}) == first  # not ours
+    assert properties(replace(config, seed=1)) != first
+    assert properties(replace(config, schema="infer")) == first  # not ours
     other = data.small_ilsvrc(str(tmp_path / "other"), val_per_class=5)
     os.replace(other + "/ILSVRC2012_devkit_t12.tar.gz", folder + "/ILSVRC2012_devkit_t12.tar.gz")
     assert properties(config)["custom_config"] != first["custom_config"]
@@ -356,11 +362,11 @@ def test_remote_paths_go_through_tensorflow(tmp_path):
         with tf.io.gfile.GFile(f"{remote}/folders/{path}", "wb") as stream:
             stream.write(content)
     for kind, folder, count in (("ilsvrc", "in", 24), ("folder", "folders", 2)):
-        where = source.layout(to_dict(Data(kind=kind, source=f"{remote}/{folder}")))
+        where = source.find(Data(kind=kind, source=f"{remote}/{folder}"))
         table = index.build(where, "train")
         bad = [row["name"] for row in table.to_pylist() if row["reason"]]
         assert bad == (["b/sub/3.jpg"] if kind == "folder" else [])
-        reading = shards.Reading(10**6, layouts.classes_of(where))
+        reading = shards.Reading(10**6, where.classes(), where)
         shards.plan(f"{remote}/{kind}", {"train": table}, {"train": 2}, 0)
         found = []
         for job in shards.jobs(f"{remote}/{kind}"):
@@ -369,4 +375,4 @@ def test_remote_paths_go_through_tensorflow(tmp_path):
             found += [r.numpy() for r in tf.data.TFRecordDataset(job.shard)]
         assert len(found) == count
     with pytest.raises(SourceError, match=r"lacks ILSVRC2012_img_train\.tar"):
-        source.layout(to_dict(Data(kind="ilsvrc", source=f"{remote}/nowhere")))
+        source.find(Data(kind="ilsvrc", source=f"{remote}/nowhere"))

@@ -7,8 +7,8 @@ import pytest
 
 from components.example_gen import ingest_summary, source
 from components.example_gen.errors import SourceError
+from components.example_gen.settings import Data
 from components.example_gen.writing import index, shards
-from pipeline.config.settings import Data, to_dict
 from tests.components.example_gen.test_example_gen import (
     contents,
     ingest,
@@ -24,17 +24,17 @@ def test_another_spelling_of_the_source_is_the_same_input(tmp_path, monkeypatch)
     folder = data.class_folders(
         str(tmp_path / "in"), {"train": two_classes(4), "val": two_classes(2)}
     )
-    first = properties(to_dict(Data(kind="folder", source=folder)))
+    first = properties(Data(kind="folder", source=folder))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for spelling in (f"{folder}/", "in", "./in/", "~/in", f"{folder}/../in"):
-        assert properties(to_dict(Data(kind="folder", source=spelling))) == first
+        assert properties(Data(kind="folder", source=spelling)) == first
 
 
 def test_a_source_that_is_a_pattern_is_refused(tmp_path):
     folder = data.class_folders(str(tmp_path / "in [1]"), {"train": two_classes(2)})
     with pytest.raises(SourceError, match=r"in \[1\] has one of the characters \[ \] \* \? "):
-        source.check(to_dict(Data(kind="folder", source=folder)))
+        source.check(Data(kind="folder", source=folder))
 
 
 def test_misplaced_images_are_quarantined(tmp_path):
@@ -95,16 +95,16 @@ def test_a_name_that_is_not_utf8_is_quarantined(tmp_path):
         quarantine(uri, "train")["ant/caf\\xe9.jpg"]["reason"] == "its name is not UTF-8: rename it"
     )
     assert len(read(uri, "train")) == 12
-    first = properties(to_dict(Data(**fields)))
+    first = properties(Data(**fields))
     os.utime(f"{folder}/val/bee/1.jpg", (1, 1))
-    assert properties(to_dict(Data(**fields)))["input_fingerprint"] != first["input_fingerprint"]
+    assert properties(Data(**fields))["input_fingerprint"] != first["input_fingerprint"]
     # Another folder: the classes of a source are looked up once a process.
     fields["source"] = folder = data.class_folders(
         str(tmp_path / "other"), {"train": two_classes(2)}
     )
     os.makedirs(os.fsencode(folder) + b"/train/caf\xe9")
     with pytest.raises(SourceError, match=r"class folder caf\\xe9 of .* is not UTF-8: rename it"):
-        source.check(to_dict(Data(**fields)))
+        source.check(Data(**fields))
 
 
 def test_what_is_no_file_is_quarantined_and_never_opened(tmp_path):
@@ -123,9 +123,9 @@ def test_what_is_no_file_is_quarantined_and_never_opened(tmp_path):
     assert sorted(reasons) == ["ant/circle.jpg", "ant/link.jpg", "bee/pipe.jpg"]
     assert set(reasons.values()) == {"a link to nothing, a pipe or a device, and no file"}
     assert contents(uri, "train")["ant/good.jpg"]["image/encoded"] == data.jpeg(1, 16, 16)
-    first = properties(to_dict(Data(**fields)))["input_fingerprint"]
+    first = properties(Data(**fields))["input_fingerprint"]
     os.link(f"{folder}/train/ant/1.jpg", f"{folder}/train/ant/gone.jpg")
-    assert properties(to_dict(Data(**fields)))["input_fingerprint"] != first
+    assert properties(Data(**fields))["input_fingerprint"] != first
     assert len(read(ingest(tmp_path, execution=2, **fields).uri, "train")) == 15
 
 
@@ -134,14 +134,14 @@ def test_a_class_of_two_lines_is_refused(tmp_path):
     with pytest.raises(
         SourceError, match=r"class folder 'a\\nb' of .* has a line break: rename it"
     ):
-        source.check(to_dict(Data(kind="folder", source=folder)))
+        source.check(Data(kind="folder", source=folder))
 
 
 def test_the_cache_key_follows_names(tmp_path):
     folder = data.class_folders(
         str(tmp_path / "in"), {"train": two_classes(3), "val": two_classes(2, 500)}
     )
-    config, key = to_dict(Data(kind="folder", source=folder)), "input_fingerprint"
+    config, key = Data(kind="folder", source=folder), "input_fingerprint"
     first = properties(config)[key]
     # Another label, the same bytes: all times, sizes and counts stay as they are.
     os.replace(f"{folder}/train/ant/1.jpg", f"{folder}/train/bee/9.jpg")
@@ -152,7 +152,7 @@ def test_the_cache_key_follows_names(tmp_path):
 
 def test_shards_of_single_files_are_of_the_wanted_size(tmp_path, monkeypatch):
     folder = data.class_folders(str(tmp_path / "in"), {"train": two_classes(300)})
-    where = source.layout(to_dict(Data(kind="folder", source=folder)))
+    where = source.find(Data(kind="folder", source=folder))
     table = index.build(where, "train")
     total = sum(os.path.getsize(p) for p in glob.glob(f"{folder}/train/*/*"))
     monkeypatch.setattr(shards, "_SHARD_BYTES", total // 20)

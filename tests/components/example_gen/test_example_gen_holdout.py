@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfx.components.example_gen import base_example_gen_executor
 
 from components.example_gen import component, holdout
-from pipeline.config.settings import Data, to_dict
+from components.example_gen.settings import Data
 from tests.components.example_gen.test_example_gen import (
     contents,
     ingest,
@@ -24,7 +24,7 @@ def test_holdout_is_the_partition_of_tfx(tmp_path):
     train, evaluation = (contents(ingest(tmp_path, **fields).uri, s) for s in ("train", "eval"))
     assert not set(train) & set(evaluation) and len(train) + len(evaluation) == 200
     assert 20 <= len(evaluation) <= 60
-    run = component._Run(properties(to_dict(Data(**fields))))
+    run = component._Run(properties(Data(**fields)))
     config = run._output.split_config
     for name in [*train, *evaluation]:
         feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[name.encode()]))

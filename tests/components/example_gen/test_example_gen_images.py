@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from components.example_gen.errors import BadImage
 from components.example_gen.writing import image_files, jpeg_headers
 from models.pixels import decoding
 from tests.helpers import data, memory
@@ -35,7 +36,7 @@ def _taken(encoded: bytes) -> tuple[int, ...] | None:
 def _normalized(encoded: bytes) -> tuple[int, ...] | None:
     try:
         image = image_files.normalize(encoded, 10**8)
-    except image_files.BadImage:
+    except BadImage:
         return None
     assert image.encoded == encoded
     return image.height, image.width
@@ -154,20 +155,18 @@ def test_rotation_in_exif_is_not_applied():
     ],
 )
 def test_bad_files_are_refused_with_the_reason(name, reason):
-    with pytest.raises(image_files.BadImage, match=reason):
+    with pytest.raises(BadImage, match=reason):
         image_files.normalize(data.bad()[name], LIMIT)
 
 
 def test_size_is_refused_before_decoding():
-    with pytest.raises(
-        image_files.BadImage, match=r"1100 x 1000 pixels, more than data.max_pixels=1000000"
-    ):
+    with pytest.raises(BadImage, match=r"1100 x 1000 pixels, more than data.max_pixels=1000000"):
         image_files.normalize(data.jpeg(0, 1000, 1100)[:2000], LIMIT)
 
 
 def test_what_the_model_refuses_for_its_size_is_refused_whatever_the_setting():
     assert _taken(data.bomb(10_001)) is None
-    with pytest.raises(image_files.BadImage, match="10001 x 10001 pixels"):
+    with pytest.raises(BadImage, match="10001 x 10001 pixels"):
         image_files.normalize(data.bomb(10_001), 10**9)
 
 
@@ -175,7 +174,7 @@ def test_what_the_model_refuses_for_its_size_is_refused_whatever_the_setting():
 @pytest.mark.parametrize("progressive", [False, True])
 def test_every_truncation_is_found(cut, progressive):
     whole = data.jpeg(5, 200, 300, progressive=progressive)
-    with pytest.raises(image_files.BadImage):
+    with pytest.raises(BadImage):
         image_files.normalize(whole[: int(len(whole) * cut)], LIMIT)
 
 
@@ -288,7 +287,7 @@ def test_headers_are_remembered_by_their_tables_and_large_ones_not_at_all():
     assert image_files._known_tables.cache_info().currsize == 1
     at = pictures[0].index(b"\xff\xc4") + 4
     damaged = pictures[0][:at] + b"\x77" + pictures[0][at + 1 :]
-    with pytest.raises(image_files.BadImage, match="cut off: Invalid JPEG"):
+    with pytest.raises(BadImage, match="cut off: Invalid JPEG"):
         image_files.normalize(damaged, LIMIT)
     large = data.jpeg(0)[:2] + 100 * data.jpeg(0)[2:].partition(b"\xff\xc0")[0] + data.jpeg(0)[2:]
     before = image_files._known_tables.cache_info()
@@ -307,5 +306,5 @@ def test_a_marker_that_no_decoder_knows_is_refused():
     whole = data.jpeg(3, 65, 17, progressive=True, restart_marker_blocks=1)
     for at in (match.start() + 1 for match in re.finditer(b"\xff\xc4", whole)):
         damaged = whole[:at] + b"\x60" + whole[at + 1 :]
-        with pytest.raises(image_files.BadImage):
+        with pytest.raises(BadImage):
             image_files.normalize(damaged, LIMIT)

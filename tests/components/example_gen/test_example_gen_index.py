@@ -11,15 +11,12 @@ import pytest
 
 from components.example_gen import source
 from components.example_gen.errors import SourceError
-from components.example_gen.sources import devkit, tar_index
+from components.example_gen.settings import Data
+from components.example_gen.sources import devkit, ilsvrc, tar_index
 from components.example_gen.writing import index
-from pipeline.config.settings import Data, to_dict
 from pipeline.local.summary import first_synonyms
+from tests.components.example_gen.test_example_gen import found_classes, found_labels, properties
 from tests.helpers import data
-
-
-def _config(**fields):
-    return to_dict(Data(**fields))
 
 
 def _bytes(path, member):
@@ -59,41 +56,6 @@ def _header(**fields):
     return bytes(block)
 
 
-@pytest.mark.parametrize(
-    "block",
-    [
-        _header(),
-        _header(type=b"5"),
-        _header(type=b"\0"),
-        _header(name=b"x" * 100),
-        _header(prefix=b"far/away"),
-        _header(prefix=b"far", name=b"\0" * 100),
-        _header(prefix=b"p" * 155, name=b"x" * 100),
-        _header(prefix=b"\xc3", name="ä\xff".encode("latin-1") + bytes(90)),
-        _header(size=b"\0" * 12),
-        _header(size=b" 1234 \0\0\0\0\0\0"),
-        _header(size=b"\x80" + (9 * 2**33).to_bytes(11, "big")),
-        _header(size=b"12345678\0\0\0\0", magic=b"ustar  \0"),
-        _header(size=b"99999999999\0"),
-        _header(chksum=b"000001\0 "),
-        _header(chksum=b"zzzzzz\0 "),
-        _header(chksum=b"%06o\0 " % tarfile.calc_chksums(_header(name=b"\xe4"))[1], name=b"\xe4"),
-        bytes(512),
-        _header()[:300],
-        b"",
-    ],
-)
-def test_a_header_says_what_it_says_to_tarfile(block):
-    def read(kind):
-        try:
-            info = kind.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
-            return type(error)
-        return info.name, info.size, info.type
-
-    assert read(tar_index._Header) == read(tarfile.TarInfo)
-
-
 def test_links_are_followed_or_named(tmp_path):
     image, out = b"picture" * 100, io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
@@ -114,7 +76,7 @@ def test_links_are_followed_or_named(tmp_path):
     path.write_bytes(out.getvalue())
     found = {m.name: m for m in tar_index.members(str(path))}
     assert _bytes(path, found["./b/1.jpg"]) == _bytes(path, found["./a/1.jpg"]) == image
-    where = source.layout(_config(kind="folder", source=str(tmp_path), eval_split="holdout"))
+    where = source.find(Data(kind="folder", source=str(tmp_path), eval_split="holdout"))
     rows = {r["name"]: r for r in index.build(where, "train").to_pylist()}
     assert [rows[n]["reason"] for n in ("a/1.jpg", "b/1.jpg")] == ["", ""] and rows["b/1.jpg"][
         "label"
@@ -125,12 +87,12 @@ def test_links_are_followed_or_named(tmp_path):
 
 def test_images_beside_the_class_archives_are_named(tmp_path):
     tars = {f"n0000000{i}.tar": data.tar_bytes({"1.JPEG": data.jpeg(i)}) for i in range(2)}
-    path = str(tmp_path / "train.tar")
     (tmp_path / "train.tar").write_bytes(
         data.tar_bytes({**tars, "x.JPEG": data.jpeg(3), "README": b""})
     )
     left_out = []
-    groups = {synset: found for _, synset, found in index._ilsvrc_train([path], left_out.append)}
+    where = ilsvrc.Ilsvrc(str(tmp_path), "train.tar", "")
+    groups = {synset: found for _, synset, found in where.groups("train", left_out.append)}
     assert left_out == ["README"]
     assert [(name, reason) for name, _, _, reason in groups[""]] == [
         ("x.JPEG", "lies in no class folder")
@@ -255,7 +217,7 @@ def test_a_truncated_training_archive_stops_the_check(tmp_path):
     with open(path, "r+b") as stream:
         stream.truncate(os.path.getsize(path) // 2)
     with pytest.raises(SourceError, match="truncated"):
-        source.check(_config(kind="ilsvrc", source=folder))
+        source.check(Data(kind="ilsvrc", source=folder))
 
 
 def test_devkit_ids_are_not_the_order_of_wnids(tmp_path):
@@ -296,10 +258,10 @@ def test_a_devkit_of_other_files_is_an_error(tmp_path, name, content):
 
 
 def test_classes_and_labels(tmp_path):
-    config = _config(kind="ilsvrc", source=data.small_ilsvrc(str(tmp_path)))
+    config = Data(kind="ilsvrc", source=data.small_ilsvrc(str(tmp_path)))
     source.check(config)
-    assert source.classes(config) == ["n00001000", "n00001007", "n00001014"]
-    assert source.labels(config)[1] == "name of n00001007"
+    assert found_classes(config) == ["n00001000", "n00001007", "n00001014"]
+    assert found_labels(config)[1] == "name of n00001007"
 
 
 def test_classes_with_the_same_words_are_told_apart(tmp_path):
@@ -313,7 +275,7 @@ def test_classes_with_the_same_words_are_told_apart(tmp_path):
     }
     train = {wnid: {f"{wnid}_1.JPEG": data.jpeg(i)} for i, wnid in enumerate(words)}
     data.ilsvrc(str(tmp_path), train, [("n1", data.jpeg(9))], words=words)
-    labels = source.labels(_config(kind="ilsvrc", source=str(tmp_path)))
+    labels = found_labels(Data(kind="ilsvrc", source=str(tmp_path)))
     assert labels == ["crane (n1)", "crane (n2)", "maillot", "maillot, tank suit", "dog, hound"]
     assert first_synonyms(labels) == [
         "crane (n1)",
@@ -326,8 +288,8 @@ def test_classes_with_the_same_words_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize("form", ["tar", "tgz", "folder", "folder of the archive"])
 def test_a_devkit_in_another_form_is_the_same(tmp_path, form):
-    config = _config(kind="ilsvrc", source=data.small_ilsvrc(str(tmp_path)))
-    expected = source.labels(config), devkit.load(str(tmp_path / "ILSVRC2012_devkit_t12.tar.gz"))
+    config = Data(kind="ilsvrc", source=data.small_ilsvrc(str(tmp_path)))
+    expected = found_labels(config), devkit.load(str(tmp_path / "ILSVRC2012_devkit_t12.tar.gz"))
     packed = tmp_path / "ILSVRC2012_devkit_t12.tar.gz"
     folder = tmp_path / "ILSVRC2012_devkit_t12"
     if form == "tar":
@@ -340,15 +302,15 @@ def test_a_devkit_in_another_form_is_the_same(tmp_path, form):
         for name, content in devkit._extract(str(packed)).items():
             (inside / name).write_bytes(content)
     packed.unlink(missing_ok=True)
-    where = source.layout(config)
+    where = source.find(config)
     assert where.devkit.startswith(str(folder))
-    assert (source.labels(config), devkit.load(where.devkit)) == expected
-    before = devkit.content_hash(where.devkit)
+    assert (found_labels(config), devkit.load(where.devkit)) == expected
+    before = properties(config)["custom_config"]
     if os.path.isdir(where.devkit):
         truth = os.path.join(where.devkit, devkit.TRUTH)
         with open(truth, "a") as stream:
             stream.write("1\n")
-        assert devkit.content_hash(where.devkit) != before
+        assert properties(config)["custom_config"] != before
         os.remove(truth)
         with pytest.raises(SourceError, match="lacks ILSVRC2012_validation_ground_truth"):
             devkit.load(where.devkit)
@@ -358,13 +320,13 @@ def test_latest_span_is_taken(tmp_path):
     folder = data.small_ilsvrc(str(tmp_path / "ilsvrc"))
     for span, classes in (("2", 3), ("10", 4)):
         data.small_ilsvrc(str(tmp_path / "ilsvrc" / f"span-{span}"), classes)
-    config = _config(
+    config = Data(
         kind="ilsvrc",
         source=folder,
         train_split="span-{SPAN}/ILSVRC2012_img_train.tar",
         eval_split="span-{SPAN}/ILSVRC2012_img_val.tar",
     )
-    assert len(source.classes(config)) == 4
+    assert len(found_classes(config)) == 4
 
 
 def test_missing_parts_are_named(tmp_path):
@@ -373,18 +335,18 @@ def test_missing_parts_are_named(tmp_path):
     with pytest.raises(
         SourceError, match=r"lacks ILSVRC2012_img_val.tar: .* data.eval_split=holdout"
     ):
-        source.check(_config(kind="ilsvrc", source=folder))
-    source.check(_config(kind="ilsvrc", source=folder, eval_split="holdout"))
+        source.check(Data(kind="ilsvrc", source=folder))
+    source.check(Data(kind="ilsvrc", source=folder, eval_split="holdout"))
     with pytest.raises(SourceError, match="has no train/ folder"):
-        source.check(_config(kind="folder", source=folder))
+        source.check(Data(kind="folder", source=folder))
     with pytest.raises(SourceError, match=r"data\.source must name"):
-        source.check(_config(kind="folder"))
+        source.check(Data(kind="folder"))
     with pytest.raises(SourceError, match="is not a folder"):
-        source.check(_config(kind="folder", source=folder + "/nothing"))
+        source.check(Data(kind="folder", source=folder + "/nothing"))
     with pytest.raises(SourceError, match="gunzip"):
-        source.check(_config(kind="folder", source=folder + "/x.tar.gz"))
+        source.check(Data(kind="folder", source=folder + "/x.tar.gz"))
     with pytest.raises(SourceError, match=r"data\.kind must be one of"):
-        source.check(_config(kind="digits", source=folder))
+        source.check(Data(kind="nothing", source=folder))
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -396,14 +358,14 @@ def test_what_cannot_be_read_is_named(tmp_path):
         with pytest.raises(
             SourceError, match=r"data\.source=s3://bucket/a.* cannot be read: .*'s3'"
         ):
-            source.check(_config(**{"kind": "folder", **fields}))
+            source.check(Data(**{"kind": "folder", **fields}))
     folder = data.small_ilsvrc(str(tmp_path))
     os.remove(os.path.join(folder, "ILSVRC2012_img_train.tar"))
     os.mkdir(os.path.join(folder, "ILSVRC2012_img_train.tar"))
     with pytest.raises(
         SourceError, match=f"data.source={folder} cannot be read: .* Is a directory"
     ):
-        source.check(_config(kind="ilsvrc", source=folder))
+        source.check(Data(kind="ilsvrc", source=folder))
 
 
 def test_a_devkit_of_other_classes_is_an_error(tmp_path):
@@ -411,7 +373,7 @@ def test_a_devkit_of_other_classes_is_an_error(tmp_path):
     b = data.small_ilsvrc(str(tmp_path / "b"), 4)
     os.replace(a + "/ILSVRC2012_devkit_t12.tar.gz", b + "/ILSVRC2012_devkit_t12.tar.gz")
     with pytest.raises(SourceError, match="has no class n00001021"):
-        source.labels(_config(kind="ilsvrc", source=b))
+        found_labels(Data(kind="ilsvrc", source=b))
 
 
 def test_folders_and_their_splits(tmp_path):
@@ -419,12 +381,10 @@ def test_folders_and_their_splits(tmp_path):
     folder = data.class_folders(
         str(tmp_path), {"train": images, "validation": images, "other": images}
     )
-    found = source.layout(_config(kind="folder", source=folder))
+    found = source.find(Data(kind="folder", source=folder))
     assert (found.train, found.eval) == ("train/*/*", "validation/*/*")
-    assert source.classes(_config(kind="folder", source=folder)) == ["cat", "dog"]
-    assert (
-        source.layout(_config(kind="folder", source=folder, eval_split="other")).eval == "other/*/*"
-    )
-    assert source.layout(_config(kind="folder", source=folder, eval_split="holdout")).eval == ""
+    assert found_classes(Data(kind="folder", source=folder)) == ["cat", "dog"]
+    assert source.find(Data(kind="folder", source=folder, eval_split="other")).eval == "other/*/*"
+    assert source.find(Data(kind="folder", source=folder, eval_split="holdout")).eval == ""
     with pytest.raises(SourceError, match="has no missing/ folder"):
-        source.layout(_config(kind="folder", source=folder, eval_split="missing"))
+        source.find(Data(kind="folder", source=folder, eval_split="missing"))

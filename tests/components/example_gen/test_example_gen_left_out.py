@@ -4,15 +4,17 @@ import io
 import os
 import tarfile
 import unicodedata
+from dataclasses import replace
 
 import pytest
 
 from components.example_gen import ingest_summary, names, source
 from components.example_gen.errors import SourceError, TooManyBadError
+from components.example_gen.settings import Data
 from components.example_gen.writing import index
-from pipeline.config.settings import Data, to_dict
 from tests.components.example_gen.test_example_gen import (
     contents,
+    found_classes,
     ingest,
     properties,
     quarantine,
@@ -82,7 +84,7 @@ def test_what_is_no_image_is_left_out_and_told(tmp_path, more):
     good = flat({"train": two_classes(6), "val": two_classes(3, 500)})
     for number, place in enumerate(three_ways(tmp_path, {**good, **more})):
         fields = {"kind": "folder", "source": place, "max_bad_images": 0, "max_bad_fraction": 0.0}
-        assert source.classes(to_dict(Data(**fields))) == ["ant", "bee"]
+        assert found_classes(Data(**fields)) == ["ant", "bee"]
         uri = ingest(tmp_path / str(number), **fields).uri
         assert (len(read(uri, "train")), len(read(uri, "eval"))) == (12, 6)
         assert not quarantine(uri, "train") and not quarantine(uri, "eval")
@@ -197,7 +199,7 @@ def test_two_archives_of_one_class_are_refused(tmp_path):
         with pytest.raises(
             SourceError, match=f"two archives of the class n00001000, .* and {other}: keep"
         ):
-            index.build(source.layout(to_dict(Data(kind="ilsvrc", source=folder))), "train")
+            index.build(source.find(Data(kind="ilsvrc", source=folder)), "train")
 
 
 def test_a_compressed_class_archive_is_refused(tmp_path):
@@ -208,7 +210,7 @@ def test_a_compressed_class_archive_is_refused(tmp_path):
     with pytest.raises(
         SourceError, match=r"holds n00001007\.tar\.gz, which is no plain tar: unpack it"
     ):
-        index.build(source.layout(to_dict(Data(kind="ilsvrc", source=folder))), "train")
+        index.build(source.find(Data(kind="ilsvrc", source=folder)), "train")
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,7 @@ def test_a_path_that_leads_up_is_refused(tmp_path, name):
     with pytest.raises(
         SourceError, match=r"photos\.tar has .*, a path with \.\.: pack it by its plain name"
     ):
-        source.check(to_dict(Data(kind="folder", source=str(path))))
+        source.check(Data(kind="folder", source=str(path)))
 
 
 def test_a_tar_with_capitals_is_a_tar(tmp_path):
@@ -233,7 +235,7 @@ def test_a_tar_with_capitals_is_a_tar(tmp_path):
         )
     )
     for place in (tmp_path / "PHOTOS.TAR", tmp_path):
-        source.check(to_dict(Data(kind="folder", source=str(place))))
+        source.check(Data(kind="folder", source=str(place)))
 
 
 def test_accents_of_macos_are_the_same_class(tmp_path):
@@ -243,7 +245,7 @@ def test_accents_of_macos_are_the_same_class(tmp_path):
     splits["val"] = {spelt["NFC"]: {"2.jpg": data.jpeg(3)}, "bar": {"2.jpg": data.jpeg(4)}}
     for number, place in enumerate(three_ways(tmp_path, flat(splits))):
         config = {"kind": "folder", "source": place}
-        source.check(to_dict(Data(**config)))
+        source.check(Data(**config))
         uri = ingest(tmp_path / str(number), **config).uri
         assert ingest_summary.read_summary(uri)["classes"] == ["bar", spelt["NFC"]]
         labels = [sorted(e["image/class/label"] for e in read(uri, s)) for s in ("train", "eval")]
@@ -258,11 +260,11 @@ def test_a_class_that_the_splits_spell_in_two_ways_is_refused(tmp_path):
             with pytest.raises(
                 SourceError, match=rf"class folder {val}, and train has {train}: give them"
             ):
-                source.check(to_dict(Data(kind="folder", source=place)))
+                source.check(Data(kind="folder", source=place))
     # Letters: both are classes.
     letters = dict.fromkeys(("A", "a"), images)
     folder = data.class_folders(str(tmp_path / "letters"), {"train": letters, "val": letters})
-    source.check(to_dict(Data(kind="folder", source=folder)))
+    source.check(Data(kind="folder", source=folder))
 
 
 def test_a_class_folder_without_images_is_refused_or_left_out(tmp_path):
@@ -276,9 +278,9 @@ def test_a_class_folder_without_images_is_refused_or_left_out(tmp_path):
                 r"without an image of their own \(blue\): put .* data\.allow_missing_classes=true"
             ),
         ):
-            source.check(to_dict(Data(**fields)))
+            source.check(Data(**fields))
         fields |= {"allow_missing_classes": True, "max_bad_images": 0}
-        source.check(to_dict(Data(**fields)))
+        source.check(Data(**fields))
         uri = ingest(tmp_path / str(number), **fields).uri
         assert ingest_summary.read_summary(uri)["classes"] == ["ant", "bee"] and not quarantine(
             uri, "eval"
@@ -293,7 +295,7 @@ def test_a_class_folder_without_images_is_refused_or_left_out(tmp_path):
     # Classes are looked up once a process.
     os.rename(tmp_path / "folders", tmp_path / "again")
     with pytest.raises(SourceError, match=r"\(blue, empty, nested\)"):
-        source.check(to_dict(Data(kind="folder", source=str(tmp_path / "again"))))
+        source.check(Data(kind="folder", source=str(tmp_path / "again")))
 
 
 def test_a_normal_folder_passes(tmp_path):
@@ -363,9 +365,9 @@ def test_the_cache_key_follows_what_may_be_missing(tmp_path):
     folder = data.class_folders(
         str(tmp_path / "in"), {"train": two_classes(3), "val": two_classes(2, 500)}
     )
-    config = to_dict(Data(kind="folder", source=folder))
-    assert properties({**config, "allow_missing_classes": True}) != properties(config)
-    assert properties({**config, "max_bad_images": 3}) != properties(config)
+    config = Data(kind="folder", source=folder)
+    assert properties(replace(config, allow_missing_classes=True)) != properties(config)
+    assert properties(replace(config, max_bad_images=3)) != properties(config)
 
 
 def test_links_and_their_names(tmp_path):
@@ -384,7 +386,7 @@ def test_links_and_their_names(tmp_path):
             tar.addfile(info, io.BytesIO(content))
     (tmp_path / "train.tar").write_bytes(out.getvalue())
     left_out = names.LeftOut()
-    where = source.layout(to_dict(Data(kind="folder", source=str(tmp_path))))
+    where = source.find(Data(kind="folder", source=str(tmp_path)))
     rows = index.build(where, "train", skip=left_out.add).to_pylist()
     assert {row["name"]: bool(row["reason"]) for row in rows} == {
         "ant/1.jpg": False, "ant/2.jpg": True, "bee/1.jpg": False,

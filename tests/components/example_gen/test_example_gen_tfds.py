@@ -5,16 +5,22 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import tensorflow_datasets as tfds
 
-from components.example_gen import component, ingest_summary, source
+from components.example_gen import component, ingest_summary, names, source
 from components.example_gen.errors import SourceError
-from components.example_gen.sources import tfds_source
+from components.example_gen.settings import Data
 from components.example_gen.writing import index
-from pipeline.config.settings import Data, to_dict
-from tests.components.example_gen.test_example_gen import contents, ingest, properties, quarantine
+from tests.components.example_gen.test_example_gen import (
+    contents,
+    found_classes,
+    ingest,
+    properties,
+    quarantine,
+)
 from tests.helpers import data
 
 COUNT = 30
@@ -88,7 +94,7 @@ def test_records_equal_those_of_tfds(birds, tmp_path):
     (bad,) = quarantine(uri, "train").values()
     assert "cut off" in bad["reason"] and "tiny_birds-train" in bad["source"]
     report = ingest_summary.read_summary(uri)
-    assert report["classes"] == report["labels"] == source.classes(to_dict(Data(**_config(birds))))
+    assert report["classes"] == report["labels"] == found_classes(Data(**_config(birds)))
     assert report["classes"] == ["auk", "wren"]
 
 
@@ -96,25 +102,25 @@ def test_the_usual_data_dir(birds, tmp_path, monkeypatch):
     """Without data.source the data set is looked for where TFDS keeps it."""
     monkeypatch.setenv("TFDS_DATA_DIR", birds)
     named, usual = _config(birds), _config("")
-    source.check(to_dict(Data(**usual)))
-    assert source.classes(to_dict(Data(**usual))) == ["auk", "wren"]
-    assert source.layout(to_dict(Data(**usual))) == source.layout(to_dict(Data(**named)))
-    assert properties(to_dict(Data(**usual))) == properties(to_dict(Data(**named)))
+    source.check(Data(**usual))
+    assert found_classes(Data(**usual)) == ["auk", "wren"]
+    assert source.find(Data(**usual)) == source.find(Data(**named))
+    assert properties(Data(**usual)) == properties(Data(**named))
     monkeypatch.delenv("TFDS_DATA_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(SourceError, match=f"not prepared in {tmp_path}/tensorflow_datasets: run"):
-        source.layout(to_dict(Data(**usual)))
+        source.find(Data(**usual))
     os.symlink(birds, tmp_path / "tensorflow_datasets")
-    assert source.classes(to_dict(Data(**usual))) == ["auk", "wren"]
+    assert found_classes(Data(**usual)) == ["auk", "wren"]
 
 
 def test_holdout_knows_the_labels_in_the_records(birds):
-    where = source.layout(to_dict(Data(**_config(birds, eval_split="holdout"))))
-    labels = index.record_labels(index.build(where, "train"), where.base)
+    where = source.find(Data(**_config(birds, eval_split="holdout")))
+    labels = index.labels(index.build(where, "train"), where, where.classes())
     assert sorted(labels) == [0] * (COUNT // 2) + [1] * (COUNT // 2)
     fields = _config(birds, eval_split="holdout", holdout=0.001)
-    tables = component._Run(properties(to_dict(Data(**fields)))).tables()
-    held = index.record_labels(tables["eval"], where.base)
+    tables = component._Run(properties(Data(**fields))).tables()
+    held = index.labels(tables["eval"], where, where.classes())
     assert sorted(held) == [0, 1] and tables["train"].num_rows == COUNT - 2
 
 
@@ -141,14 +147,14 @@ def test_slices_and_holdout(birds, tmp_path):
 
 
 def test_errors_say_what_to_do(birds, tmp_path):
-    config = to_dict(Data(**_config(birds)))
+    config = Data(**_config(birds))
     source.check(config)
     with pytest.raises(SourceError, match=r"not prepared in .* run `tfds build imagenette"):
-        source.check({**config, "tfds_name": "imagenette"})
+        source.check(replace(config, tfds_name="imagenette"))
     with pytest.raises(SourceError, match="has no split valid; it has train, test"):
-        source.check({**config, "eval_split": "valid"})
+        source.check(replace(config, eval_split="valid"))
     with pytest.raises(SourceError, match=r"data\.tfds_name must name"):
-        source.check({**config, "tfds_name": ""})
+        source.check(replace(config, tfds_name=""))
 
 
 def _copied(birds, tmp_path):
@@ -161,9 +167,9 @@ def _copied(birds, tmp_path):
 def test_a_truncated_file_is_an_error(birds, tmp_path):
     copy, path = _copied(birds, tmp_path)
     os.truncate(path, os.path.getsize(path) - 10)
-    base = tfds_source.find("tiny_birds", copy)
+    where = source.find(Data(**_config(copy)))
     with pytest.raises(SourceError, match="is truncated at byte"):
-        list(tfds_source.records(base, "train"))
+        list(where.groups("train", names.ignore))
 
 
 _SPOTS = """
@@ -192,8 +198,8 @@ def test_tfds_has_all_that_its_command_needs(tmp_path):
     subprocess.run(
         [*command, f"--data_dir={tmp_path}"], cwd=tmp_path, check=True, capture_output=True
     )
-    config = to_dict(Data(kind="tfds", tfds_name="spots", source=str(tmp_path)))
-    assert source.classes(config) == ["0", "1"]
+    config = Data(kind="tfds", tfds_name="spots", source=str(tmp_path))
+    assert found_classes(config) == ["0", "1"]
     # A data set of TFDS's own looks for its place in the package.
     assert tfds.builder("cifar10", data_dir=str(tmp_path)).code_path
 
@@ -216,10 +222,10 @@ def test_a_changed_bit_is_found(birds, tmp_path, holdout):
     with open(path, "r+b") as stream:
         stream.write(bytes([whole[0] ^ 1]))
     with pytest.raises(SourceError, match="is damaged at byte 0: prepare"):
-        list(tfds_source.records(tfds_source.find("tiny_birds", copy), "train"))
+        list(source.find(Data(**_config(copy))).groups("train", names.ignore))
 
 
 def test_patterns_of_the_two_splits_differ(birds):
     """TFX tells input splits apart by their patterns."""
-    generator = component.example_gen(to_dict(Data(**_config(birds))))
+    generator = component.example_gen(Data(**_config(birds)))
     assert '"pattern": "?*"' in generator.exec_properties["input_config"]

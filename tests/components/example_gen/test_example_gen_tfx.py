@@ -9,7 +9,7 @@ from tfx import v1 as tfx
 from tfx.orchestration import metadata
 
 from components.example_gen import component
-from pipeline.config.settings import Data, to_dict
+from components.example_gen.settings import Data
 from tests.helpers import data
 
 
@@ -18,7 +18,7 @@ def preprocessing_fn(inputs):
 
 
 def _run(root, config, readers=True):
-    examples = component.example_gen(to_dict(config))
+    examples = component.example_gen(config)
     statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"])
     schema = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"])
     transform = tfx.components.Transform(

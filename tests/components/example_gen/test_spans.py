@@ -4,6 +4,7 @@ import collections
 import glob
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import tensorflow as tf
@@ -14,10 +15,12 @@ from tfx.utils import proto_utils
 
 from components.example_gen import component, ingest_summary, marks, source
 from components.example_gen.errors import SourceError
-from pipeline.config.settings import Data, to_dict
+from components.example_gen.settings import Data
 from tests.components.example_gen.test_example_gen import (
     FNAPI,
     _context,
+    found_classes,
+    found_labels,
     ingest,
     properties,
     quarantine,
@@ -29,7 +32,7 @@ MARKED = "span-{SPAN}"
 
 
 def _config(root, **fields):
-    return to_dict(Data(**{"kind": "folder", "source": os.path.join(str(root), MARKED), **fields}))
+    return Data(**{"kind": "folder", "source": os.path.join(str(root), MARKED), **fields})
 
 
 def _span(root, name, count=4, held=2, **classes):
@@ -103,7 +106,7 @@ def test_the_newest_spans_are_taken_whatever_their_numbers(tmp_path):
         _span(tmp_path, name)
     for count, expected in ((1, [10]), (2, [3, 10]), (3, [2, 3, 10]), (9, [2, 3, 10])):
         assert source.spans(_config(tmp_path, spans=count)) == expected
-    assert source.spans(to_dict(Data(kind="folder", source=str(tmp_path / "span-2")))) == []
+    assert source.spans(Data(kind="folder", source=str(tmp_path / "span-2"))) == []
 
 
 def test_settings_that_do_not_fit_are_refused(tmp_path):
@@ -141,9 +144,9 @@ def test_classes_are_those_of_the_window(tmp_path):
     _span(tmp_path, "span-1", wasp={"1.jpg": data.jpeg(1)})
     _span(tmp_path, "span-2", cat={"1.jpg": data.jpeg(2)})
     _span(tmp_path, "span-4")
-    assert source.classes(_config(tmp_path)) == ["ant", "bee"]
-    assert source.classes(_config(tmp_path, spans=2)) == ["ant", "bee", "cat"]
-    assert source.classes(_config(tmp_path, spans=3)) == ["ant", "bee", "cat", "wasp"]
+    assert found_classes(_config(tmp_path)) == ["ant", "bee"]
+    assert found_classes(_config(tmp_path, spans=2)) == ["ant", "bee", "cat"]
+    assert found_classes(_config(tmp_path, spans=3)) == ["ant", "bee", "cat", "wasp"]
 
 
 def test_a_window_is_one_shuffled_data_set_that_knows_its_spans(tmp_path):
@@ -156,7 +159,7 @@ def test_a_window_is_one_shuffled_data_set_that_knows_its_spans(tmp_path):
     with open(f"{folders[5]}/train/bee/bad.jpg", "wb") as stream:
         stream.write(data.truncated())
     fields = _config(tmp_path, spans=2, train_shards=2, max_bad_fraction=0.1)
-    artifact = ingest(tmp_path / "out", **fields)
+    artifact = ingest(tmp_path / "out", **vars(fields))
     found = _examples(artifact.uri, "train")
     assert collections.Counter(span for span, _ in found) == {2: 8, 5: 11}
     assert collections.Counter(span for span, _ in _examples(artifact.uri, "eval")) == {2: 4, 5: 4}
@@ -183,9 +186,9 @@ def test_a_held_out_image_stays_so_as_spans_come_and_go(tmp_path):
     for number in range(1, 4):
         _span(tmp_path, f"span-{number}", count=20, held=0)
     fields = {"holdout": 0.3, "spans": 2}
-    window = set(_examples(ingest(tmp_path / "a", **_config(tmp_path, **fields)).uri, "eval"))
+    window = set(_examples(ingest(tmp_path / "a", **vars(_config(tmp_path, **fields))).uri, "eval"))
     _span(tmp_path, "span-4", count=20, held=0)
-    later = set(_examples(ingest(tmp_path / "b", **_config(tmp_path, **fields)).uri, "eval"))
+    later = set(_examples(ingest(tmp_path / "b", **vars(_config(tmp_path, **fields))).uri, "eval"))
     assert {span for span, _ in window} == {2, 3} and {span for span, _ in later} == {3, 4}
     assert {k for k in window if k[0] == 3} == {k for k in later if k[0] == 3}
 
@@ -194,7 +197,7 @@ def test_the_executor_finds_the_window_where_no_driver_runs(tmp_path):
     for number in (1, 3):
         _span(tmp_path, f"span-{number}")
     config = _config(tmp_path, spans=2)
-    with_driver = ingest(tmp_path / "a", **config)
+    with_driver = ingest(tmp_path / "a", **vars(config))
     artifact = standard_artifacts.Examples()
     artifact.uri = str(tmp_path / "b" / "ImageExampleGen" / "examples" / "1")
     os.makedirs(artifact.uri)
@@ -220,7 +223,7 @@ def test_the_cache_key_follows_the_window_alone(tmp_path):
     assert properties(config) == first
     os.utime(tmp_path / "span-1" / "train" / "ant" / "0.jpg", (1, 1))
     assert properties(config) == first
-    assert properties({**config, "spans": 1})["input_fingerprint"] != first["input_fingerprint"]
+    assert properties(replace(config, spans=1))["input_fingerprint"] != first["input_fingerprint"]
     os.utime(tmp_path / "span-2" / "val" / "ant" / "0.jpg", (1, 1))
     touched = properties(config)
     assert touched["input_fingerprint"] != first["input_fingerprint"]
@@ -233,15 +236,15 @@ def test_ilsvrc_spans_share_a_kit_or_have_their_own(tmp_path):
     for number, classes in ((1, 2), (2, 3)):
         data.small_ilsvrc(str(tmp_path / f"span-{number}"), classes, per_class=4, val_per_class=2)
     config = _config(tmp_path, kind="ilsvrc", spans=2)
-    assert source.labels(config) == [f"name of n{1000 + 7 * i:08d}" for i in range(3)]
-    found = _examples(ingest(tmp_path / "out", **config).uri, "eval")
+    assert found_labels(config) == [f"name of n{1000 + 7 * i:08d}" for i in range(3)]
+    found = _examples(ingest(tmp_path / "out", **vars(config)).uri, "eval")
     assert collections.Counter(span for span, _ in found) == {1: 4, 2: 6}
     kit = "ILSVRC2012_devkit_t12.tar.gz"
     os.remove(tmp_path / "span-1" / kit)
     with pytest.raises(SourceError, match=f"Span 1 is not whole: .* lacks {kit}"):
         source.check(config)
     os.replace(tmp_path / "span-2" / kit, tmp_path / kit)
-    assert source.classes(config) == [f"n{1000 + 7 * i:08d}" for i in range(3)]
+    assert found_classes(config) == [f"n{1000 + 7 * i:08d}" for i in range(3)]
 
 
 def test_tars_and_versions(tmp_path):
@@ -249,9 +252,9 @@ def test_tars_and_versions(tmp_path):
         images = {f"train/{c}/{i}.jpg": data.jpeg(i, 16, 16) for c in classes for i in range(4)}
         (tmp_path / f"{name}.tar").write_bytes(data.tar_bytes(images))
     config = _config(tmp_path, source=str(tmp_path / "{SPAN}-v{VERSION}.tar"), spans=5)
-    assert source.classes(config) == ["a", "b", "c"]
+    assert found_classes(config) == ["a", "b", "c"]
     assert properties(config)["version"] == 1
-    found = _examples(ingest(tmp_path / "out", **config).uri, "train")
+    found = _examples(ingest(tmp_path / "out", **vars(config)).uri, "train")
     assert collections.Counter(span for span, _ in found) == {2: 9, 3: 6}
 
 
@@ -267,6 +270,6 @@ def test_remote_spans(tmp_path):
                 ) as file:
                     file.write(data.jpeg(number))
     config = _config(tmp_path, source=f"{remote}/{MARKED}", spans=2)
-    assert source.spans(config) == [9, 10] and source.classes(config) == ["ant", "bee", "cat"]
+    assert source.spans(config) == [9, 10] and found_classes(config) == ["ant", "bee", "cat"]
     first = properties(config)
     assert properties(config) == first and first["input_base"] == remote

@@ -9,6 +9,10 @@ import time
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tfx.components.pusher import executor as tfx_pusher
+from tfx.proto import pusher_pb2
+from tfx.types import standard_artifacts as sa
+from tfx.utils import proto_utils
 
 from components import code_digest, pushed
 from components.pusher import component as pusher
@@ -228,3 +232,35 @@ def test_a_push_on_trial_is_the_canary_of_the_servers_file(models, tmp_path):
     assert kept == other
     assert (tried.name, str(tried.base_path)) == ("m", folder)
     assert (tried.versions, tried.labels) == ((first, second), {"stable": first, "canary": second})
+
+
+@pytest.mark.parametrize("blessed", [0, 1])
+def test_a_push_is_recorded_as_tfxs_pusher_records_it(models, tmp_path, monkeypatch, blessed):
+    monkeypatch.setattr(pusher, "measured", lambda *_: {})
+    model, blessing, evaluation = (
+        kind() for kind in (sa.Model, sa.ModelBlessing, sa.ModelEvaluation)
+    )
+    model.uri = str(tmp_path / "model")
+    shutil.copytree(models[0], os.path.join(model.uri, "Format-Serving"))
+    blessing.set_int_custom_property("blessed", blessed)
+    inputs = {"model": [model], "model_blessing": [blessing], "evaluation": [evaluation]}
+    recorded = []
+    for executor in (pusher.Executor, tfx_pusher.Executor):
+        destination = pusher_pb2.PushDestination()
+        destination.filesystem.base_directory = str(tmp_path / executor.__module__)
+        record = sa.PushedModel()
+        record.uri = str(tmp_path / f"record-{executor.__module__}")
+        properties = {
+            "push_destination": proto_utils.proto_to_json(destination),
+            "custom_config": json.dumps({"protocol": "center"}),
+        }
+        executor().Do(inputs, {"pushed_model": [record]}, properties)
+        recorded.append(record)
+    ours, theirs = (dict(one.mlmd_artifact.custom_properties) for one in recorded)
+    assert ours.keys() == theirs.keys() and ours["pushed"] == theirs["pushed"]
+    if blessed:
+        pushed_to = recorded[0].get_string_custom_property("pushed_destination")
+        assert pushed_to == str(tmp_path / pusher.__name__ / os.path.basename(pushed_to))
+        assert recorded[0].get_string_custom_property("pushed_version") in shown(
+            tmp_path / pusher.__name__
+        )

@@ -65,8 +65,30 @@ def expected(name, encoded):
     return (powers / powers.sum(-1, keepdims=True)).mean(0)
 
 
-def test_settings_name_every_protocol():
-    assert tuple(protocols.PROTOCOLS) == settings.PROTOCOLS
+@pytest.mark.parametrize(
+    ("views", "size", "shorter_side"),
+    [("center", 24, 30), ("center", 32, 36), ("ten_crop", 32, 0), ("center", 0, 40)],
+)
+def test_a_protocol_is_a_line_of_the_table(monkeypatch, views, size, shorter_side):
+    """Its crops are those of a network of that size, which the fully convolutional one sees."""
+    line = settings.Protocol(views, size, shorter_side)
+    monkeypatch.setitem(settings.PROTOCOLS, "new", line)
+    other = dataclasses.replace(
+        SETTINGS,
+        size=size or 24,
+        test_shorter_side=shorter_side or 28,
+        test_scales=(),
+        mean="channel" if size else SETTINGS.mean,
+    )
+    if other.test_shorter_side < other.size:
+        with pytest.raises(ValueError, match="test_shorter_side=28: must be at least"):
+            protocols.predict(NETWORK, tf.constant(IMAGES), ["new"])
+        return
+    scores = protocols.predict(NETWORK, tf.constant(IMAGES), ["new"])["new"]
+    network = NETWORK.dense if size else NETWORK.forward
+    for row, image in zip(scores, IMAGES, strict=True):
+        powers = np.exp(network(augmentation.center(image, other, CONSTANTS)[tf.newaxis])[0])
+        np.testing.assert_allclose(row, powers / powers.sum(), atol=2e-6)
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 8, 11])
@@ -141,7 +163,8 @@ def test_probabilities_are_float32_whatever_the_network_computes_in(name, dtype)
 
 def test_unknown_protocol_is_named_with_the_valid_ones():
     with pytest.raises(
-        ValueError, match="no test protocol eleven_crop; use one of center, ten_crop, multi"
+        ValueError,
+        match=f"no test protocol eleven_crop; use one of {', '.join(settings.PROTOCOLS)}",
     ):
         protocols.predict(NETWORK, tf.constant(IMAGES), ["eleven_crop"])
 

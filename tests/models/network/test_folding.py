@@ -57,18 +57,22 @@ def test_parts_are_found_in_a_folded_network_too():
 
 
 def test_what_a_convolution_cannot_take_up_stays():
-    """Behind an activation, behind a convolution that others read as well, and behind none."""
+    """Behind an activation, behind a convolution that others read as well or that is an output, and
+    behind none."""
     inputs = keras.Input([8, 8, 3])
     first = keras.layers.BatchNormalization(name="first")(inputs)
     active = keras.layers.Conv2D(4, 3, activation="relu", use_bias=False)(first)
     active = keras.layers.BatchNormalization(name="active")(active)
     shared = keras.layers.Conv2D(4, 3, use_bias=False)(active)
     outputs = keras.layers.Add()([keras.layers.BatchNormalization(name="shared")(shared), shared])
-    model = trained(keras.Model(inputs, outputs))
+    shown = keras.layers.Conv2D(4, 3, use_bias=False)(outputs)
+    last = keras.layers.BatchNormalization(name="last")(shown)
+    model = trained(keras.Model(inputs, [shown, last]))
     folded = folding.fold(model)
-    assert [layer.name for layer in normalisations(folded)] == ["first", "active", "shared"]
+    assert [layer.name for layer in normalisations(folded)] == ["first", "active", "shared", "last"]
     images = np.random.default_rng(1).normal(0, 1, [2, 8, 8, 3]).astype(np.float32)
-    np.testing.assert_allclose(folded(images), model(images, training=False), atol=1e-5)
+    for found, expected in zip(folded(images), model(images, training=False), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_network_without_batch_normalisation_is_copied():

@@ -391,7 +391,7 @@ def test_hyperparameters_of_the_tuner_win(data, tmp_path):
     [
         ({"train__precision": "float64"}, "train.precision"),
         ({"train__momentum": 1.0}, "train.momentum"),
-        ({"train__colour": 1}, "train.colour does not exist"),
+        ({"train__colour": 1}, "train.colour: there is no colour"),
         ({"model__depth": 9}, "model.depth=9"),
         ({"transform__crop": "middle"}, "transform.crop"),
     ],

@@ -104,7 +104,7 @@ def test_flink_versions_are_those_of_the_installed_beam():
     ("settings", "says"),
     [
         (("runner=dask",), "must be one of direct, flink, spark, dataflow"),
-        (("workers=0",), "must be 1 or more"),
+        (("workers=0",), "beam.workers=0: must be a whole number, at least 1"),
         (("master=localhost:8081",), "beam.runner=direct does not use it"),
         (("args=--runner=FlinkRunner",), "beam.runner=RUNNER"),
         (("runner=flink",), "beam.master is empty"),
@@ -116,7 +116,7 @@ def test_flink_versions_are_those_of_the_installed_beam():
         ((*FLINK, "environment=vm"), "must be loopback, external:HOST:PORT"),
         ((*FLINK, "environment=external:pool"), "must be loopback, external:HOST:PORT"),
         ((*FLINK, "environment=process:/nowhere/boot"), "not a program"),
-        ((*FLINK, "retries=-1"), "0 or more"),
+        ((*FLINK, "retries=-1"), "beam.retries=-1: must be a whole number, at least 0"),
         ((*FLINK, "master=flink.example:8081", "shared_paths=true"), "cannot reach this process"),
         ((*FLINK, "master=flink.example:8081", "environment=docker:me/it"), "beam.shared_paths=true"),
         ((*FLINK, "master=local-flink.example:8081", "environment=docker:me/it"), "beam.shared_paths=true"),

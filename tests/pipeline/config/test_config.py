@@ -3,11 +3,15 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
+import typing
 
 import pytest
 
+from models import fields, settings
+from pipeline import local_runner
 from pipeline.config import presets, validity
 from pipeline.config.options import assign, from_dict, read
 from pipeline.config.settings import Config, ConfigError, to_dict
@@ -56,6 +60,24 @@ def test_wrong_assignments_say_what_is_right(assignment, part):
         assign(Config(), [assignment])
 
 
+def test_every_wrong_word_is_said():
+    with pytest.raises(ConfigError) as error:
+        assign(Config(), ["train.epochs=x", "train.schedule=y", "serve.cpu=0", "train.epoch=1"])
+    assert str(error.value).splitlines() == [
+        "train.epochs=x: must be a whole number, at least 0 and at most 1,000,000.",
+        f"train.schedule=y: must be one of {', '.join(typing.get_args(settings.Schedule))}.",
+        *[line for line in str(error.value).splitlines() if "Did you mean epochs?" in line],
+        "serve.cpu=0: must be a whole number, at least 1 and at most 1,000,000,000.",
+    ]
+
+
+def test_every_field_says_what_it_is_for():
+    for kind in (Config, *(type(getattr(Config(), name)) for name in SECTIONS)):
+        for name, (default, values, text) in fields.explain(kind).items():
+            assert json.loads(default) == json.loads(json.dumps(getattr(kind(), name)))
+            assert values and re.fullmatch(r"[^a-z].*[.!]", text, re.DOTALL), (kind, name)
+
+
 def test_unknown_names_list_the_valid_ones():
     with pytest.raises(ConfigError) as error:
         assign(Config(), ["serve.nonsense=1"])
@@ -83,19 +105,26 @@ def test_check_refuses_what_cannot_run(assignment):
         validity.check(assign(presets.get("digits"), [assignment]))
 
 
+SECTIONS = [
+    field.name
+    for field in dataclasses.fields(Config)
+    if dataclasses.is_dataclass(getattr(Config(), field.name))
+]
 HUGE = 10**20
 COUNTS = [
     f"{section.name}.{field.name}"
     for section in dataclasses.fields(Config)
     if dataclasses.is_dataclass(section.default) and section.name != "kubeflow"
     for field in dataclasses.fields(section.default)
-    if field.type == "int"
+    if typing.get_type_hints(type(section.default))[field.name] is int
 ]
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_no_count_is_without_a_bound(name):
-    with pytest.raises(ConfigError, match=str(HUGE)):
+    with pytest.raises(
+        ConfigError, match=rf"{name}={HUGE}: must be a whole number, at least .* and at most "
+    ):
         validity.check(assign(presets.get("digits"), [f"{name}={HUGE}"]))
 
 
@@ -116,8 +145,8 @@ def test_a_device_without_an_end_is_no_configuration():
         (b'{"train": {"learning_rate": ' + b"9" * 400 + b"}}", "cannot be read as a configuration"),
         (b'{"name": "a", "train": {"epochs": 3}, "train": {"seed": 1}}', "train is there twice"),
         (b'{"trian": {}}', ": trian: there is no trian. Did you mean train"),
-        (b'{"root": "a\\u0000b"}', "root='a.x00b': must be UTF-8 text"),
-        (b'{"data": {"source": "\\udcff"}}', "data.source='.udcff': must be UTF-8 text"),
+        (b'{"root": "a\\u0000b"}', "root=.a.*0000b.: must be UTF-8 text"),
+        (b'{"data": {"source": "\\udcff"}}', "lone leading surrogate in hex escape at line 1"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_named(tmp_path, content, part):
@@ -135,7 +164,7 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
 
 
 def test_a_path_of_other_bytes_is_refused():
-    with pytest.raises(ConfigError, match=r"--set root=.*must be UTF-8 text"):
+    with pytest.raises(ConfigError, match=r"^root=.*must be UTF-8 text"):
         assign(Config(), ["root=" + os.fsdecode(b"/data/\xff")])
 
 
@@ -167,3 +196,20 @@ def test_configuration_does_not_import_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_setting_is_explained_with_its_value(capsys):
+    with pytest.raises(SystemExit) as done:
+        local_runner.parse(["--preset=cifar10", "--set=train.epochs=7", "--explain"])
+    assert done.value.code == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "\n  train.epochs=7\n      Passes over the training split; 0 only exports" in shown
+    assert "at least 0 and at most 1,000,000]" in shown and "\n  transform.crop=pad\n" in shown
+    names = re.findall(r"^  ([\w.]+)=", shown, re.MULTILINE)
+    tree = to_dict(Config())
+    sections = {name: value for name, value in tree.items() if isinstance(value, dict)}
+    assert names == [
+        *(name for name in tree if name not in sections),
+        *(f"{name}.{field}" for name, fields in sections.items() for field in fields),
+    ]

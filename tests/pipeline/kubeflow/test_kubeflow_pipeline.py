@@ -15,7 +15,8 @@ from google.protobuf import json_format
 from kfp import compiler, components
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from pipeline import digits, kubeflow_runner
+from components.example_gen.sources import digits
+from pipeline import kubeflow_runner
 from pipeline.config import graph, presets
 from pipeline.config.options import assign
 from pipeline.kubeflow import node_launcher, pipeline_spec

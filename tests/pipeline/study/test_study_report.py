@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from components.evaluator.metric_table import METRICS, Metric
 from models.settings import PROTOCOLS
 from pipeline.config import presets
 from pipeline.config.options import assign
@@ -49,7 +50,7 @@ def result(member, seed=0, errors=(0.1, 0.02), curve=(0.9, 0.3, 0.2), extra=()):
         config=config,
         history=history,
         steps_per_epoch=20,
-        errors={"center": errors},
+        errors={"center": dict(zip(("top1", "top5"), errors, strict=True))},
         parameters=1000 + config.model.depth,
         seconds=100.0,
         model="",
@@ -172,7 +173,7 @@ def test_csv_has_every_run_exactly(tmp_path):
             one.seed,
             "center",
         )
-        top1, top5 = one.errors["center"]
+        top1, top5 = (one.errors["center"][key] for key in ("top1", "top5"))
         assert float(row["top1_error"]) == top1
         assert row["top5_error"] == "" if math.isnan(top5) else float(row["top5_error"]) == top5
         assert float(row["training_top1_error"]) == one.history[-1]["top1_error"]
@@ -201,7 +202,8 @@ def test_a_report_of_nothing_says_so(tmp_path):
 
 def test_what_was_not_measured_is_not_made_up(tmp_path):
     runs = [
-        dataclasses.replace(result(member), errors={"ten_crop": (0.2, 0.1)}) for member in MEMBERS
+        dataclasses.replace(result(member), errors={"ten_crop": {"top1": 0.2, "top5": 0.1}})
+        for member in MEMBERS
     ]
     texts = written(tmp_path, study("table"), runs)
     page = Page(texts["report.html"])
@@ -315,3 +317,22 @@ def test_the_first_steep_part_is_cut_off():
     # As in Figure 6: 90 % in the beginning, 14 % at the first rate, 7 % at the end.
     curve = [90.0, 60.0, *[14.0] * 80, *[7.0] * 82]
     assert plots.error_range([plots.Curve("net", 20, range(len(curve)), curve, curve)]) == (0, 15)
+
+
+def test_a_metric_of_the_table_is_a_column(tmp_path, monkeypatch):
+    """Runs that have not measured it have none; an error is in percent, other values are not."""
+    monkeypatch.setitem(METRICS, "top_3", Metric("top3_error", "top-3 error", {"k": 3}))
+    monkeypatch.setitem(METRICS, "loss", Metric("cross_entropy", "cross-entropy", error=False))
+    monkeypatch.setattr(contents, "ERRORS", {k: m.title for k, m in METRICS.items()})
+    runs = all_results()
+    measured = {"center": {"top1": 0.1, "top5": 0.02, "top_3": 0.05, "loss": 0.25}}
+    runs[0] = dataclasses.replace(runs[0], errors=measured)
+    texts = written(tmp_path, study("table"), runs)
+    first, second, *_ = csv.DictReader(texts["results.csv"].splitlines())
+    assert (first["top3_error"], first["cross_entropy"]) == ("0.05", "0.25")
+    assert (second["top3_error"], second["cross_entropy"]) == ("", "")
+    assert second["commit"] == runs[1].commit
+    page = Page(texts["report.html"])
+    [header, row, *_] = next(t for t in page.tables if "top-3 error, center" in t[0])
+    assert row[header.index("top-3 error, center")] == "5.00"
+    assert row[header.index("cross-entropy, center")] == "0.25"

@@ -11,7 +11,7 @@ import time
 import pytest
 import uvicorn
 
-from serving.server.connections import PatientProtocol
+from serving.compat.uvicorn_protocol import PatientProtocol
 from tests.helpers.serving_models import publish
 from tests.serving.server.test_server_process import Server
 

@@ -192,13 +192,13 @@ def test_without_an_evaluation(site):
 def test_an_evaluation_is_shown_without_what_the_page_does_not_know(base, site):
     found = evaluation(base, site, {**GOOD, "command": "x"})
     assert found["evaluation_error"] is None
-    assert found["evaluation"] == {
-        **GOOD,
-        "protocols": {
-            "center": {"top1_error": 0.0028, "top5_error": None},
-            "ten_crop": {"top1_error": 0.5, "top5_error": None},
-        },
-    }
+    assert found["evaluation"] == GOOD
+
+
+def test_any_metric_is_shown(base, site):
+    protocols = {"center": {"top1_error": 0.0028, "cross_entropy": 2.5, "margin": -1}}
+    found = evaluation(base, site, {**GOOD, "protocols": protocols})
+    assert found["evaluation"]["protocols"] == protocols
 
 
 @pytest.mark.parametrize(
@@ -222,8 +222,9 @@ def test_an_evaluation_is_shown_without_what_the_page_does_not_know(base, site):
         ),
         (
             {**GOOD, "protocols": {"center": {"top1_error": "0"}}},
-            "top1_error of center is not 0 to 1",
+            "top1_error of center is not a number",
         ),
+        ({**GOOD, "protocols": {"center": {"cross_entropy": float("inf")}}}, "is not a number"),
         ({**GOOD, "protocols": {"center": {"top5_error": float("nan")}}}, "top5_error of center"),
         ({**GOOD, "protocols": {"\ud800": {"top5_error": 2}}}, "top5_error of \ud800"),
     ],

@@ -31,7 +31,7 @@ EVALUATION = {
     "examples": 360,
     "protocol": "center",
     "protocols": {
-        "center": {"top1_error": 0.0278, "top5_error": 0.0},
+        "center": {"top1_error": 0.0278, "top5_error": 0.0, "cross_entropy": 0.12345},
         "ten_crop": {"top1_error": 0.0361, "top5_error": None},
     },
 }
@@ -196,7 +196,9 @@ def test_what_is_known_of_a_version(page):
     rows = page.run(
         "[...document.querySelectorAll('tbody tr')].map(r => r.innerText.split(/\\s+/))"
     )
-    assert rows == [["center", "97.2%", "100.0%"], ["ten_crop", "96.4%", "–"]]
+    assert rows == [["center", "97.2%", "100.0%", "0.1235"], ["ten_crop", "96.4%", "–", "–"]]
+    head = page.run("[...document.querySelectorAll('thead th')].map(e => e.innerText)")
+    assert head == ["Protocol", "Top-1", "Top-5", "Cross entropy"]
     select(page, "version", "1")
     assert (
         " ".join(text(page, "#facts").split())

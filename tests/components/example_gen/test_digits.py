@@ -10,9 +10,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from components.example_gen import source
-from components.example_gen.sources import devkit
-from pipeline import digits
-from pipeline.config.settings import Data, to_dict
+from components.example_gen.settings import Data
+from components.example_gen.sources import devkit, digits
+from tests.components.example_gen.test_example_gen import found_labels
 
 
 def _hashes(folder):
@@ -74,6 +74,6 @@ def test_same_seed_same_bytes_and_no_second_writing(tmp_path):
 
 
 def test_the_source_reads_it_as_any_ilsvrc(tmp_path):
-    config = to_dict(Data(kind="ilsvrc", source=digits.write(str(tmp_path))))
+    config = Data(kind="ilsvrc", source=digits.write(str(tmp_path)))
     source.check(config)
-    assert source.labels(config) == list(digits.WORDS)
+    assert found_labels(config) == list(digits.WORDS)

@@ -7,14 +7,19 @@ kit, they go through the very path that ImageNet takes.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import shutil
 import tarfile
 import uuid
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
+from components.example_gen.settings import Data
+from components.example_gen.sources import ilsvrc
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TRAIN, EVAL = 1437, 360
 SIDE = 32  # pixels; the scans are 8 x 8
@@ -23,6 +28,16 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 _FOLDER = "ILSVRC2012_devkit_t12/data"
 # Changes when what is written changes: a folder of an older form is not taken for this one.
 _FORM = 1
+
+
+class Digits(ilsvrc.Ilsvrc):
+    """The scans; what is written of them is a source of ILSVRC's kind."""
+
+    embedded = True
+
+    @classmethod
+    def prepared(cls, data: Data, folder: str) -> Data:
+        return dataclasses.replace(data, kind="ilsvrc", source=write(folder, data.seed))
 
 
 def write(root: str, seed: int = 0) -> str:
@@ -54,6 +69,9 @@ def wnid(digit: int) -> str:
 
 def jpeg(scan: np.ndarray) -> bytes:
     """A scan of 8 x 8 values 0..16 as a grey JPEG of 32 x 32 pixels."""
+    import numpy as np
+    from PIL import Image
+
     grey = Image.fromarray((scan * (255 / 16)).round().astype(np.uint8))
     out = io.BytesIO()
     grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(out, "JPEG", quality=QUALITY)
@@ -61,7 +79,7 @@ def jpeg(scan: np.ndarray) -> bytes:
 
 
 def _write_archives(folder: str, seed: int) -> None:
-    # A second to import, and needed once.
+    import numpy as np
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -69,13 +87,13 @@ def _write_archives(folder: str, seed: int) -> None:
     rows = np.arange(len(digits))
     train, val = train_test_split(rows, test_size=EVAL, stratify=digits, random_state=seed)
     images = [jpeg(scan.reshape(8, 8)) for scan in scans]
-    with tarfile.open(os.path.join(folder, "ILSVRC2012_img_train.tar"), "w") as outer:
+    with tarfile.open(os.path.join(folder, ilsvrc.TRAIN), "w") as outer:
         for digit in range(10):
             members = {
                 f"{wnid(digit)}_{i}.JPEG": images[i] for i in sorted(train) if digits[i] == digit
             }
             _add(outer, f"{wnid(digit)}.tar", _tar(members))
-    with open(os.path.join(folder, "ILSVRC2012_img_val.tar"), "wb") as stream:
+    with open(os.path.join(folder, ilsvrc.EVAL), "wb") as stream:
         stream.write(
             _tar({f"ILSVRC2012_val_{n:08d}.JPEG": images[i] for n, i in enumerate(val, 1)})
         )
@@ -83,6 +101,7 @@ def _write_archives(folder: str, seed: int) -> None:
 
 
 def _write_devkit(folder: str, val: np.ndarray, seed: int) -> None:
+    import numpy as np
     from scipy.io import savemat
 
     # As in ImageNet's kit, ids are not the order of the sorted wnids.

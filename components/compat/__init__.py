@@ -1,0 +1,1 @@
+"""What other libraries do not offer in public (BUILD.md, "Private interfaces")."""
