@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from components import code_digest
+from tests.helpers import warm
 
 ROOT = Path(__file__).parents[2]
 COMPONENTS = {
@@ -31,7 +32,7 @@ COMPONENTS = {
 def test_python_imports_no_module_that_is_not_reached(module):
     code = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [*warm.python(), "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     imported = json.loads(run.stdout.splitlines()[-1])
     ours = {name for name in imported if name.partition(".")[0] in code_digest.PACKAGES}
