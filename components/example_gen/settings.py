@@ -25,9 +25,11 @@ class Data:
     __pydantic_config__ = CONFIG
 
     kind: Text = _changes("records", "digits")
-    """A key of KINDS in components/example_gen/sources/registry.py."""
+    """Kind of the source: a name in components/example_gen/sources/registry.py, which also says
+    what `source` is for each kind. A wrong name is answered with the right ones.
+    """
     source: Text = ""
-    """Where the images lie; KINDS says what that is for each kind."""
+    """Where the images lie: a folder, an archive or a URL."""
     tfds_name: Text = _changes("records", "")
     """Name of a data set of TFDS: imagenet2012, imagenette/full-size-v2, cifar10."""
     train_split: Text = _changes("records", "")
