@@ -152,6 +152,7 @@ def compare(folder: str, model: Model, ask: Ask) -> Iterator[Compared]:
       SkewError: there is no file, or one cannot be read.
     """
     paths = files(folder)
+    levels_of = _levels(model.settings) if model.settings else None
     for start in range(0, len(paths), _AT_A_TIME):
         found, taken = [], []
         for path in paths[start : start + _AT_A_TIME]:
@@ -161,8 +162,8 @@ def compare(folder: str, model: Model, ask: Ask) -> Iterator[Compared]:
             found.append(one)
             if isinstance(image, image_files.Image):
                 taken.append((one, image))
-        if model.settings and taken:
-            levels = _levels([image for _, image in taken], model.settings)
+        if levels_of and taken:
+            levels = levels_of([image for _, image in taken])
             for (one, _), largest in zip(taken, levels, strict=True):
                 one.levels = largest
         yield from found
@@ -219,8 +220,8 @@ def _asked(
     return found
 
 
-def _levels(found: Sequence[image_files.Image], settings: Transform) -> list[float]:
-    """Largest difference of Trainer and Evaluator in each image, at the test's crop."""
+def _levels(settings: Transform) -> Callable[[Sequence[image_files.Image]], list[float]]:
+    """Gives the largest difference of Trainer and Evaluator in each image, at the test's crop."""
     settings = dataclasses.replace(settings, crop="none", flip=False, colour=0.0, mean="channel")
     nothing = augmentation.Constants(
         pixel_mean=np.zeros([settings.size, settings.size, 3], np.float32),
@@ -229,27 +230,34 @@ def _levels(found: Sequence[image_files.Image], settings: Transform) -> list[flo
         labels=(),
         class_counts=(),
     )
-    stored = _stored(found, settings)
-    records = tf.data.Dataset.from_tensor_slices((tf.range(len(found), dtype=tf.int64), stored))
-    batches = augmentation.train_images(
-        records, lambda record: (record, 0), len(found), 0, settings, nothing
-    )
-    [(trained, _)] = batches.as_numpy_iterator()
-    evaluated = [
-        augmentation.center_pixels(tf.constant(image.encoded), settings).numpy() for image in found
-    ]
-    return [float(np.abs(one - other).max()) for one, other in zip(trained, evaluated, strict=True)]
 
+    # Graphs, as in Transform and in the model: one by one, their many small steps take a second.
+    @tf.function(autograph=False)
+    def crop(encoded: tf.Tensor) -> tf.Tensor:
+        return augmentation.center_pixels(encoded, settings)
 
-def _stored(found: Sequence[image_files.Image], settings: Transform) -> tf.Tensor:
-    """What Transform keeps of the images, string [n]."""
-    columns = {
-        "image/encoded": tf.constant([image.encoded for image in found]),
-        "image/height": tf.constant([image.height for image in found], tf.int64),
-        "image/width": tf.constant([image.width for image in found], tf.int64),
-    }
-    if settings.shorter_side:
-        from models import preprocessing  # slow to import
+    @tf.function(autograph=False, reduce_retracing=True)
+    def stored(columns: dict[str, tf.Tensor]) -> tf.Tensor:
+        if settings.shorter_side:
+            from models import preprocessing  # slow to import
 
-        columns = preprocessing.rescale(columns, settings)
-    return columns["image/encoded"]
+            columns = preprocessing.rescale(columns, settings)
+        return columns["image/encoded"]
+
+    def levels(found: Sequence[image_files.Image]) -> list[float]:
+        columns = {
+            "image/encoded": tf.constant([image.encoded for image in found]),
+            "image/height": tf.constant([image.height for image in found], tf.int64),
+            "image/width": tf.constant([image.width for image in found], tf.int64),
+        }
+        numbers = tf.range(len(found), dtype=tf.int64)
+        records = tf.data.Dataset.from_tensor_slices((numbers, stored(columns)))
+        batches = augmentation.train_images(
+            records, lambda record: (record, 0), len(found), 0, settings, nothing
+        )
+        [(trained, _)] = batches.as_numpy_iterator()
+        evaluated = [crop(tf.constant(image.encoded)).numpy() for image in found]
+        pairs = zip(trained, evaluated, strict=True)
+        return [float(np.abs(one - other).max()) for one, other in pairs]
+
+    return levels

@@ -83,7 +83,7 @@ def test_ilsvrc_archives_to_a_served_prediction(tmp_path):
         "transform.size=32", "transform.test_shorter_side=36", "transform.analyze_fraction=0.2",
         "train.epochs=2", "train.batch_size=64", "train.precision=float32", "train.warmup_epochs=0.2",
         "evaluate.max_top1_error=0.75", "evaluate.max_top5_error=0.35",
-        "evaluate.protocols=center", "serve.validator=none",
+        "serve.validator=none",
         preset="imagenet",
     )  # fmt: skip
     assert status == 0

@@ -53,12 +53,13 @@ def python():
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder)
     place = os.path.join(folder, "socket")
-    # Its standard input ends with this process.
     server = subprocess.Popen(
         [sys.executable, "-P", __file__, "serve", place],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
     )  # fmt: skip
+    # It ends with this process, as its standard input does.
+    atexit.register(server.stdin.close)
     assert server.stdout.readline() == b"ready\n"
     return [sys.executable, "-IS", __file__, place]
 

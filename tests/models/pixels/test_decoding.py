@@ -1,5 +1,6 @@
 """The chain from bytes to pixels, against PIL and by its rules."""
 
+import functools
 import io
 import struct
 import zlib
@@ -20,10 +21,14 @@ UPRIGHT = Transform(upright=True)
 
 def loaded(encoded, settings=UPRIGHT):
     """By the operations one by one and in a graph, which is what is served."""
-    graph = tf.function(lambda data: decoding.load(data, settings), autograph=False)
     pixels = decoding.load(tf.constant(encoded), settings).numpy()
-    np.testing.assert_array_equal(graph(tf.constant(encoded)), pixels)
+    np.testing.assert_array_equal(graph(settings)(tf.constant(encoded)), pixels)
     return pixels
+
+
+@functools.cache
+def graph(settings):
+    return tf.function(lambda data: decoding.load(data, settings), autograph=False)
 
 
 def exif_jpeg(orientation, endian=">", shape=(40, 56)):
