@@ -1,6 +1,6 @@
 """tf.Examples as TFRecords, of which the one large value is neither copied nor looked at twice.
 
-protobuf and TensorFlow's writer would copy an image several times (docs/speed.md, ingestion).
+protobuf and TensorFlow's writer would copy an image several times.
 """
 
 from __future__ import annotations
