@@ -136,8 +136,7 @@ def glob(pattern: str) -> list[str]:
 
 def entries(folder: str, hidden: bool = False) -> tuple[list[str], list[str], list[str]]:
     """Sorted names of the sub-folders, the files and the rest of a folder; without hidden ones
-    unless
-    asked.
+    unless asked.
 
     The rest cannot be read: links to nothing, pipes, sockets, devices.
     """

@@ -162,7 +162,7 @@ class Model:
     __pydantic_config__ = CONFIG
 
     family: Literal["imagenet", "cifar"] = "imagenet"
-    """The networks of ImageNet (18, 34, 50, 101, 152 layers) or those of CIFAR (6n+2)."""
+    """The networks of ImageNet (the depths of BLOCKS) or those of CIFAR (6n+2 layers)."""
     depth: Annotated[int, Field(ge=8, le=MAX_DEPTH)] = 50
     """Number of layers."""
     residual: bool = True

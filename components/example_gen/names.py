@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from components import files
+from components.example_gen.errors import SourceError
 
 # Suffixes of pictures, of formats that are read and of others: what cannot be read is then said of
 # each.
@@ -119,6 +121,29 @@ class LeftOut:
 
 # Is called with the name of what is left out.
 Skip = Callable[[str], None]
+
+
+def class_name(text: str) -> str:
+    """The class that a name spells: macOS spells accents in two characters, others in one."""
+    return unicodedata.normalize("NFC", text)
+
+
+def check_class(name: str, path: str) -> None:
+    """Raises SourceError for a class of `path` that no list of labels can hold."""
+    if files.printable(name) != name:
+        raise SourceError(f"The class {files.printable(name)} of {path} is not UTF-8: rename it.")
+    if len(name.splitlines()) != 1:  # labels.txt has a class a line
+        raise SourceError(f"The class {name!r} of {path} has a line break: rename it.")
+
+
+def kept(paths: Iterable[str], wanted: Callable[[str], bool], skip: Skip) -> Iterator[str]:
+    """The paths that are wanted and no by-products; those of folders end with a slash."""
+    for path in paths:
+        product = by_product(path)
+        if not product and wanted(path):
+            yield path
+        else:
+            skip(f"{product}{'/' * (product != path)}" if product else path)
 
 
 def ignore(name: str) -> None:

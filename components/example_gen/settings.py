@@ -25,13 +25,11 @@ class Data:
     __pydantic_config__ = CONFIG
 
     kind: Text = _changes("records", "digits")
-    """What the source is: digits (embedded), ilsvrc (the archives as downloaded), folder (class
-    folders, or tars of them) or tfds; components/example_gen/sources/registry.py has all kinds.
+    """Kind of the source: a name in components/example_gen/sources/registry.py, which also says
+    what `source` is for each kind. A wrong name is answered with the right ones.
     """
     source: Text = ""
-    """Where the images lie, as its kind says. The cache does not see the place but what was found
-    there.
-    """
+    """Where the images lie: a folder, an archive or a URL."""
     tfds_name: Text = _changes("records", "")
     """Name of a data set of TFDS: imagenet2012, imagenette/full-size-v2, cifar10."""
     train_split: Text = _changes("records", "")

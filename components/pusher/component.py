@@ -131,8 +131,7 @@ def try_out(canary: Canary, folder: str, version: int) -> None:
 
 def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> str:
     """Makes `model` the newest version in `folder`, unless it is and is whole; returns the
-    version's
-    folder.
+    version's folder.
 
     Args:
       evaluated: of `measured`; goes along.

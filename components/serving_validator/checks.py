@@ -46,8 +46,7 @@ class Report:
 
 def expected(model: str, examples: Sequence[bytes]) -> list[np.ndarray]:
     """The evaluator's probabilities of each tf.Example, float32 [classes]: one run an image, as it
-    is
-    served.
+    is served.
 
     Where the model has no `center` among its test protocols, those of `serving_default` without a
     server.

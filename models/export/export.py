@@ -88,9 +88,8 @@ def export(
     networks = as_members(networks)
     names = tuple(names or networks[0].constants.labels)
     _check(networks, names, protocols)
-    # TensorFlow fused no convolution with the batch normalisation behind it; folded, it fuses every
-    # one with bias, addition and ReLU: ResNet-50 took 8 to 12 % less processor time for one image,
-    # 6 % for eight.
+    # TensorFlow fuses no convolution with the batch normalisation behind it; folded, it fuses every
+    # one with bias, addition and ReLU.
     folded = [_folded(member) for member in networks]
     signatures = _signatures(folded, names, protocols, sub_batch)
     # Of a network its variables alone: Keras's models bring functions of their own along, and its

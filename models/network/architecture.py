@@ -79,7 +79,7 @@ def resnet(
     """An ImageNet network (Table 1).
 
     Args:
-      depth: 18, 34, 50, 101 or 152.
+      depth: a key of models.settings.BLOCKS.
       residual: False leaves the shortcuts out (the plain net).
       shortcut: the paper's option A (zero padding), B (projection where the shape changes) or
         C (projections everywhere).

@@ -78,8 +78,8 @@ def look(
 class _Memory:
     """Memory of a batch, which is used again when TensorFlow and all arrays have let go of it.
 
-    Fresh memory costs a fault for each of its pages, 0.3 of 1.8 ms an image. TensorFlow takes an
-    array as it is when it begins at a multiple of 64 bytes.
+    Fresh memory costs a fault for each of its pages. TensorFlow takes an array as it is when it
+    begins at a multiple of 64 bytes.
     """
 
     _free: list[np.ndarray] = []

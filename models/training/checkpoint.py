@@ -93,8 +93,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Removes this training's checkpoint: it has ended well. Those of others stay, and so does
-        the
-        folder that all share: it may be a mounted volume, which cannot be removed.
+        the folder that all share: it may be a mounted volume, which cannot be removed.
         """
         if not self._manager or not tf.io.gfile.exists(self._directory):
             return

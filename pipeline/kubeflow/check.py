@@ -120,8 +120,7 @@ def cron(config: Config) -> str:
 
 def resources(config: Config) -> dict[str, Resources]:
     """What every node needs, from lines such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every
-    other
-    node.
+    other node.
 
     Raises:
       ConfigError: a line names no node or no quantity.

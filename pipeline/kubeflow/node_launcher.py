@@ -64,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _clear(outputs: dict[str, Any]) -> None:
     """Removes what an earlier try of the step has written: TFX would add to it, or refuse to
-    replace
-    it.
+    replace it.
 
     What ExampleGen has prepared lies beside these folders and is used again.
     """

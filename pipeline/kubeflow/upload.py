@@ -1,6 +1,5 @@
 """Bringing the compiled pipeline to Kubeflow: one pipeline, a version a specification, one
-recurring
-run.
+recurring run.
 
 Names hold digests of what they stand for: what is there by its name is not made again, so that a
 deployment can be repeated, and one that was cut off is finished by the next.

@@ -77,8 +77,7 @@ def gradients(result: Result, examples: int, initial: bool = False) -> tuple[Lay
 
 def layer_responses(model: keras.Model, images: Iterable[np.ndarray]) -> Layers:
     """Standard deviation over all images, places and channels of the output of each 3x3 layer,
-    after
-    batch normalisation and before ReLU and addition.
+    after batch normalisation and before ReLU and addition.
 
     Args:
       model: of models.network.architecture; batch normalisation uses its moving averages, as in

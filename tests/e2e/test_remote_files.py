@@ -1,6 +1,5 @@
 """A whole run whose artifacts and models are behind a URL: everything goes through TensorFlow's
-file
-systems.
+file systems.
 
 file:// stands in for gs://: our code takes it for remote, TensorFlow reads it. Beam needs an
 extra for a bucket; here it gets `FileUrls`.

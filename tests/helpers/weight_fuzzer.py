@@ -1,6 +1,5 @@
 """Reads files of weights that were made to take memory or time: `python weight_fuzzer.py FOLDER
-COPIES
-SEED`.
+COPIES SEED`.
 
 Every file of FOLDER is read, and COPIES of it with random changes. What comes out is a line for
 each that gives neither tensors nor a sentence, or that takes more memory than its size explains or

@@ -149,7 +149,8 @@ def test_values_out_of_range_are_refused_by_name(setting, values):
         (
             "model",
             {"depth": 20},
-            "model.depth=20: must be one of 18, 34, 50, 101, 152 in the imagenet family.",
+            f"model.depth=20: must be one of {', '.join(map(str, settings.BLOCKS))} in the imagenet"
+            " family.",
         ),
         (
             "model",

@@ -6,8 +6,7 @@ import collections
 import functools
 import itertools
 import os
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 from components import files
@@ -69,7 +68,7 @@ class Folder(Source):
             empty |= without
         empty -= found
         for name in sorted(found | empty):
-            _check_class(name, paths[0])
+            names.check_class(name, paths[0])
         if empty and not self.allow_missing:
             more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
             raise SourceError(
@@ -147,13 +146,8 @@ def _place(folder: str, depth: int) -> tuple[str, str, str]:
     parts = _parts(folder)
     split = parts[depth - 2] if 2 <= depth <= len(parts) + 1 else ""
     if len(parts) == depth and parts:
-        return split, _class_name(parts[-1]), ""
+        return split, names.class_name(parts[-1]), ""
     return split, "", DEEP if len(parts) > depth else LOOSE
-
-
-def _class_name(folder: str) -> str:
-    """The class of a folder: macOS spells accents in two characters, other systems in one."""
-    return unicodedata.normalize("NFC", folder)
 
 
 def _parts(folder: str) -> list[str]:
@@ -178,8 +172,8 @@ def _classes_below(path: str, split: str) -> tuple[set[str], set[str]]:
         full, empty = (set().union(*([of.get(split, ())] if split else of.values())) for of in both)
     else:
         found = [name for name in files.entries(path)[0] if not names.by_product(name)]
-        full = {_class_name(name) for name in found if _has_image(os.path.join(path, name))}
-        empty = {_class_name(name) for name in found}
+        full = {names.class_name(name) for name in found if _has_image(os.path.join(path, name))}
+        empty = {names.class_name(name) for name in found}
     if not full | empty:
         raise SourceError(f"{path} has no class folders: images must lie in <class>/<image>.")
     return full, empty - full
@@ -194,34 +188,24 @@ def _has_image(folder: str) -> bool:
 
 def _class_folders(path: str, skip: names.Skip) -> Iterator[Group]:
     found, *others = files.entries(path, hidden=True)
-    loose = _kept(itertools.chain(*others), names.has_image_suffix, skip)
+    loose = names.kept(itertools.chain(*others), names.has_image_suffix, skip)
     misplaced = [(name, LOOSE) for name in loose]
-    for folder in _kept((f"{name}/" for name in found), bool, skip):
+    for folder in names.kept((f"{name}/" for name in found), bool, skip):
         below, regular, unreadable = files.entries(os.path.join(path, folder), hidden=True)
         if not (below or regular or unreadable):
             skip(folder)
-        for inner in _kept((f"{folder}{name}/" for name in below), bool, skip):
+        for inner in names.kept((f"{folder}{name}/" for name in below), bool, skip):
             inside = (
                 os.path.relpath(file, path)
                 for file in sorted(files.walk(os.path.join(path, inner)))
             )
-            misplaced += [(name, DEEP) for name in _kept(inside, names.has_image_suffix, skip)]
+            misplaced += [(name, DEEP) for name in names.kept(inside, names.has_image_suffix, skip)]
         group: list[File] = []
         for part, why in ((regular, ""), (unreadable, NO_FILE)):
-            images = _kept((f"{folder}{name}" for name in part), names.is_image, skip)
+            images = names.kept((f"{folder}{name}" for name in part), names.is_image, skip)
             group += [File(name, reason=why) for name in images]
-        yield path, _class_name(folder.rstrip("/")), group
+        yield path, names.class_name(folder.rstrip("/")), group
     yield path, "", [File(name, reason=why) for name, why in misplaced]
-
-
-def _kept(paths: Iterable[str], wanted: Callable[[str], bool], skip: names.Skip) -> Iterator[str]:
-    """The paths that are wanted and no by-products; those of folders end with a slash."""
-    for path in paths:
-        product = names.by_product(path)
-        if not product and wanted(path):
-            yield path
-        else:
-            skip(f"{product}{'/' * (product != path)}" if product else path)
 
 
 def _tar_of_folders(path: str, split: str, told: set[str], skip: names.Skip) -> Iterator[Group]:
@@ -250,15 +234,6 @@ def _tar_of_folders(path: str, split: str, told: set[str], skip: names.Skip) -> 
         )
     for name in sorted(by_class):
         yield path, name, sorted(by_class[name])
-
-
-def _check_class(name: str, path: str) -> None:
-    if files.printable(name) != name:
-        raise SourceError(
-            f"The class folder {files.printable(name)} of {path} is not UTF-8: rename it."
-        )
-    if len(name.splitlines()) != 1:  # labels.txt has a class a line
-        raise SourceError(f"The class folder {name!r} of {path} has a line break: rename it.")
 
 
 def _split_pattern(base: str, name: str) -> str:

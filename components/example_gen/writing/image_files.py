@@ -168,8 +168,7 @@ def _asked(decode: Callable[[], Any]) -> Any:
 
 def _decode(headers: jpeg_headers.Headers) -> bool:
     """Whether the headers of a JPEG decode whose every scan ends at a marker, the last at the
-    image's
-    end.
+    image's end.
 
     No decoder refuses such a file: libjpeg (TensorFlow's and PIL's) takes any bits of a scan for a
     picture and only warns. Decoding every image to find damage found no more, in four fifths of the
@@ -180,8 +179,7 @@ def _decode(headers: jpeg_headers.Headers) -> bool:
 
 
 def _tables_decode(small: bytes, mode: str) -> bool:
-    # PIL's decoder alone: its `open` and `load` would take 20 us more to read the headers once
-    # again.
+    # PIL's decoder alone: its `open` and `load` would read the headers once again.
     try:
         Pil.frombytes(mode, (jpeg_headers.SIDE, jpeg_headers.SIDE), small, "jpeg", mode, "")
     except ValueError:

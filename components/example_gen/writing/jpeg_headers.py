@@ -100,10 +100,9 @@ def _plain_frame(frame: bytes) -> bool:
 @compiled
 def _scan_end(data, at):
     """Where the first marker from `at` on begins that is neither a stuffed byte nor a restart
-    marker;
-    or -1.
+    marker; or -1.
 
-    Compiled: of a check of 140 us, NumPy's passes over all bytes took 40; this takes 5, in vectors.
+    Compiled: NumPy would pass over all bytes several times.
     """
     while at < len(data) - 1:
         block = data[at : at + _BLOCK]

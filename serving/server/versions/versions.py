@@ -90,8 +90,7 @@ class Versions:
 
     def wait(self) -> bool:
         """Waits until what lay in the folder when this was called, or started, is loaded or has
-        failed
-        to.
+        failed to.
 
         Returns:
           False when whole versions lay there and none of them can be served.

@@ -103,7 +103,7 @@ def test_a_name_that_is_not_utf8_is_quarantined(tmp_path):
         str(tmp_path / "other"), {"train": two_classes(2)}
     )
     os.makedirs(os.fsencode(folder) + b"/train/caf\xe9")
-    with pytest.raises(SourceError, match=r"class folder caf\\xe9 of .* is not UTF-8: rename it"):
+    with pytest.raises(SourceError, match=r"class caf\\xe9 of .* is not UTF-8: rename it"):
         source.check(Data(**fields))
 
 
@@ -131,9 +131,7 @@ def test_what_is_no_file_is_quarantined_and_never_opened(tmp_path):
 
 def test_a_class_of_two_lines_is_refused(tmp_path):
     folder = data.class_folders(str(tmp_path / "in"), {"train": {"a\nb": {}, "c": {}}})
-    with pytest.raises(
-        SourceError, match=r"class folder 'a\\nb' of .* has a line break: rename it"
-    ):
+    with pytest.raises(SourceError, match=r"class 'a\\nb' of .* has a line break: rename it"):
         source.check(Data(kind="folder", source=folder))
 
 

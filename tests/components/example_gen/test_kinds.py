@@ -41,9 +41,9 @@ def test_a_kind_is_a_source_that_needs_the_standard_library_alone(kind):
 
 
 def test_a_kind_that_is_not_there_is_said():
-    with pytest.raises(SourceError, match="must be one of digits, ilsvrc, folder, tfds"):
+    with pytest.raises(SourceError, match=f"must be one of {', '.join(registry.KINDS)}"):
         source.find(Data(kind="tabel", source="/in"))
-    with pytest.raises(ConfigError, match="must be one of digits, ilsvrc, folder, tfds"):
+    with pytest.raises(ConfigError, match=f"must be one of {', '.join(registry.KINDS)}"):
         validity.check(assign(Config(), ["data.kind=tabel"]))
 
 
@@ -58,10 +58,14 @@ def test_a_source_must_be_named_where_the_kind_has_no_usual_place():
 @pytest.fixture
 def table(tmp_path, monkeypatch):
     """The kind of the guide, as if its file lay in the folder of the others."""
-    [code] = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    [code] = re.findall(
+        r"```python\n(.*?)```", GUIDE.read_text().split("## Add an orchestrator")[0], re.DOTALL
+    )
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "table.py").write_text(code)
-    [(name, where)] = re.findall(r'`"(\w+)": "([\w:]+)",`', GUIDE.read_text())
+    [(name, where)] = re.findall(
+        r'`"(\w+)": "([\w:]+)",`', GUIDE.read_text().split("## Add an orchestrator")[0]
+    )
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "code")])
     monkeypatch.setitem(registry.KINDS, name, where)
     return name

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import network_table
 from models.network import architecture
-from models.settings import Model
+from models.settings import BLOCKS, Model
 
 # Trainable parameters, and those with the moving statistics: torchvision's num_params, Keras Hub's
 # backbones with the dense layer, and the paper's Table 6 (rounded there).
@@ -65,7 +65,7 @@ def test_a_network_is_what_the_table_says(net):
 
     channels = {"imagenet": (64, 128, 256, 512), "cifar": (16, 32, 64)}[net.family]
     sides = {"imagenet": (56, 28, 14, 7), "cifar": (32, 16, 8)}[net.family]
-    wide = 4 if net.family == "imagenet" and net.depth >= 50 else 1
+    wide = 4 if net.family == "imagenet" and BLOCKS[net.depth].bottleneck else 1
     shapes = maps.compute_output_shape((1, size, size, 3))
     assert shapes == {
         f"c{stage}": (1, side, side, wide * width)

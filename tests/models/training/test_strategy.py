@@ -75,8 +75,7 @@ def curve(values, name):
 
 def test_two_replicas_follow_one(on_one, on_two):
     """With batches of 16 the statistics of BN are over 8 images on each of two replicas, so the
-    curves
-    agree roughly only: within 0.15 of the first epoch's loss.
+    curves agree roughly only: within 0.15 of the first epoch's loss.
     """
     changes = {"train__epochs": 4, "train__learning_rate": 0.02, "train__label_smoothing": 0.1}
     one = on_one("one", **changes)
