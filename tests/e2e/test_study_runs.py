@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+import sys
 
 import pytest
 
 from pipeline.study import report, runner
 from pipeline.study.definitions import Member, Study
+from tests.helpers import warm
 
 pytestmark = pytest.mark.e2e
 
@@ -32,7 +34,9 @@ def done(tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
     jobs = runner.jobs(STUDY, [f"root={root}"], [0], [])
     said = []
-    assert runner.run(jobs, ["0", "1"], said.append) == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", warm.executable(root))
+        assert runner.run(jobs, ["0", "1"], said.append) == []
     return jobs, said
 
 
@@ -43,7 +47,7 @@ def test_every_member_has_a_result(done):
         result = job.result
         assert result.member == job.member.label
         assert len(result.history) == 1 and result.steps_per_epoch == 1437 // 64
-        assert 0 <= result.errors["center"][0] < 0.9
+        assert 0 <= result.errors["center"]["top1"] < 0.9
         assert os.path.exists(os.path.join(result.model, "saved_model.pb"))
         assert os.path.isdir(os.path.join(result.transform_graph, "transform_fn"))
         assert os.path.dirname(result.train_files).endswith("Split-train")
@@ -67,7 +71,7 @@ def test_the_report_has_the_runs_errors(done, tmp_path):
     with open(page) as file:
         text = file.read()
     for job in jobs:
-        assert f"{100 * job.result.errors['center'][0]:.2f}" in text
+        assert f"{100 * job.result.errors['center']['top1']:.2f}" in text
     assert "the command" in text
 
 

@@ -1,7 +1,6 @@
 """What tests on a real Airflow share: starting it, and reading its database and logs."""
 
 import os
-import shlex
 import signal
 import sqlite3
 import subprocess
@@ -52,18 +51,11 @@ class Airflow:
         self.folder = str(folder)
         self._environment = dict(os.environ)
         if quick:
-            self._environment["RESNET_TFX_PYTHON"] = self._quick_python()
+            self._environment["RESNET_TFX_PYTHON"] = warm.executable(self.folder)
         self.port = port
         self.serving = os.path.join(self.folder, "runs", NAME, "serving", "resnet")
         self.database = os.path.join(self.folder, "home", "airflow.db")
         self._settings = [*QUICK, f"root={self.folder}/runs", *settings]
-
-    def _quick_python(self):
-        path = os.path.join(self.folder, "python")
-        with open(path, "w") as file:
-            file.write(f'#!/bin/sh\nexec {shlex.join(warm.python())} "$@"\n')
-        os.chmod(path, 0o755)
-        return path
 
     def command(self):
         """Program and arguments."""

@@ -18,6 +18,7 @@ import json
 import os
 import runpy
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -62,6 +63,15 @@ def python():
     atexit.register(server.stdin.close)
     assert server.stdout.readline() == b"ready\n"
     return [sys.executable, "-IS", __file__, place]
+
+
+def executable(folder):
+    """The path of a file in `folder` that stands for the interpreter, for who needs one."""
+    path = os.path.join(folder, "python")
+    with open(path, "w") as file:
+        file.write(f'#!/bin/sh\nexec {shlex.join(python())} "$@"\n')
+    os.chmod(path, 0o755)
+    return path
 
 
 def _command(place, arguments):
