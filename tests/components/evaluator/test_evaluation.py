@@ -12,7 +12,7 @@ from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator import evaluation, loading, metric_table
 from components.pusher import component as pusher
-from pipeline.local import beam_operator, summary
+from pipeline.local import summary
 
 CLASSES, EXAMPLES = 12, 57
 LABELS = np.random.default_rng(0).integers(0, CLASSES, EXAMPLES)
@@ -59,7 +59,6 @@ def analysed(folder, candidate, baseline=None, **bounds):
         config,
         data_location=str(folder / "data"),
         output_path=str(folder / "out"),
-        pipeline_options=beam_operator.Options(),
     )
     return str(folder / "out")
 
