@@ -133,7 +133,7 @@ def assign(config: Config, assignments: Iterable[str]) -> Config:
     tree = to_dict(config)
     for assignment in assignments:
         key, sep, value = assignment.partition("=")
-        if not sep:
+        if not sep or "" in key.strip().split("."):
             raise ConfigError(
                 f"--set {assignment}: must be section.field=value, such as train.epochs=3."
             )

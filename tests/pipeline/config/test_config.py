@@ -53,6 +53,8 @@ def test_assign_parses_by_type():
         ("train.learning_rate=fast", "must be a number"),
         ("tune.enabled=perhaps", "must be true or false"),
         ("train.epochs", "must be section.field=value"),
+        ("train..epochs=3", "must be section.field=value"),
+        ("=3", "must be section.field=value"),
     ],
 )
 def test_wrong_assignments_say_what_is_right(assignment, part):
