@@ -159,6 +159,7 @@ def example(encoded: bytes) -> bytes:
 # Ingestion, and what is seen of its records.
 
 
+@functools.cache
 def ingest(data: bytes) -> image_files.Image | Refused:
     """The record's image."""
     try:

@@ -5,6 +5,7 @@ Each is one of a kind, a row of the table of docs/pixels.md.
 
 from __future__ import annotations
 
+import functools
 import re
 import zlib
 from collections.abc import Iterator
@@ -29,8 +30,13 @@ def kinds() -> list[str]:
     return list(dict.fromkeys(recipe.kind for recipe in RECIPES))
 
 
-def files(small: bool = False) -> Iterator[File]:
+@functools.cache
+def files(small: bool = False) -> tuple[File, ...]:
     """All files, several hundred; with `small` at least one of each kind, and none of many pixels."""
+    return tuple(_files(small))
+
+
+def _files(small: bool) -> Iterator[File]:
     for number, recipe in enumerate(RECIPES):
         for height, width in recipe.small if small else recipe.shapes:
             seed = zlib.crc32(f"{recipe.kind} {number} {height} {width}".encode())
