@@ -59,28 +59,27 @@ PartBelowOne = Annotated[float, Field(ge=0, lt=1)]
 PartBetween = Annotated[float, Field(gt=0, lt=1)]
 
 
-def build(kind: type[_T], tree: dict[str, Any] | str, where: str = "") -> _T:
+def build(kind: type[_T], tree: dict[str, Any], where: str = "", typed: bool = False) -> _T:
     """A settings dataclass from its fields, as JSON or a command line has them.
 
     Args:
       kind: the dataclass; its sections are dataclasses too.
-      tree: field -> value, where numbers may be texts; or JSON, whose values have their fields'
-        types already. Missing fields have their defaults.
+      tree: field -> value. Missing fields have their defaults.
       where: section that stands in front of the fields' names in messages, such as "train.".
+      typed: whether values have their fields' types already, as JSON has; otherwise numbers may be
+        texts.
 
     Raises:
       ValueError: a sentence for every field that does not exist and every value that does not fit.
     """
-    adapter = _adapter(typing.cast(Any, kind))
-    shown = json.dumps if isinstance(tree, str) else _plain
+    shown = json.dumps if typed else _plain
     try:
-        if not isinstance(tree, str):
-            return adapter.validate_python(tree)
-        built = adapter.validate_json(tree)
+        built: _T = _adapter(typing.cast(Any, kind)).validate_python(tree)
     except pydantic.ValidationError as error:
         sentences = [_sentence(kind, where, one, shown) for one in error.errors(include_url=False)]
         raise ValueError("\n".join(dict.fromkeys(sentences))) from None
-    _check_unchanged(kind, json.loads(tree), dataclasses.asdict(built), where)
+    if typed:
+        _check_unchanged(kind, tree, dataclasses.asdict(typing.cast(Any, built)), where)
     return built
 
 
@@ -162,5 +161,4 @@ def _sentence(kind: Any, where: str, error: ErrorDetails, shown: Callable[[Any],
 def _plain(value: Any) -> str:
     if not isinstance(value, str):
         return json.dumps(value, default=str)
-    plain = value.isprintable() and not any("\ud800" <= c <= "\udfff" for c in value)
-    return value[:200] if plain else ascii(value)[:200]
+    return value if value.isprintable() else ascii(value)

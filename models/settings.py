@@ -119,7 +119,7 @@ class Protocol(NamedTuple):
         `transform.test_shorter_side`.
     """
 
-    views: str
+    views: Literal["center", "ten_crop", "whole"]
     size: int = 0
     shorter_side: int = 0
 
@@ -127,10 +127,12 @@ class Protocol(NamedTuple):
         """What its crops are, given those of the test in training.
 
         Raises:
-          ValueError: they are smaller than what the network was trained on.
+          ValueError: they are smaller than what the network was trained on, or it has none.
         """
         if not self.size and not self.shorter_side:
             return transform
+        if self.views == "whole":
+            raise ValueError("whole images have the sides of transform.test_scales, no other size.")
         if 0 < self.size < transform.size:
             raise ValueError(
                 f"its crops of {self.size} pixels are smaller than transform.size={transform.size}."

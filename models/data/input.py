@@ -30,7 +30,7 @@ _Reader = Callable[[tf.Tensor], tf.data.Dataset]
 # Files read at the same time.
 _READERS = 16
 # AutoGraph would rewrite the source of all that is called, for a second, and change nothing.
-do_not_convert = tf.autograph.experimental.do_not_convert
+_unconverted = tf.autograph.experimental.do_not_convert
 
 
 def resolve(patterns: Sequence[str]) -> list[str]:
@@ -145,7 +145,7 @@ def train_dataset(
         # Repeated only where an epoch is less than a batch.
         return shuffled.repeat().take(steps_per_epoch(total, train.batch_size) * train.batch_size)
 
-    epochs = tf.data.Dataset.counter(first_epoch).flat_map(do_not_convert(epoch))
+    epochs = tf.data.Dataset.counter(first_epoch).flat_map(_unconverted(epoch))
     stream = epochs.skip(skip).enumerate(position)
     images = augmentation.train_images(
         stream, read, train.batch_size, train.seed, settings, constants
@@ -195,7 +195,7 @@ def eval_dataset(
     # A lost file would go unnoticed.
     found = found.apply(tf.data.experimental.assert_cardinality(total))
     padding = tf.data.Dataset.from_tensors(filler).repeat(-total % batch_size)
-    images = found.map(do_not_convert(example), cores()).concatenate(padding)
+    images = found.map(_unconverted(example), cores()).concatenate(padding)
     return _finish(images.batch(batch_size, drop_remainder=True), -(-total // batch_size))
 
 
@@ -204,7 +204,7 @@ def _records(reader: _Reader, numbers: tf.data.Dataset) -> tf.data.Dataset:
     alone.
     """
     return numbers.interleave(
-        do_not_convert(reader),
+        _unconverted(reader),
         cycle_length=_READERS,
         num_parallel_calls=min(cores(), _READERS),
         deterministic=True,

@@ -92,8 +92,8 @@ def export(
     # one with bias, addition and ReLU.
     folded = [_folded(member) for member in networks]
     signatures = _signatures(folded, names, protocols, sub_batch)
-    # Of a network its variables alone: Keras's models bring functions of their own along, and its
-    # ExportArchive traces every signature twice.
+    # Only the variables of a network are saved: Keras's models bring functions of their own along,
+    # and its ExportArchive traces every signature twice.
     saved = tf.Module()
     saved.weights = [weight.value for member in folded for weight in member.model.variables]
     functions = {

@@ -210,19 +210,19 @@ def _whole(network: Network, protocol: Protocol, encoded: tf.Tensor) -> tf.Tenso
 
     An image and its mirror are in the network at a time.
     """
-    del protocol
-    check_transform(network.settings)
+    settings = protocol.transform(network.settings)
+    check_transform(settings)
     classes = len(network.constants.labels)
 
     def image_scores(image: tf.Tensor) -> tf.Tensor:
-        pixels = decoding.load(image, network.settings)
+        pixels = decoding.load(image, settings)
 
         def at(side: tf.Tensor) -> tf.Tensor:
             view = augmentation.whole(pixels, side, network.constants)
             both = tf.stack([view, tf.reverse(view, axis=[1])])
             return tf.reduce_mean(probabilities(network.dense(both)), axis=0)
 
-        return tf.reduce_mean(_map(at, tf.constant(network.settings.scales), [classes]), axis=0)
+        return tf.reduce_mean(_map(at, tf.constant(settings.scales), [classes]), axis=0)
 
     return _map(image_scores, encoded, [classes])
 

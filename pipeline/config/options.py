@@ -76,14 +76,17 @@ def explain(config: Config) -> str:
     return "\n".join(textwrap.fill(line, 100, subsequent_indent="      ") for line in lines)
 
 
-def from_dict(tree: dict[str, Any] | str) -> Config:
-    """The configuration that `to_dict` was made from, or the JSON of it.
+def from_dict(tree: dict[str, Any], typed: bool = False) -> Config:
+    """The configuration that `to_dict` was made from.
+
+    Args:
+      typed: as for `models.fields.build`.
 
     Raises:
       ConfigError: unknown names or values.
     """
     try:
-        return fields.build(Config, tree)
+        return fields.build(Config, tree, typed=typed)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
@@ -103,7 +106,7 @@ def read(path: str) -> Config:
         tree = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_once)
         if not isinstance(tree, dict):
             raise ConfigError("it must be an object, {...}, with names and sections.")
-        return from_dict(text.decode("utf-8-sig"))
+        return from_dict(tree, typed=True)
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise ConfigError(
             f"{path} cannot be read as a configuration, which is JSON as --print-config prints it:"

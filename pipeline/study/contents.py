@@ -13,8 +13,6 @@ from components.evaluator.metric_table import METRICS
 from pipeline.study import plots
 from pipeline.study.definitions import Member, Result, Study
 
-# Titles of the columns by keys of Result.errors and Member.paper.
-ERRORS = {key: metric.title.removesuffix(" error") for key, metric in METRICS.items()}
 NONE = "–"
 # Training images that layers are studied on.
 RESPONSE_IMAGES, GRADIENT_IMAGES = 1024, 512

@@ -160,7 +160,8 @@ def _errors(
     study: Study, nets: Sequence[Net], protocol: str, key: str
 ) -> list[tuple[str, list[str]]]:
     ours = [net.errors(protocol, key) for net in nets]
-    columns = [(f"{contents.ERRORS[key]}, {protocol}", [mean(values) for values in ours])]
+    title = METRICS[key].title.removesuffix(" error")
+    columns = [(f"{title}, {protocol}", [mean(values) for values in ours])]
     paper = [(net.member.paper or {}).get(key) for net in nets]
     if protocol == study.protocol and any(value is not None for value in paper):
         columns.append(

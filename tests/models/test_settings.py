@@ -209,3 +209,16 @@ def test_the_settings_need_no_tensorflow():
 def test_names_that_are_valid_are_those_that_exist():
     assert get_args(settings.Crop) == tuple(crops.CROPS)
     assert get_args(settings.Schedule) == tuple(schedules.FACTORS)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [
+        (settings.Protocol("center", size=223), "crops of 223 pixels are smaller"),
+        (settings.Protocol("whole", size=288), "the sides of transform.test_scales"),
+        (settings.Protocol("whole", shorter_side=288), "the sides of transform.test_scales"),
+    ],
+)
+def test_protocols_that_no_network_passes_are_refused(protocol, message):
+    with pytest.raises(ValueError, match=message):
+        protocol.transform(Transform())

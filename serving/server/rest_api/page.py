@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime
 import importlib.resources
 import json
-import math
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -167,7 +167,7 @@ def _errors(protocol: str, found: Any) -> dict[str, float | None]:
         raise ValueError(f"{protocol} is not an object")
     for name, value in found.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (number and math.isfinite(value)):
+        if value is not None and not (number and abs(value) <= sys.float_info.max):
             raise ValueError(f"{name} of {protocol} is not a number")
         if value is not None and name.endswith("_error") and not 0 <= value <= 1:
             raise ValueError(f"{name} of {protocol} is not 0 to 1")

@@ -65,12 +65,12 @@ def test_wrong_assignments_say_what_is_right(assignment, part):
 def test_every_wrong_word_is_said():
     with pytest.raises(ConfigError) as error:
         assign(Config(), ["train.epochs=x", "train.schedule=y", "serve.cpu=0", "train.epoch=1"])
-    assert str(error.value).splitlines() == [
-        "train.epochs=x: must be a whole number, at least 0 and at most 1,000,000.",
-        f"train.schedule=y: must be one of {', '.join(typing.get_args(settings.Schedule))}.",
-        *[line for line in str(error.value).splitlines() if "Did you mean epochs?" in line],
-        "serve.cpu=0: must be a whole number, at least 1 and at most 1,000,000,000.",
-    ]
+    epochs, schedule, unknown, cpu = str(error.value).splitlines()
+    assert epochs == "train.epochs=x: must be a whole number, at least 0 and at most 1,000,000."
+    names = ", ".join(typing.get_args(settings.Schedule))
+    assert schedule == f"train.schedule=y: must be one of {names}."
+    assert unknown.startswith("train.epoch: there is no epoch. Did you mean epochs? Valid here: ")
+    assert cpu == "serve.cpu=0: must be a whole number, at least 1 and at most 1,000,000,000."
 
 
 def test_every_field_says_what_it_is_for():
@@ -148,7 +148,7 @@ def test_a_device_without_an_end_is_no_configuration():
         (b'{"name": "a", "train": {"epochs": 3}, "train": {"seed": 1}}', "train is there twice"),
         (b'{"trian": {}}', ": trian: there is no trian. Did you mean train"),
         (b'{"root": "a\\u0000b"}', "root=.a.*0000b.: must be UTF-8 text"),
-        (b'{"data": {"source": "\\udcff"}}', "lone leading surrogate in hex escape at line 1"),
+        (b'{"data": {"source": "\\udcff"}}', "data.source=.*udcff.: must be UTF-8 text"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_named(tmp_path, content, part):

@@ -152,12 +152,12 @@ def test_a_configuration_file_is_read_back(tmp_path):
 )
 def test_a_wrong_configuration_file_is_said_in_a_sentence(tree, sentence):
     with pytest.raises(ConfigError) as error:
-        from_dict(json.dumps(tree))
+        from_dict(tree, typed=True)
     assert sentence in str(error.value)
 
 
 def test_a_whole_number_is_a_number():
-    assert from_dict('{"train": {"momentum": 0}}').train.momentum == 0.0
+    assert from_dict({"train": {"momentum": 0}}, typed=True).train.momentum == 0.0
 
 
 @pytest.mark.parametrize(

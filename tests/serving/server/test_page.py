@@ -225,6 +225,7 @@ def test_any_metric_is_shown(base, site):
             "top1_error of center is not a number",
         ),
         ({**GOOD, "protocols": {"center": {"cross_entropy": float("inf")}}}, "is not a number"),
+        ({**GOOD, "protocols": {"center": {"cross_entropy": 10**400}}}, "is not a number"),
         ({**GOOD, "protocols": {"center": {"top5_error": float("nan")}}}, "top5_error of center"),
         ({**GOOD, "protocols": {"\ud800": {"top5_error": 2}}}, "top5_error of \ud800"),
     ],
