@@ -3,8 +3,8 @@
     python -m serving.client cat.jpg photos/ https://example.org/dog.png
 
 The standard library is all it needs: this folder may be copied to any machine with Python 3.10 or
-newer, and run there as `python -m client`. A progress bar is drawn where rich is installed; --grpc
-needs this project's environment (`serving.client.grpc_client`).
+newer, and run there as `python -m client`. --grpc needs this project's environment
+(`serving.client.grpc_client`).
 """
 
 from .api import ClientError, ImageError, Label

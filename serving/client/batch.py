@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from .api import ClientError, ImageError, Label
@@ -49,39 +47,15 @@ def in_order(function: Callable[[_T], _R], items: Iterable[_T], jobs: int) -> It
 
     Items are taken as they are needed. What `function` raises ends it.
     """
-    work: queue.SimpleQueue[tuple[Future[_R], _T] | None] = queue.SimpleQueue()
-    # Daemons: who presses Ctrl-C does not wait for answers that are under way.
-    threads = [
-        threading.Thread(target=_worker, args=(function, work), daemon=True) for _ in range(jobs)
-    ]
-    for thread in threads:
-        thread.start()
+    pool = ThreadPoolExecutor(jobs)
     waiting: deque[Future[_R]] = deque()
     try:
         for item in items:
-            future: Future[_R] = Future()
-            work.put((future, item))
-            waiting.append(future)
+            waiting.append(pool.submit(function, item))
             # A slow image holds up the answers behind it, not the work.
             if len(waiting) >= 4 * jobs:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        for future in waiting:
-            future.cancel()
-        for _ in threads:
-            work.put(None)
-
-
-def _worker(
-    function: Callable[[_T], _R], work: queue.SimpleQueue[tuple[Future[_R], _T] | None]
-) -> None:
-    while (task := work.get()) is not None:
-        future, item = task
-        if not future.set_running_or_notify_cancel():
-            continue
-        try:
-            future.set_result(function(item))
-        except BaseException as error:
-            future.set_exception(error)
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 
-from . import batch, images, output, progress_bar
+from . import batch, counter, images, output
 from .api import DEFAULT_MODEL, ClientError, Label, ModelClient
 from .rest import DEFAULT_URL, Client
 
@@ -106,7 +104,9 @@ def _client(options: argparse.Namespace) -> ModelClient:
     if not options.grpc:
         return Client(options.url, options.model_name, options.timeout, options.retries)
     try:
-        with _quiet_stderr():
+        from serving.compat import quiet
+
+        with quiet.stderr():
             from .grpc_client import GrpcClient
     except ImportError as error:
         raise ClientError(
@@ -140,17 +140,16 @@ class _Run:
             print(output.shown(note), file=sys.stderr)
         kept: list[batch.Answer] = []
         stopped = None
-        with progress_bar.view(len(found.sources)) as view:
-            answers = self._counted(batch.in_order(self._ask, found.sources, options.jobs), view)
-            try:
-                if options.out:
-                    output.write(options.out, answers)
-                else:
-                    kept.extend(answers)
-            except ClientError as error:
-                stopped = error
-        if stopped:
-            print(f"{stopped}{_unwritten(options.out)}", file=sys.stderr)
+        count = counter.Counter(len(found.sources))
+        answers = self._counted(batch.in_order(self._ask, found.sources, options.jobs), count)
+        try:
+            if options.out:
+                output.write(options.out, answers)
+            else:
+                kept.extend(answers)
+        except ClientError as error:
+            stopped = error
+            count.say(f"{stopped}{_unwritten(options.out)}")
         if not options.out:
             print(
                 output.as_json(kept) if options.json else output.shown(output.table(kept)), end=""
@@ -171,15 +170,15 @@ class _Run:
         return batch.answer(source.name, ask)
 
     def _counted(
-        self, answers: Iterable[batch.Answer], view: progress_bar.View
+        self, answers: Iterable[batch.Answer], count: counter.Counter
     ) -> Iterator[batch.Answer]:
         for answer in answers:
             self._done += 1
             if answer.error:
                 self._failed += 1
                 if self._failed <= _REASONS:
-                    view.say(output.shown(answer.error))
-            view.advance()
+                    count.say(output.shown(answer.error))
+            count.advance()
             yield answer
 
     def _sum_up(self, found: images.Found) -> None:
@@ -194,22 +193,3 @@ class _Run:
 
 def _unwritten(out: str | None) -> str:
     return f" {out} is not written." if out else ""
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Hides what TensorFlow's libraries print while they load; shows it if that fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    screen = os.dup(2)
-    with tempfile.TemporaryFile() as noise:
-        os.dup2(noise.fileno(), 2)
-        try:
-            yield
-        except Exception:
-            noise.seek(0)
-            os.write(screen, noise.read())
-            raise
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.client
 import os
-import stat
 import time
 import urllib.error
 from collections.abc import Iterable, Iterator
@@ -67,7 +66,7 @@ def _walk(folder: str, found: Found) -> None:
             path = os.path.join(root, name)
             if name.lower().endswith(SUFFIXES):
                 # Whoever opens a pipe waits for a writer, which may never come.
-                problem = f"{path}: is a pipe." if stat.S_ISFIFO(_mode(path)) else ""
+                problem = f"{path}: is a pipe." if Path(path).is_fifo() else ""
                 sources.append(Source(path, problem))
             else:
                 others += 1
@@ -81,14 +80,6 @@ def _walk(folder: str, found: Found) -> None:
         found.notes.append(
             f"{folder}: {files_are} left out, for not ending in {', '.join(SUFFIXES)}."
         )
-
-
-def _mode(path: str) -> int:
-    """What kind of file lies there; 0 where nobody can tell, which reading it will say."""
-    try:
-        return os.stat(path).st_mode
-    except OSError:
-        return 0
 
 
 def read(source: Source, timeout: float = 60.0, retries: int = 0) -> bytes:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
-import os
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from serving.compat import quiet
 from serving.server import flags
 from serving.server.server_config import ServerSettings, SettingsError
 
@@ -27,8 +24,6 @@ _log = logging.getLogger("serving.server")
 # For gRPC requests under way when the server is told to end.
 _GRACE_SECONDS = 5.0
 _REST_GRACE_SECONDS = 30
-# Shows and removes a file, unless a line on standard input says that all went well.
-_SHOW = 'read -r well || cat "$0" >&2; rm -f "$0"'
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(settings: ServerSettings, listener: socket.socket, start: float) -> int:
-    # What is imported stays. The garbage collector would go through all of it again and again: a
-    # fifth of the time of the imports, and at each full collection later.
-    gc.disable()
-    with _quiet_stderr():
+    with quiet.stderr():
+        import tensorflow as tf
+        import uvicorn
+
         from serving.compat.uvicorn_protocol import PatientProtocol
         from serving.server import connections
         from serving.server.grpc_api import service
@@ -61,9 +56,10 @@ def _serve(settings: ServerSettings, listener: socket.socket, start: float) -> i
         from serving.server.rest_api.routes import RestApi
         from serving.server.versions.manager import Manager
         from serving.server.workers import Workers
-    gc.freeze()
-    gc.enable()
-    import uvicorn
+
+        tf.get_logger().setLevel(logging.ERROR)
+        # Once a process: without a GPU its driver is complained about.
+        tf.config.list_physical_devices()
 
     metrics = Metrics()
     manager = Manager(settings, metrics=metrics)
@@ -149,39 +145,6 @@ def _cannot_listen(settings: ServerSettings, error: OSError) -> SettingsError:
         f"Cannot listen on {settings.host}:{settings.rest_api_port} ({error.strerror}): "
         "stop what listens there, or choose with --host and --rest_api_port."
     )
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Hides what TensorFlow's libraries print while they load; shows it if that fails.
-
-    Another process shows it: a failed check in C++ (no AVX) ends this one at once.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    screen = os.dup(2)
-    noise, name = tempfile.mkstemp()
-    # In a session of its own, so that Ctrl-C does not reach it.
-    watcher = subprocess.Popen(
-        ["sh", "-c", _SHOW, name], stdin=subprocess.PIPE, start_new_session=True
-    )
-    os.dup2(noise, 2)
-    os.close(noise)
-    report = b"well\n"
-    try:
-        import tensorflow as tf
-
-        tf.get_logger().setLevel(logging.ERROR)
-        # Once a process: without a GPU its driver is complained about.
-        tf.config.list_physical_devices()
-        yield
-    except Exception:
-        report = b""
-        raise
-    finally:
-        os.dup2(screen, 2)
-        os.close(screen)
-        watcher.communicate(report)
 
 
 def _leave(*_: object) -> NoReturn:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 # Seconds. The system cannot wait for very long times, and a thread that tries to ends.
 _LONGEST_WAIT = 30 * 86_400
+_PORTS = 65_535
 
 
 class SettingsError(ValueError):
@@ -68,122 +71,113 @@ class Batching:
             )
 
 
+def _flag(default: Any, text: str, lowest: float = -math.inf, highest: float = math.inf) -> Any:
+    """A setting with what its flag's --help says, and the numbers that it may be."""
+    metadata = {"help": text, "lowest": lowest, "highest": highest}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
 @dataclasses.dataclass(frozen=True)
 class ServerSettings:
-    """Everything a server needs to start."""
+    """Everything a server needs to start; what has a help is a flag of the same name."""
 
     models: tuple[ModelSettings, ...]
-    host: str = "127.0.0.1"
-    rest_api_port: int = 8501
-    # Port of the gRPC API; 0 starts none.
-    port: int = 8500
-    # Threads that parse requests and run the model.
-    rest_api_num_threads: int = 4 * (os.cpu_count() or 1)
-    # Runs of a version at the same time; 0 is one a core. More only take turns in the processor's
-    # caches.
-    tensorflow_session_parallelism: int = 0
-    # Threads of an operation, and operations of a run at the same time; 0 is one a core.
-    tensorflow_intra_op_parallelism: int = 0
-    tensorflow_inter_op_parallelism: int = 0
-    # TensorFlow's ConfigProto as text, and the part of a GPU's memory to take; 0 is TensorFlow's
-    # choice.
-    tensorflow_session_config_file: Path | None = None
-    per_process_gpu_memory_fraction: float = 0.0
-    # Tags of the graph to load, with commas between them.
-    saved_model_tags: str = "serve"
-    # Requests that may wait for a thread; one beyond them is answered with 503.
-    max_waiting_requests: int = 1000
-    # A run of the model that takes longer is answered with 504; 0 is no limit.
-    rest_api_timeout_in_ms: int = 30_000
-    # A longer request body, as sent or unzipped, is answered with 413 (gRPC: RESOURCE_EXHAUSTED).
-    rest_api_max_body_bytes: int = 100 * 2**20
-    # An encoded image (or any string) with more bytes, an image with more pixels: 400, before it is
-    # decoded.
-    max_image_bytes: int = 50 * 2**20
-    max_image_pixels: int = 100_000_000
-    # Answers of the REST API may be read by pages of other origins.
-    rest_api_enable_cors_support: bool = False
-    # UNIX socket of the gRPC API, beside its port; "" is none.
-    grpc_socket_path: str = ""
-    # More options of the gRPC server: NAME=VALUE, with commas between them.
-    grpc_channel_arguments: str = ""
-    # SSLConfig with which the gRPC API is encrypted, or Google's ALTS.
-    ssl_config_file: Path | None = None
-    use_alts_credentials: bool = False
-    # gRPC's answers carry their numbers as one piece of bytes.
-    enable_serialization_as_tensor_content: bool = False
-    # grpc.health.v1 on the gRPC port.
-    enable_grpc_healthcheck_service: bool = False
-    # Seconds between two looks at the folder of versions; 0 looks once.
-    file_system_poll_wait_seconds: float = 1.0
-    # The file that the models come from, and the seconds between two looks at it; 0 looks once.
-    model_config_file: Path | None = None
-    model_config_file_poll_wait_seconds: float = 0.0
-    # A label may name a version that does not serve (yet).
-    allow_version_labels_for_unavailable_models: bool = False
-    # HandleReloadConfigRequest may name folders that no model was served from.
-    allow_reload_from_any_path: bool = False
-    # A version that failed to load is tried again so often, so many seconds apart.
-    max_num_load_retries: int = 5
-    load_retries_interval_seconds: float = 60.0
-    # A version that is not whole, and whose files have not changed for so long, is reported in the
-    # status.
-    partial_version_seconds: float = 60.0
-    # Replay assets.extra/tf_serving_warmup_requests before a version takes traffic.
-    enable_model_warmup: bool = True
-    # How often each of its records is replayed; 0 is once.
-    num_request_iterations_for_warmup: int = 0
-    # Only models with a batching_params.pbtxt are batched, as it says.
-    enable_per_model_batching_parameters: bool = False
+    port: int = _flag(8500, "port of the gRPC API; 0 starts none", 0, _PORTS)
+    grpc_socket_path: str = _flag("", "UNIX socket on which the gRPC API is answered as well")
+    rest_api_port: int = _flag(8501, "port of the REST API", 1, _PORTS)
+    rest_api_num_threads: int = _flag(
+        4 * (os.cpu_count() or 1), "threads that parse requests and run the model", 1
+    )
+    # More runs than cores only take turns in the processor's caches.
+    tensorflow_session_parallelism: int = _flag(
+        0, "runs of a version at the same time; 0 is one a core", 0
+    )
+    tensorflow_intra_op_parallelism: int = _flag(0, "threads of an operation; 0 is one a core", 0)
+    tensorflow_inter_op_parallelism: int = _flag(
+        0, "operations of a run at the same time; 0 is one a core", 0
+    )
+    tensorflow_session_config_file: Path | None = _flag(
+        None, "TensorFlow's ConfigProto as text; the two above win over it"
+    )
+    per_process_gpu_memory_fraction: float = _flag(
+        0.0, "part of a GPU's memory that is taken; 0 is what TensorFlow chooses", 0, 1
+    )
+    saved_model_tags: str = _flag("serve", "tags of the graph to load, with commas between them")
+    rest_api_timeout_in_ms: int = _flag(
+        30_000, "longest run of the model before 504; 0 is no limit", 0
+    )
+    rest_api_enable_cors_support: bool = _flag(False, "let pages of other origins read answers")
+    grpc_channel_arguments: str = _flag(
+        "", "options of the gRPC server: NAME=VALUE, with commas between them"
+    )
+    ssl_config_file: Path | None = _flag(
+        None, "SSLConfig as text: the gRPC API is encrypted with its key and certificate"
+    )
+    use_alts_credentials: bool = _flag(
+        False, "encrypt the gRPC API with Google's ALTS, on its machines"
+    )
+    enable_grpc_healthcheck_service: bool = _flag(False, "answer grpc.health.v1 on --port")
+    enable_serialization_as_tensor_content: bool = _flag(
+        False, "pack the numbers of gRPC's answers"
+    )
+    file_system_poll_wait_seconds: float = _flag(
+        1.0, "seconds between looks for new versions; 0 looks once", 0, _LONGEST_WAIT
+    )
+    model_config_file: Path | None = _flag(
+        None, "several models, in place of --model_name, --model_base_path and --num_versions"
+    )
+    model_config_file_poll_wait_seconds: float = _flag(
+        0.0, "seconds between looks at --model_config_file; 0 looks once", 0, _LONGEST_WAIT
+    )
+    allow_version_labels_for_unavailable_models: bool = _flag(
+        False, "let a new label name a version that does not serve yet"
+    )
+    max_num_load_retries: int = _flag(5, "how often a version that fails to load is tried again", 0)
+    load_retries_interval_seconds: float = _flag(
+        60.0, "seconds between loads of a version that failed", 0, _LONGEST_WAIT
+    )
+    enable_model_warmup: bool = _flag(
+        True, "replay the version's warm-up requests before it takes traffic"
+    )
+    num_request_iterations_for_warmup: int = _flag(
+        0, "how often each of them is replayed; 0 is once", 0
+    )
+    enable_per_model_batching_parameters: bool = _flag(
+        False, "batch the models with a batching_params.pbtxt, as it says"
+    )
     # None: every request is a run of its own.
     batching: Batching | None = None
     # Path of the metrics for Prometheus; "" serves none.
     metrics_path: str = ""
-    # A page for people at /.
-    enable_page: bool = True
+    partial_version_seconds: float = _flag(
+        60.0,
+        "seconds without a change until a version that is not whole is reported",
+        0,
+        _LONGEST_WAIT,
+    )
+    host: str = _flag("127.0.0.1", "address to listen on; 0.0.0.0 lets other machines in")
+    # As sent or unzipped; over gRPC it is RESOURCE_EXHAUSTED.
+    rest_api_max_body_bytes: int = _flag(100 * 2**20, "longest request before 413", 1)
+    max_waiting_requests: int = _flag(1000, "requests that may wait for a thread before 503", 0)
+    max_image_bytes: int = _flag(50 * 2**20, "largest encoded image, or other string", 1)
+    max_image_pixels: int = _flag(100_000_000, "largest image, by its header", 1)
+    allow_reload_from_any_path: bool = _flag(
+        False, "let gRPC's reload name folders that are not served yet"
+    )
+    enable_page: bool = _flag(True, "a page for people at /")
 
     def validate(self) -> None:
         """Raises SettingsError for what can be known before TensorFlow is imported."""
         validate_models(self.models)
-        for name, lowest in (("rest_api_port", 1), ("port", 0)):
-            if not lowest <= getattr(self, name) < 65_536:
-                raise SettingsError(f"--{name} {getattr(self, name)}: must be {lowest} to 65535.")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (int, float)):
+                lowest, highest = field.metadata["lowest"], field.metadata["highest"]
+                if not lowest <= value <= highest:
+                    text = _range(lowest, highest)
+                    raise SettingsError(f"--{field.name} {value}: must be {text}.")
         if self.port == self.rest_api_port:
             raise SettingsError(f"--port {self.port}: --rest_api_port is the same; name another.")
-        for name in (
-            "rest_api_num_threads",
-            "rest_api_max_body_bytes",
-            "max_image_bytes",
-            "max_image_pixels",
-        ):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"--{name} {getattr(self, name)}: must be at least 1.")
-        for name in (
-            "rest_api_timeout_in_ms",
-            "max_num_load_retries",
-            "max_waiting_requests",
-            "tensorflow_session_parallelism",
-            "tensorflow_intra_op_parallelism",
-            "tensorflow_inter_op_parallelism",
-            "num_request_iterations_for_warmup",
-        ):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"--{name} {getattr(self, name)}: must be 0 or more.")
-        for name in (
-            "file_system_poll_wait_seconds",
-            "model_config_file_poll_wait_seconds",
-            "load_retries_interval_seconds",
-            "partial_version_seconds",
-        ):
-            if not 0 <= getattr(self, name) <= _LONGEST_WAIT:
-                raise SettingsError(
-                    f"--{name} {getattr(self, name)}: must be 0 to {_LONGEST_WAIT}."
-                )
-        if not 0 <= self.per_process_gpu_memory_fraction <= 1:
-            raise SettingsError(
-                f"--per_process_gpu_memory_fraction {self.per_process_gpu_memory_fraction}: must be"
-                " 0 to 1."
-            )
         if self.use_alts_credentials and self.ssl_config_file:
             raise SettingsError("--use_alts_credentials and --ssl_config_file: name one of them.")
         self.channel_options()
@@ -203,6 +197,12 @@ class ServerSettings:
                 raise SettingsError(f"--grpc_channel_arguments {part!r}: must be NAME=VALUE.")
             options.append((name, int(value) if re.fullmatch(r"[+-]?\d{1,9}", value) else value))
         return options
+
+
+def _range(lowest: float, highest: float) -> str:
+    if highest < math.inf:
+        return f"{lowest} to {highest}"
+    return f"at least {lowest}" if lowest else "0 or more"
 
 
 def validate_models(models: tuple[ModelSettings, ...]) -> None:

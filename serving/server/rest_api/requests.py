@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis.input_pb2 import Input
 
-from serving.server.rest_api import json_errors
 from serving.server.rest_api.codec import (
     decode_tensor,
     is_base64,
@@ -41,9 +40,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
     try:
         value, _ = json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as error:
-        reason, at = json_errors.explain(text, error)
-        offset = skipped + len(text[:at].encode("utf-8", "surrogateescape"))
-        raise invalid(f"JSON Parse error: {reason} at offset: {offset}") from None
+        offset = skipped + len(text[: error.pos].encode("utf-8", "surrogateescape"))
+        raise invalid(f"JSON Parse error: {error.msg} at offset: {offset}") from None
     except RecursionError:
         raise invalid("JSON Parse error: Too many levels of brackets at offset: 0") from None
     except ValueError as error:  # an integer of thousands of digits

@@ -1,8 +1,10 @@
-"""What a request may ask of the decoder, checked before anything is decoded."""
+"""What a request may ask of the decoders of JPEG and PNG, checked before anything is decoded.
+
+The models of this project take no other formats.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 import struct
@@ -25,6 +27,7 @@ MAX_SEGMENTS = 20_000
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 # What a part of a PNG may announce beyond the end, in bytes: the decoder says what is wrong then.
 _CUT = 2**20
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _EOI, _SOS = 0xD9, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -74,7 +77,7 @@ class Limits:
 
 def _grows(value: bytes) -> bool:
     """Whether a part of a PNG announces more bytes than there are: libpng allocates all of them."""
-    if not value.startswith(b"\x89PNG\r\n\x1a\n"):
+    if not value.startswith(_PNG):
         return False
     at = 8
     while at + 8 <= len(value) and value[at + 4 : at + 8] != b"IEND":
@@ -105,32 +108,20 @@ def _parsed(kind: type[_Message], value: bytes) -> _Message | None:
         return None
 
 
-def pixels_of(value: bytes) -> int:
-    """Pixels of an encoded image, all frames together; 0 for what is none."""
-    return announced(value)[0]
-
-
 def announced(value: bytes) -> tuple[int, int]:
-    """Pixels of an encoded image, all frames together, and how often the decoder goes over them.
+    """Pixels of a JPEG or PNG, and how often the decoder goes over them.
 
     Headers are read as TensorFlow's decoders read them: what another library refuses, they may
     decode.
 
     Returns:
-      (0, 1) for what is no image, which the model will say.
+      (0, 1) for anything else, which the model will say.
     """
-    with contextlib.suppress(struct.error):  # cut off
-        if value.startswith(b"\xff\xd8\xff"):
-            return _jpeg(value)
-        if value.startswith(b"\x89PNG\r\n\x1a\n"):
-            width, height = struct.unpack_from(">II", value, 16)
-            return width * height, 1
-        if value.startswith(b"BM"):
-            return _bmp_pixels(value), 1
-        if value.startswith(b"GIF8"):
-            return _gif_pixels(value), 1
-        if value.startswith(b"RIFF") and value[8:12] == b"WEBP":
-            return _webp_pixels(value), 1
+    if value.startswith(_JPEG):
+        return _jpeg(value)
+    if value.startswith(_PNG) and len(value) >= 24:
+        width, height = struct.unpack_from(">II", value, 16)
+        return width * height, 1
     return 0, 1
 
 
@@ -154,52 +145,3 @@ def _jpeg(value: bytes) -> tuple[int, int]:
 def _number(value: bytes, at: int) -> int:
     """16 bits of a JPEG; less where it is cut off, which must not hide what came before."""
     return int.from_bytes(value[at : at + 2], "big")
-
-
-def _bmp_pixels(value: bytes) -> int:
-    width, height = struct.unpack_from("<ii", value, 18)
-    pixels = abs(width * height)
-    # OS/2's header has sides of 16 bits. TensorFlow knows none of it, and decodes nothing that is
-    # not whole.
-    if pixels > len(value) and struct.unpack_from("<I", value, 14)[0] == 12:
-        width, height = struct.unpack_from("<HH", value, 18)
-        return width * height
-    return pixels
-
-
-def _gif_pixels(value: bytes) -> int:
-    """A frame takes its own pixels, and those of the whole picture when it is shown."""
-    *sides, flags = struct.unpack_from("<HHB", value, 6)
-    screen, pixels, at = sides[0] * sides[1], 0, 13 + _table(flags)
-    while at < len(value) and value[at] in b"!,":
-        if value[at] == ord(","):
-            if len(value) < at + 10:
-                break
-            *sides, flags = struct.unpack_from("<HHB", value, at + 5)
-            pixels += max(sides[0] * sides[1], screen)
-            at += 11 + _table(flags)
-        else:
-            at += 2
-        while at < len(value) and value[at]:
-            at += value[at] + 1
-        at += 1
-    return max(pixels, screen)
-
-
-def _table(flags: int) -> int:
-    """Bytes of a GIF's table of colours."""
-    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def _webp_pixels(value: bytes) -> int:
-    kind = value[12:16]
-    if kind == b"VP8L":
-        bits = struct.unpack_from("<I", value, 21)[0]
-        return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
-    if kind == b"VP8 ":
-        width, height = struct.unpack_from("<HH", value, 26)
-        return (width & 0x3FFF) * (height & 0x3FFF)
-    if kind == b"VP8X":
-        width, height = (int.from_bytes(value[at : at + 3], "little") + 1 for at in (24, 27))
-        return width * height * max(value.count(b"ANMF"), 1)
-    return 0

@@ -11,12 +11,13 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from serving.client import Client, ClientError, cli, images, progress_bar
+from serving.client import Client, ClientError, cli, counter, images
 from tests.helpers.client_servers import Both, http_server, reply
 from tests.helpers.serving_models import png
 from tests.serving.server.test_server_process import ROOT, free_port
@@ -357,10 +358,17 @@ def on_a_terminal(*arguments):
     return process.wait(60), text.getvalue().decode()
 
 
-def test_a_terminal_shows_a_bar_and_the_reasons_above_it(served, photos):
-    status, text = on_a_terminal(photos, "--url", served.url)
+def test_a_terminal_shows_a_count_and_the_reasons_above_it(photos):
+    labels = json.dumps({"predictions": [{"classes": ["x"], "scores": [1.0]}]}).encode()
+
+    def answer(handler):
+        time.sleep(0.2)
+        reply(handler, 200, labels)
+
+    with http_server(answer) as url:
+        status, text = on_a_terminal(photos, "--url", url, "--jobs=1")
     assert status == 1
-    assert "4/4" in text and "━" in text
+    assert "\r\x1b[2K1 of 4 images\r\x1b[2K" in text
     assert (
         "text.jpg: the bytes are no JPEG or PNG; convert the image to PNG, which loses nothing."
         in text
@@ -368,9 +376,7 @@ def test_a_terminal_shows_a_bar_and_the_reasons_above_it(served, photos):
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(capsys):
-    with progress_bar.view(2) as view:
-        assert isinstance(view, progress_bar.Lines)
-    lines = progress_bar.Lines(3, seconds=0)
+    lines = counter.Counter(3, seconds=0)
     for _ in range(3):
         lines.advance()
     assert capsys.readouterr().err.splitlines() == ["1 of 3 images", "2 of 3 images"]
