@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -38,8 +38,9 @@ class Metrics:
             f"{_PREFIX}{name}", text, labels, buckets=_BUCKETS, registry=self._registry
         )
 
-    @contextlib.contextmanager
-    def request(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
+    def request(
+        self, model: str, api: str, entrypoint: str
+    ) -> contextlib.AbstractContextManager[None]:
         """Counts and times what is done inside; an error is counted by its code.
 
         Args:
@@ -47,37 +48,21 @@ class Metrics:
           api: such as Predict.
           entrypoint: REST or GRPC.
         """
-        start, status = time.perf_counter(), "OK"
-        try:
-            yield
-        except ServingError as error:
-            status = error.code.name
-            raise
-        except Exception:
-            status = "INTERNAL"
-            raise
-        finally:
+
+        def count(status: str, micros: float) -> None:
             self._requests.labels(model, status).inc()
-            self._latency.labels(model, api, entrypoint).observe(_micros(start))
+            self._latency.labels(model, api, entrypoint).observe(micros)
 
-    @contextlib.contextmanager
-    def run(self, model: str, api: str) -> Iterator[None]:
+        return _timed(count)
+
+    def run(self, model: str, api: str) -> contextlib.AbstractContextManager[None]:
         """Times a run of the model."""
-        start = time.perf_counter()
-        yield
-        self._runtime.labels(model, api, "TF1").observe(_micros(start))
+        runtime = self._runtime.labels(model, api, "TF1")
+        return _timed(lambda _, micros: runtime.observe(micros))
 
-    @contextlib.contextmanager
-    def warm_up(self, path: str) -> Iterator[None]:
+    def warm_up(self, path: str) -> contextlib.AbstractContextManager[None]:
         """Times the warm-up of a version."""
-        start, status = time.perf_counter(), "OK"
-        try:
-            yield
-        except ServingError as error:
-            status = error.code.name
-            raise
-        finally:
-            self._warm_up.labels(path, status).observe(_micros(start))
+        return _timed(lambda status, micros: self._warm_up.labels(path, status).observe(micros))
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -85,5 +70,17 @@ class Metrics:
         return prometheus_client.generate_latest(self._registry).replace(b"_count_total", b"_count")
 
 
-def _micros(start: float) -> float:
-    return (time.perf_counter() - start) * 1e6
+@contextlib.contextmanager
+def _timed(report: Callable[[str, float], object]) -> Iterator[None]:
+    """Reports how what is inside ended, and its microseconds."""
+    start, status = time.perf_counter(), "OK"
+    try:
+        yield
+    except ServingError as error:
+        status = error.code.name
+        raise
+    except Exception:
+        status = "INTERNAL"
+        raise
+    finally:
+        report(status, (time.perf_counter() - start) * 1e6)

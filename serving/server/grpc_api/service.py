@@ -191,12 +191,8 @@ class _Services:
         inputs = tensors.decode(request.inputs, self._max_bytes)
         with self._use(spec) as servable:
             with self._metrics.run(spec.name, "Predict"):
-                outputs = inference.predict(
-                    servable,
-                    spec.signature_name,
-                    inputs,
-                    list(dict.fromkeys(request.output_filter)),
-                )
+                wanted = list(dict.fromkeys(request.output_filter))
+                outputs = servable.run(spec.signature_name or DEFAULT_SIGNATURE, inputs, wanted)
             response = predict_pb2.PredictResponse(model_spec=_answered(spec, servable))
             signature = servable.signatures[spec.signature_name or DEFAULT_SIGNATURE]
         for name, array in outputs.items():
@@ -207,8 +203,14 @@ class _Services:
 
     def _classify(self, request: classification_pb2.ClassificationRequest) -> Message:
         response = classification_pb2.ClassificationResponse()
+        return self._on_examples(self._classified, request, response)
+
+    def _regress(self, request: regression_pb2.RegressionRequest) -> Message:
+        return self._on_examples(self._regressed, request, regression_pb2.RegressionResponse())
+
+    def _on_examples(self, function: Callable[..., None], request: Any, response: Any) -> Message:
         with self._use(request.model_spec) as servable:
-            self._classified(request, servable, request.input, response.result)
+            function(request, servable, request.input, response.result)
             response.model_spec.CopyFrom(_answered(request.model_spec, servable))
         return response
 
@@ -220,13 +222,6 @@ class _Services:
             listed = result.classifications.add()
             for label, score in row:
                 listed.classes.add(label=label.decode(errors="replace"), score=score)
-
-    def _regress(self, request: regression_pb2.RegressionRequest) -> Message:
-        response = regression_pb2.RegressionResponse()
-        with self._use(request.model_spec) as servable:
-            self._regressed(request, servable, request.input, response.result)
-            response.model_spec.CopyFrom(_answered(request.model_spec, servable))
-        return response
 
     def _regressed(self, task: Any, servable: Loaded, given: Any, result: Any) -> None:
         examples = serialized_examples(given, self._max_bytes)

@@ -38,11 +38,11 @@ def predict_body(outputs: Tensors, dtypes: Mapping[str, int], rows: bool) -> byt
         columns = {
             name: codec.encode_tensor(tensor, *kinds[name]) for name, tensor in outputs.items()
         }
-        return _encode(f'{{"outputs": {_named(columns)}}}')
+        return _envelope("outputs", _named(columns))
     _check_batch(outputs)
     texts = [codec.encode_rows(tensor, *kinds[name]) for name, tensor in outputs.items()]
     lines = (_named(dict(zip(outputs, row, strict=True))) for row in zip(*texts, strict=True))
-    return _encode(_listing("predictions", lines))
+    return _envelope("predictions", _listed(lines))
 
 
 def classify_body(classes: Classes) -> bytes:
@@ -52,13 +52,13 @@ def classify_body(classes: Classes) -> bytes:
         labels = [codec.string_text(label) for label, _ in row]
         scores = codec.decimals(np.array([score for _, score in row], np.float32))
         pairs = [f"[{label}, {score}]" for label, score in zip(labels, scores, strict=True)]
-        lines.append(f"[{', '.join(pairs)}]")
-    return _encode(_listing("results", lines))
+        lines.append(_listed(pairs))
+    return _envelope("results", _listed(lines))
 
 
 def regress_body(values: np.ndarray) -> bytes:
     """`{"results": [value, ...]}`."""
-    return _encode(f'{{"results": [{", ".join(codec.decimals(values))}]}}')
+    return _envelope("results", _listed(codec.decimals(values)))
 
 
 def metadata_body(name: str, version: int, signatures: Mapping[str, SignatureDef]) -> bytes:
@@ -97,11 +97,12 @@ def _named(texts: Mapping[str, str]) -> str:
     return "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in texts.items()) + "}"
 
 
-def _listing(key: str, lines: Iterable[str]) -> str:
-    listed = ",\n        ".join(lines)
-    return (
-        f'{{\n    "{key}": [\n        {listed}\n    ]\n}}' if listed else f'{{\n    "{key}": []\n}}'
-    )
+def _listed(texts: Iterable[str]) -> str:
+    return f"[{', '.join(texts)}]"
+
+
+def _envelope(key: str, text: str) -> bytes:
+    return f'{{"{key}": {text}}}'.encode("utf-8", "surrogateescape")
 
 
 def _fields(message: Message) -> dict[str, Any]:
@@ -112,7 +113,3 @@ def _fields(message: Message) -> dict[str, Any]:
 
 def _dump(value: Any) -> bytes:
     return json.dumps(value, indent=1).encode()
-
-
-def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

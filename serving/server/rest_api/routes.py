@@ -203,48 +203,40 @@ class RestApi:
         with contextlib.ExitStack() as stack:
             with self._reading(body):
                 document = requests.parse_json(body)
-                name = requests.signature_name(document)
+                name = requests.signature_name(document) or DEFAULT_SIGNATURE
                 servable = stack.enter_context(
                     self._manager.use(target.model, target.version, target.label)
                 )
-                signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
+                signature = servable.signatures.get(name)
                 if signature is None:
-                    shown = name or DEFAULT_SIGNATURE
-                    raise invalid(f'Serving signature name: "{shown}" not found in signature def')
+                    raise invalid(f'Serving signature name: "{name}" not found in signature def')
                 if not signature.inputs:
-                    raise invalid(f"Failed to get input map for signature: {name or 'DEFAULT'}")
+                    raise invalid(f"Failed to get input map for signature: {name}")
                 dtypes = {key: info.dtype for key, info in signature.inputs.items()}
                 inputs, rows = requests.decode_predict(document, dtypes)
                 del document
             with self._metrics.run(target.model, "Predict"):
-                outputs = inference.predict(servable, name, inputs)
+                outputs = servable.run(name, inputs)
         return responses.predict_body(
             outputs, {k: v.dtype for k, v in signature.outputs.items()}, rows
         )
 
     def _classify(self, target: _Target, body: bytes) -> bytes:
-        name, examples = self._examples(body)
-        with (
-            self._manager.use(target.model, target.version, target.label) as servable,
-            self._metrics.run(target.model, "Classify"),
-        ):
-            found = inference.classify(servable, name, examples)
-        return responses.classify_body(found)
+        return responses.classify_body(self._on_examples(inference.classify, target, body))
 
     def _regress(self, target: _Target, body: bytes) -> bytes:
-        name, examples = self._examples(body)
-        with (
-            self._manager.use(target.model, target.version, target.label) as servable,
-            self._metrics.run(target.model, "Regress"),
-        ):
-            found = inference.regress(servable, name, examples)
-        return responses.regress_body(found)
+        return responses.regress_body(self._on_examples(inference.regress, target, body))
 
-    def _examples(self, body: bytes) -> tuple[str, list[bytes]]:
+    def _on_examples(self, function: Callable[..., Any], target: _Target, body: bytes) -> Any:
         with self._reading(body):
             document = requests.parse_json(body)
             name = requests.signature_name(document)
-            return name, serialized_examples(requests.decode_examples(document), self._max_bytes)
+            examples = serialized_examples(requests.decode_examples(document), self._max_bytes)
+        with (
+            self._manager.use(target.model, target.version, target.label) as servable,
+            self._metrics.run(target.model, target.method.capitalize()),
+        ):
+            return function(servable, name, examples)
 
     def _reading(self, body: bytes) -> contextlib.AbstractContextManager[Any]:
         """Long documents are read one at a time: Python's objects take 25 times their memory.

@@ -1,27 +1,17 @@
-"""Predict, classify and regress on a servable, whatever protocol asks."""
+"""Classify and regress on a servable, whatever protocol asks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from serving.server.rpc_errors import Code, ServingError, invalid
-from serving.server.running.servable import DEFAULT_SIGNATURE, Loaded, Tensors
+from serving.server.running.servable import DEFAULT_SIGNATURE, Loaded
 
 Classes = list[list[tuple[bytes, float]]]
-
-
-def predict(
-    servable: Loaded,
-    signature_name: str,
-    inputs: Mapping[str, np.ndarray],
-    outputs: Sequence[str] = (),
-) -> Tensors:
-    """Output tensors of a signature ("" is `serving_default`) by name; see `Servable.run`."""
-    return servable.run(signature_name or DEFAULT_SIGNATURE, inputs, outputs)
 
 
 def classify(servable: Loaded, signature_name: str, examples: Sequence[bytes]) -> Classes:

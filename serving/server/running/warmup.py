@@ -10,7 +10,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.server.rpc_errors import Code, ServingError, invalid
 from serving.server.running import inference
-from serving.server.running.servable import Loaded, from_tensorflow
+from serving.server.running.servable import DEFAULT_SIGNATURE, Loaded, from_tensorflow
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 _MAX_RECORDS = 1000
@@ -46,24 +46,17 @@ def warm_up(servable: Loaded, times: int = 1) -> int:
 
 def _replay(servable: Loaded, log: PredictionLog) -> None:
     kind = log.WhichOneof("log_type")
-    if kind == "predict_log":
-        predict = log.predict_log.request
-        inputs = {name: tf.make_ndarray(tensor) for name, tensor in predict.inputs.items()}
-        inference.predict(
-            servable, predict.model_spec.signature_name, inputs, predict.output_filter
-        )
-    elif kind == "classify_log":
-        classify = log.classify_log.request
-        inference.classify(
-            servable, classify.model_spec.signature_name, serialized_examples(classify.input)
-        )
-    elif kind == "regress_log":
-        regress = log.regress_log.request
-        inference.regress(
-            servable, regress.model_spec.signature_name, serialized_examples(regress.input)
-        )
-    else:
+    if kind not in ("predict_log", "classify_log", "regress_log"):
         raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+    request = getattr(log, kind).request
+    name = request.model_spec.signature_name
+    if kind == "predict_log":
+        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+        servable.run(name or DEFAULT_SIGNATURE, inputs, request.output_filter)
+    elif kind == "classify_log":
+        inference.classify(servable, name, serialized_examples(request.input))
+    else:
+        inference.regress(servable, name, serialized_examples(request.input))
 
 
 def serialized_examples(request: Input, most: float = math.inf) -> list[bytes]:
