@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from . import batch, counter, images, output
+from . import batch, images, output
 from .api import DEFAULT_MODEL, ClientError, Label, ModelClient
 from .rest import DEFAULT_URL, Client
 
@@ -140,7 +140,7 @@ class _Run:
             print(output.shown(note), file=sys.stderr)
         kept: list[batch.Answer] = []
         stopped = None
-        count = counter.Counter(len(found.sources))
+        count = output.Counter(len(found.sources))
         answers = self._counted(batch.in_order(self._ask, found.sources, options.jobs), count)
         try:
             if options.out:
@@ -170,7 +170,7 @@ class _Run:
         return batch.answer(source.name, ask)
 
     def _counted(
-        self, answers: Iterable[batch.Answer], count: counter.Counter
+        self, answers: Iterable[batch.Answer], count: output.Counter
     ) -> Iterator[batch.Answer]:
         for answer in answers:
             self._done += 1

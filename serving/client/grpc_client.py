@@ -72,10 +72,6 @@ class GrpcClient(api.ModelClient):
 
     Attributes:
       address: HOST:PORT of the server.
-      model_name: name of the model on it.
-      timeout: seconds to wait for one answer.
-      retries: further attempts, with growing pauses, while the server cannot be reached or is too
-        busy.
 
     Raises:
       ClientError: `address` is no such address.

@@ -1,4 +1,4 @@
-"""Answers as a table, as JSON, and as files: CSV or JSON Lines."""
+"""Answers as a table, as JSON, and as files: CSV or JSON Lines; how many there are by now."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import contextlib
 import csv
 import json
 import os
+import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import IO
 
 from .api import ClientError
 from .batch import Answer
 
+# Between two counts where each is a line of its own.
+_SECONDS = 10.0
 COLUMNS = ("file", "rank", "label", "probability", "error")
 
 
@@ -64,6 +68,35 @@ def write(path: str, answers: Iterable[Answer]) -> None:
 def shown(text: str) -> str:
     """A text of one or more lines as it can be printed."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+class Counter:
+    """A count that a terminal shows in place; elsewhere it is a line now and then.
+
+    Args:
+      total: number of images.
+      seconds: between two lines.
+    """
+
+    def __init__(self, total: int, seconds: float = _SECONDS) -> None:
+        self._total, self._done = total, 0
+        # Clears the line of the count.
+        self._clear = "\r\x1b[2K" if total > 1 and sys.stderr.isatty() else ""
+        self._seconds = 0.1 if self._clear else seconds
+        self._next = time.monotonic() + self._seconds
+
+    def advance(self) -> None:
+        """One more image is done."""
+        self._done += 1
+        if self._done == self._total:
+            print(self._clear, end="", file=sys.stderr, flush=True)
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._seconds
+            self.say(f"{self._done} of {self._total} images", "" if self._clear else "\n")
+
+    def say(self, text: str, end: str = "\n") -> None:
+        """A line that stays, unless it has another end."""
+        print(f"{self._clear}{text}", end=end, file=sys.stderr, flush=True)
 
 
 def _cell(text: str) -> str:

@@ -25,10 +25,6 @@ class Client(api.ModelClient):
 
     Attributes:
       url: address of the server, without a path.
-      model_name: name of the model on it.
-      timeout: seconds to wait for one answer.
-      retries: further attempts, with growing pauses, while the server refuses connections or breaks
-        them, or answers 503 or 429.
 
     Raises:
       ClientError: `url` is no such address.

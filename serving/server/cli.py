@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from serving.compat import quiet
@@ -84,7 +84,9 @@ def _serve(settings: ServerSettings, listener: socket.socket, start: float) -> i
                 timeout_graceful_shutdown=patience,
             )
         )
-        _listen(listener, settings)
+        # Only now, so that clients are refused and do not hang while the model loads.
+        with _said(settings):
+            listener.listen(2048)
         async with contextlib.AsyncExitStack() as stack:
             if settings.port or settings.grpc_socket_path:
                 remote = await service.start(manager, settings, metrics, workers)
@@ -120,31 +122,25 @@ def _greeting(settings: ServerSettings, manager: Manager, seconds: float) -> str
 
 
 def _bind(settings: ServerSettings) -> socket.socket:
-    try:
+    with _said(settings):
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.rest_api_port, type=socket.SOCK_STREAM
         )[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
-        raise _cannot_listen(settings, error) from None
     return listener
 
 
-def _listen(listener: socket.socket, settings: ServerSettings) -> None:
-    # Only now, so that clients are refused and do not hang while the model loads.
+@contextlib.contextmanager
+def _said(settings: ServerSettings) -> Iterator[None]:
     try:
-        listener.listen(2048)
+        yield
     except OSError as error:
-        raise _cannot_listen(settings, error) from None
-
-
-def _cannot_listen(settings: ServerSettings, error: OSError) -> SettingsError:
-    return SettingsError(
-        f"Cannot listen on {settings.host}:{settings.rest_api_port} ({error.strerror}): "
-        "stop what listens there, or choose with --host and --rest_api_port."
-    )
+        raise SettingsError(
+            f"Cannot listen on {settings.host}:{settings.rest_api_port} ({error.strerror}): "
+            "stop what listens there, or choose with --host and --rest_api_port."
+        ) from None
 
 
 def _leave(*_: object) -> NoReturn:

@@ -51,13 +51,13 @@ CONSTANTS = augmentation.Constants(
 )
 _PAGE = Path(__file__).parents[2] / "serving" / "server" / "static"
 _ASK_PAGE = """
-import { prepare } from "./images.mjs";
+import { check } from "./images.mjs";
 import { readFile, readdir } from "node:fs/promises";
 const folder = process.argv[2], answers = {};
 for (const name of await readdir(folder)) {
   const file = new File([await readFile(folder + "/" + name)], name);
   try {
-    await prepare(file);
+    await check(file);
     answers[name] = "";
   } catch (error) {
     answers[name] = error.message;

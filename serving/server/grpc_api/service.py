@@ -30,8 +30,8 @@ from serving.server.running import inference
 from serving.server.running.servable import DEFAULT_SIGNATURE, Loaded
 from serving.server.running.warmup import serialized_examples
 from serving.server.server_config import ServerSettings, SettingsError
-from serving.server.versions import status
 from serving.server.versions.manager import Manager
+from serving.server.versions.versions import status_message
 from serving.server.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -260,7 +260,7 @@ class _Services:
     def _status(self, request: get_model_status_pb2.GetModelStatusRequest) -> Message:
         spec = request.model_spec
         version = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
-        return status.response(self._manager.status(spec.name, version))
+        return status_message(self._manager.status(spec.name, version))
 
     def _reload(self, request: model_management_pb2.ReloadConfigRequest) -> Message:
         try:

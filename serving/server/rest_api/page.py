@@ -14,20 +14,16 @@ from __future__ import annotations
 import datetime
 import importlib.resources
 import json
-import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pydantic
 from starlette.responses import Response
 
 from serving.server.rpc_errors import ServingError
 from serving.server.version_folders import EVALUATION_FILE, PIXELS_FILE
 from serving.server.versions.manager import Manager, State
-
-# The pusher writes less.
-_MAX_EVALUATION_BYTES = 2**16
 
 # Everything that may be asked for: file and media type, by address. Nothing else is ever opened.
 _FILES = {
@@ -117,58 +113,42 @@ def _time(number: int) -> str | None:
 def _upright(version: Path) -> bool:
     """Whether the model turns photographs by the rotation that they store; other models do not."""
     try:
-        with (version / PIXELS_FILE).open("rb") as file:
-            found = json.loads(file.read(_MAX_EVALUATION_BYTES))
+        found = json.loads((version / PIXELS_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.get("upright") is True
 
 
+class _Evaluation(pydantic.BaseModel, strict=True):
+    """What the page shows of an evaluation; errors ("top1_error") are 0 to 1."""
+
+    examples: pydantic.PositiveInt
+    protocol: str
+    protocols: dict[str, dict[str, pydantic.FiniteFloat | None]]
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> _Evaluation:
+        if self.protocol not in self.protocols:
+            raise ValueError("protocol is not one of protocols")
+        for protocol, metrics in self.protocols.items():
+            for name, value in metrics.items():
+                if name.endswith("_error") and not 0 <= (value or 0) <= 1:
+                    raise ValueError(f"{name} of {protocol} is not 0 to 1")
+        return self
+
+
 def _evaluation(version: Path) -> dict[str, Any]:
     """`evaluation`, None where there is none to show, and `evaluation_error`, why not."""
-    path = version / EVALUATION_FILE
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_EVALUATION_BYTES + 1)
-        if len(content) > _MAX_EVALUATION_BYTES:
-            raise ValueError(f"it has more than {_MAX_EVALUATION_BYTES} bytes")
-        return {"evaluation": _checked(json.loads(content)), "evaluation_error": None}
+        found = _Evaluation.model_validate_json((version / EVALUATION_FILE).read_bytes())
+        return {"evaluation": found.model_dump(), "evaluation_error": None}
     except FileNotFoundError:
         return {"evaluation": None, "evaluation_error": None}
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        text = f"{EVALUATION_FILE} of this version cannot be used ({reason}); push the model again."
-        return {"evaluation": None, "evaluation_error": text}
-
-
-def _checked(document: Any) -> dict[str, Any]:
-    """The parts of an evaluation that the page shows.
-
-    Args:
-      document: `{"examples": n, "protocol": name, "protocols": {name: {metric: number or null}}}`,
-        errors ("top1_error") from 0 to 1; or anything else that JSON can hold.
-
-    Raises:
-      ValueError: it is anything else.
-    """
-    if not isinstance(document, dict) or not isinstance(document.get("protocols"), dict):
-        raise ValueError("protocols is not an object")
-    examples, chosen = document.get("examples"), document.get("protocol")
-    if not isinstance(examples, int) or isinstance(examples, bool) or examples < 1:
-        raise ValueError("examples is not a positive number")
-    protocols = {name: _errors(name, found) for name, found in document["protocols"].items()}
-    if not isinstance(chosen, str) or chosen not in protocols:
-        raise ValueError("protocol is not one of protocols")
-    return {"examples": examples, "protocol": chosen, "protocols": protocols}
-
-
-def _errors(protocol: str, found: Any) -> dict[str, float | None]:
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{protocol} is not an object")
-    for name, value in found.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (number and abs(value) <= sys.float_info.max):
-            raise ValueError(f"{name} of {protocol} is not a number")
-        if value is not None and name.endswith("_error") and not 0 <= value <= 1:
-            raise ValueError(f"{name} of {protocol} is not 0 to 1")
-    return dict(found)
+    except OSError as error:
+        reason = str(error.strerror)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        reason = where + first["msg"].removeprefix("Value error, ")
+    text = f"{EVALUATION_FILE} of this version cannot be used ({reason}); push the model again."
+    return {"evaluation": None, "evaluation_error": text}

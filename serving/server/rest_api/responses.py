@@ -17,8 +17,7 @@ from serving.server.rest_api import codec
 from serving.server.rpc_errors import invalid
 from serving.server.running.inference import Classes
 from serving.server.running.servable import Tensors
-from serving.server.versions import status
-from serving.server.versions.versions import Version
+from serving.server.versions.versions import Version, status_message
 
 
 def predict_body(outputs: Tensors, dtypes: Mapping[str, int], rows: bool) -> bytes:
@@ -71,7 +70,7 @@ def metadata_body(name: str, version: int, signatures: Mapping[str, SignatureDef
 
 def status_body(versions: Iterable[Version]) -> bytes:
     """`{"model_version_status": [...]}`."""
-    return _dump(_fields(status.response(versions)))
+    return _dump(_fields(status_message(versions)))
 
 
 def error_body(message: str) -> bytes:

@@ -3,19 +3,9 @@
 import { SIGNATURE, predict, read } from "./api.js";
 import { drawResult, drawVerdict, plain } from "./columns.js";
 import { byId, element, percent } from "./dom.js";
-import { prepare, size } from "./images.js";
+import { check, size } from "./images.js";
 
 const AT_A_TIME = 2; // requests: the server's threads are for others too
-// From a stored photo to what is seen, by its orientation.
-const TURNS = {
-  2: "scaleX(-1)",
-  3: "rotate(180deg)",
-  4: "scaleY(-1)",
-  5: "rotate(90deg) scaleY(-1)",
-  6: "rotate(90deg)",
-  7: "rotate(-90deg) scaleY(-1)",
-  8: "rotate(-90deg)",
-};
 const SMALL = 96; // pixels; smaller images are shown enlarged, with their pixels
 
 /** What names a version among all models. */
@@ -92,10 +82,9 @@ export class Cards {
 
   async read(item) {
     try {
-      const orientation = await prepare(item.file);
+      await check(item.file);
       if (!this.items.includes(item)) return; // removed meanwhile
       item.blob = item.file;
-      item.orientation = orientation;
       this.preview(item);
       this.draw(item);
     } catch (error) {
@@ -109,8 +98,7 @@ export class Cards {
     item.facts.textContent = size(item.blob.size);
     image.addEventListener("load", () => {
       const { naturalWidth: width, naturalHeight: height } = image;
-      // Browsers differ in whether width and height of a turned photo are swapped.
-      if (item.orientation === 1) item.facts.textContent = `${width} × ${height}, ${size(item.blob.size)}`;
+      item.facts.textContent = `${width} × ${height}, ${size(item.blob.size)}`;
       item.shot.classList.toggle("small", Math.max(width, height) <= SMALL);
     });
     image.addEventListener("error", () => item.shot.replaceChildren(element("p.hint", {}, "No preview")));
@@ -136,7 +124,9 @@ export class Cards {
 
   draw(item) {
     if (!item.blob) return;
-    this.orient(item);
+    // As these versions see a photo: with the rotation that it stores, or without.
+    const upright = this.versions.length > 0 && this.versions.every((version) => version.upright);
+    item.shot.classList.toggle("upright", upright);
     const results = this.versions.map((version) => this.result(item, version));
     const views = results.map((result) => result.view);
     const shown = Array.from(item.columns.children);
@@ -148,16 +138,6 @@ export class Cards {
     if (!views.length)
       item.columns.replaceChildren(element("p.hint", {}, "Waits for a version to be loaded."));
     drawVerdict(item.verdict, results);
-  }
-
-  /** Shows a photo as these versions see it: with the rotation that it stores, or without. */
-  orient(item) {
-    const upright = this.versions.length > 0 && this.versions.every((version) => version.upright);
-    const image = item.shot.querySelector("img");
-    if (image) image.style.transform = (upright && TURNS[item.orientation]) || "";
-    const text = "Shown as the model sees it: the rotation stored in this photo is not applied.";
-    const notes = item.orientation > 1 && !upright ? [element("p.note", {}, text)] : [];
-    if (item.notes.children.length !== notes.length) item.notes.replaceChildren(...notes);
   }
 
   result(item, version) {

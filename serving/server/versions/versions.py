@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
+
 from serving.server import version_folders
 from serving.server.rpc_errors import Code, ServingError
 from serving.server.running.servable import Loaded
@@ -238,7 +240,10 @@ class Versions:
             files = version_folders.fingerprint(path)
             if version and version.state is State.UNLOADING:
                 # Requests still use it: it is in memory, and no other can be in its place.
-                return version.files == files and self._take_back(version)
+                if version.files == files:
+                    with self._lock:
+                        version.state = State.AVAILABLE
+                return version.files == files
             if (
                 version
                 and version.error
@@ -282,11 +287,6 @@ class Versions:
             error = ServingError(Code.FAILED_PRECONDITION, text)
             self._versions[number] = Version(number, State.END, error, files=files)
         _log.error("Version %d of %s cannot be served: %s", number, self.model.name, text)
-
-    def _take_back(self, version: Version) -> bool:
-        with self._lock:
-            version.state = State.AVAILABLE
-        return True
 
     def _retry_due(self, version: Version) -> bool:
         retries = version.failures - 1
@@ -356,6 +356,18 @@ def not_served(name: str, number: int | None) -> ServingError:
     """What a request for a model or version that does not serve is answered with."""
     wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
     return ServingError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
+
+
+def status_message(versions: Iterable[Version]) -> GetModelStatusResponse:
+    """State and last error of each version, as TensorFlow Serving's status message."""
+    response = GetModelStatusResponse()
+    for version in versions:
+        entry = response.model_version_status.add(version=version.number, state=version.state.value)
+        entry.status.SetInParent()
+        if version.error:
+            entry.status.error_code = version.error.code
+            entry.status.error_message = version.error.message
+    return response
 
 
 def _without_frames(error: Exception) -> ServingError:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from serving.client import Client, ClientError, cli, counter, images
+from serving.client import Client, ClientError, cli, images, output
 from tests.helpers.client_servers import Both, http_server, reply
 from tests.helpers.serving_models import png
 from tests.serving.server.test_server_process import ROOT, free_port
@@ -376,7 +376,7 @@ def test_a_terminal_shows_a_count_and_the_reasons_above_it(photos):
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(capsys):
-    lines = counter.Counter(3, seconds=0)
+    lines = output.Counter(3, seconds=0)
     for _ in range(3):
         lines.advance()
     assert capsys.readouterr().err.splitlines() == ["1 of 3 images", "2 of 3 images"]
