@@ -47,9 +47,7 @@ class PatientProtocol(H11Protocol):
         self._look()
 
     def _look(self) -> None:
-        """Ends the connection when the client has done nothing since the last look, and it was its
-        turn.
-        """
+        """Ends the connection where it was the client's turn and nothing has come of it."""
         now = (self._received, self.transport.get_write_buffer_size())
         reads = self.cycle is None or self.cycle.response_complete or self.cycle.more_body
         if now == self._seen and (reads or self.flow.write_paused):

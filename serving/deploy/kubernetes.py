@@ -251,9 +251,7 @@ def _tcp(*ports: int) -> list[dict[str, Any]]:
 
 
 def _apart(deployment: Deployment) -> dict[str, Any]:
-    """Servers on machines of their own where there are enough of them; preferred, so that none
-    waits.
-    """
+    """Servers on machines of their own; preferred, so that none waits where there are few."""
     others = {
         "labelSelector": {"matchLabels": _labels(deployment)},
         "topologyKey": "kubernetes.io/hostname",

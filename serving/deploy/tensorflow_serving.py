@@ -141,28 +141,18 @@ def models_config(deployment: Deployment) -> str:
 
 
 def batching_parameters(deployment: Deployment) -> str:
-    """The text of a --batching_parameters_file; one with what to start from where nothing is
-    batched.
-    """
+    """The text of a --batching_parameters_file; what to start from where nothing is batched."""
     if deployment.batching:
         return textproto.batching_text(deployment.batching)
-    cpu = Batching(8, 1000, num_batch_threads=deployment.cpu)
-    gpu = Batching(
-        64, 5000, num_batch_threads=deployment.cpu, allowed_batch_sizes=(1, 8, 16, 32, 64)
-    )
-    return (
-        commented("""
-            Not used: requests are not batched (serve.max_batch_size=0). Measure before you turn it on with
-            --set serve.max_batch_size=8 --set serve.batch_timeout_micros=1000.
-            To start from on CPUs: a thread a core, a short wait or none.
-            """)
-        + textproto.batching_text(cpu)
-        + commented("""
-            On a GPU, in the place of the lines above: larger batches, a longer wait, and few sizes, because
-            kernels are chosen anew for each; what is missing is filled up.
-            """)
-        + "".join(f"# {line}\n" for line in textproto.batching_text(gpu).splitlines())
-    )
+    start = Batching(8, 1000, num_batch_threads=deployment.cpu)
+    if deployment.gpus:
+        start = Batching(64, 5000, 64, deployment.cpu, allowed_batch_sizes=(1, 8, 16, 32, 64))
+    return commented("""
+        Not used: requests are not batched (serve.max_batch_size=0). Measure before you turn it on with
+        --set serve.max_batch_size=8 --set serve.batch_timeout_micros=1000.
+        To start from. CPUs like a thread a core and a short wait or none; GPUs larger batches, a longer wait
+        and few sizes, because kernels are chosen anew for each: what is missing is filled up.
+        """) + textproto.batching_text(start)
 
 
 def monitoring_config(deployment: Deployment) -> str:

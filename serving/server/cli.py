@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -60,6 +61,8 @@ def _serve(settings: ServerSettings, listener: socket.socket, start: float) -> i
         tf.get_logger().setLevel(logging.ERROR)
         # Once a process: without a GPU its driver is complained about.
         tf.config.list_physical_devices()
+    # What is imported stays: collections, as at each unloading, need not go through it.
+    gc.freeze()
 
     metrics = Metrics()
     manager = Manager(settings, metrics=metrics)

@@ -91,11 +91,7 @@ async def start(
 
 
 def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
-    """What encrypts the API; None for nothing.
-
-    Raises:
-      SettingsError: --ssl_config_file cannot be used.
-    """
+    """What encrypts the API; None for nothing."""
     if settings.use_alts_credentials:
         return grpc.alts_server_credentials()
     if not settings.ssl_config_file:

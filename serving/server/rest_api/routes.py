@@ -39,9 +39,9 @@ _GET = re.compile(
     rb"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", re.IGNORECASE
 )
 
+# Codes that are not here are 500.
 _HTTP_STATUS = {
     Code.CANCELLED: 499,
-    Code.UNKNOWN: 500,
     Code.INVALID_ARGUMENT: 400,
     Code.DEADLINE_EXCEEDED: 504,
     Code.NOT_FOUND: 404,
@@ -52,9 +52,7 @@ _HTTP_STATUS = {
     Code.ABORTED: 409,
     Code.OUT_OF_RANGE: 400,
     Code.UNIMPLEMENTED: 501,
-    Code.INTERNAL: 500,
     Code.UNAVAILABLE: 503,
-    Code.DATA_LOSS: 500,
     Code.UNAUTHENTICATED: 401,
 }
 
@@ -99,12 +97,6 @@ class RestApi:
 
     Beside TensorFlow Serving's API: /healthz (the process answers), /readyz (200 when a version of
     every model takes requests, else 503) and the page of `serving.server.rest_api.page` at /.
-
-    Args:
-      manager: of the models.
-      settings: of the server.
-      metrics: what is counted.
-      workers: threads; other protocols may share them.
     """
 
     def __init__(
@@ -153,7 +145,10 @@ class RestApi:
         try:
             return await self._workers.run(self._process, request.method, full, body, zipped)
         except ServingError as error:
-            return _reply(responses.error_body(error.message), _HTTP_STATUS[error.code])
+            return _refusal(error)
+        except Exception as error:
+            _log.exception("%s %s failed.", request.method, full.decode(errors="replace"))
+            return _reply(responses.error_body(f"{type(error).__name__}: {error}"), 500)
 
     async def _beside(self, method: str, path: bytes) -> Response:
         """What is not TensorFlow Serving's API."""
@@ -173,17 +168,11 @@ class RestApi:
         return HTMLResponse(_NOT_FOUND, 404)
 
     def _process(self, http_method: str, path: bytes, body: bytes, zipped: bool) -> Response:
-        try:
-            if zipped:
-                body = _gunzip(body, self._max_bytes)
-            target = _parse(http_method, path)
-            with self._counted(target):
-                return _reply(self._handler(target.method)(target, body))
-        except ServingError as error:
-            return _reply(responses.error_body(_with_hint(error.message)), _HTTP_STATUS[error.code])
-        except Exception as error:
-            _log.exception("%s %s failed.", http_method, path.decode(errors="replace"))
-            return _reply(responses.error_body(f"{type(error).__name__}: {error}"), 500)
+        if zipped:
+            body = _gunzip(body, self._max_bytes)
+        target = _parse(http_method, path)
+        with self._counted(target):
+            return _reply(self._handler(target.method)(target, body))
 
     def _counted(self, target: _Target) -> contextlib.AbstractContextManager[None]:
         if target.method in _INFERENCE and target.model in self._manager.models():
@@ -239,10 +228,7 @@ class RestApi:
             return function(servable, name, examples)
 
     def _reading(self, body: bytes) -> contextlib.AbstractContextManager[Any]:
-        """Long documents are read one at a time: Python's objects take 25 times their memory.
-
-        It costs no time, for they are read under Python's own lock.
-        """
+        """Long documents are read one at a time: Python's objects take 25 times their memory."""
         return self._long if len(body) > _LONG else contextlib.nullcontext()
 
     def _metadata(self, target: _Target, _: bytes) -> bytes:
@@ -303,8 +289,6 @@ def _reply(body: bytes, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json")
 
 
-def _with_hint(message: str) -> str:
-    for text, hint in _HINTS.items():
-        if text in message:
-            return f"{message} (hint: {hint})"
-    return message
+def _refusal(error: ServingError) -> Response:
+    hint = next((f" (hint: {hint})" for text, hint in _HINTS.items() if text in error.message), "")
+    return _reply(responses.error_body(error.message + hint), _HTTP_STATUS.get(error.code, 500))

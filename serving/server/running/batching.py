@@ -35,12 +35,7 @@ class _Task:
 
 
 class BatchingServable:
-    """A servable whose runs are shared; as Servable otherwise.
-
-    Args:
-      servable: what runs.
-      settings: when requests are put together.
-    """
+    """A servable whose runs are shared; as Servable otherwise."""
 
     def __init__(self, servable: Loaded, settings: Batching) -> None:
         self._servable, self._settings = servable, settings

@@ -6,12 +6,9 @@ protocol, for library functions, and for bytes that the model unpacks itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError, Message
 from tensorflow.core.framework import function_pb2, types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
@@ -79,9 +76,7 @@ def _name(message: str) -> str:
 
 
 def _check(message: str, field: str) -> function_pb2.FunctionDef:
-    """A function of serialized messages, string of any shape: the same, or DATA_LOSS where one is
-    none.
-    """
+    """A function of strings: the same, or DATA_LOSS where one is no serialized `message`."""
 
     @tf.function(input_signature=[tf.TensorSpec(None, tf.string)])
     def checked(serialized: tf.Tensor) -> tf.Tensor:
@@ -97,24 +92,8 @@ def _check(message: str, field: str) -> function_pb2.FunctionDef:
     return function
 
 
-def refusal(error: tf.errors.OpError, inputs: Mapping[str, np.ndarray]) -> str | None:
-    """What to answer when the check has refused `inputs`; None for other errors."""
+def refusal(error: tf.errors.OpError) -> str | None:
+    """What to answer when the check has refused the inputs; None for other errors."""
     if not isinstance(error, tf.errors.DataLossError) or _REFUSAL not in error.message:
         return None
-    start = "Could not parse example input, value: "
-    texts = [(name, array) for name, array in inputs.items() if array.dtype == object]
-    if len(texts) == 1:
-        [(name, array)] = texts
-        for kind in (tf.train.Example, tf.train.SequenceExample):
-            for row, value in enumerate(array.flat):
-                if not _parses(kind, value):
-                    return f"{start}row {row} of {name} is no serialized tf.{kind.__name__}"
-    return f"{start}the model got bytes that are no serialized tf.Example"
-
-
-def _parses(kind: type[Message], value: bytes) -> bool:
-    try:
-        kind.FromString(value)
-    except DecodeError:
-        return False
-    return True
+    return "Could not parse example input, value: bytes that are no serialized tf.Example"

@@ -133,7 +133,7 @@ class Servable:
             with self._runs:
                 results = call(*(inputs[name] for name in sorted(signature.inputs)))
         except tf.errors.OpError as error:
-            reason = examples.refusal(error, inputs) or _misfit(error, signature, inputs)
+            reason = examples.refusal(error) or _misfit(error, signature, inputs)
             raise (invalid(reason) if reason else from_tensorflow(error)) from error
         except UnicodeDecodeError as error:
             # An op has quoted bytes of the request in its text; the code is lost with it.
@@ -186,10 +186,7 @@ def _misfit(
     signature: meta_graph_pb2.SignatureDef,
     inputs: Mapping[str, np.ndarray],
 ) -> str | None:
-    """Which input was refused for a shape that the signature does not have; None for other errors.
-
-    Only an error is explained so: shapes that the ops take are run, as in TensorFlow Serving.
-    """
+    """Which input has another shape than its signature; None for other errors."""
     if not isinstance(error, tf.errors.InvalidArgumentError):
         return None
     for name, info in signature.inputs.items():

@@ -85,11 +85,7 @@ def session_config(settings: ServerSettings) -> config_pb2.ConfigProto:
 
 
 def _batching(settings: ServerSettings, path: Path) -> Batching | None:
-    """How the requests of the version at `path` are put together, if they are.
-
-    Raises:
-      ServingError: its own parameters cannot be used.
-    """
+    """How the requests of the version at `path` are put together, if they are."""
     if not (settings.batching and settings.enable_per_model_batching_parameters):
         return settings.batching
     file = path / "batching_params.pbtxt"
@@ -103,13 +99,7 @@ def _batching(settings: ServerSettings, path: Path) -> Batching | None:
 
 
 class Manager:
-    """Models by name. Every method may be called from any thread.
-
-    Args:
-      settings: of the server.
-      load: of a version; None takes the usual one.
-      metrics: what is counted; None counts for nobody.
-    """
+    """Models by name. Every method may be called from any thread."""
 
     def __init__(
         self, settings: ServerSettings, load: Loader | None = None, metrics: Metrics | None = None
@@ -300,9 +290,6 @@ class Manager:
 
 
 def _check_served(model: ModelSettings, versions: Versions) -> None:
-    """Raises ServingError when a version that is asked for by number does not serve, or none at
-    all.
-    """
     available = versions.available()
     missing = [number for number in model.versions if number not in available]
     if not missing and available:

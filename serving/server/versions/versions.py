@@ -56,13 +56,7 @@ class Version:
 
 
 class Versions:
-    """Versions of one model. Every method may be called from any thread.
-
-    Args:
-      model: which folder, and which of its versions.
-      settings: of the server.
-      load: turns a version's folder and number into a servable that is ready for traffic.
-    """
+    """Versions of one model. Every method may be called from any thread."""
 
     def __init__(self, model: ModelSettings, settings: ServerSettings, load: Loader) -> None:
         self.model = model
@@ -271,9 +265,7 @@ class Versions:
     def _report_partial(
         self, number: int, path: Path, files: version_folders.Files, missing: str
     ) -> None:
-        """Puts a version that is not whole into the status, once its files have been the same for
-        long.
-        """
+        """Puts it into the status, once its files have been the same for long."""
         since, known = self._partial.get(number, (0.0, None))
         if known != files:
             self._partial[number] = time.monotonic(), files
