@@ -107,16 +107,10 @@ class Client(api.ModelClient):
 
     def _refusal(self, error: urllib.error.HTTPError, version: int | None) -> ClientError:
         try:
-            text = str(json.loads(error.read())["error"])
+            text, known = str(json.loads(error.read())["error"]), True
         except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
             # A gateway in front of the server, or no server of models at all.
-            text = (
-                f"{self.url} does not speak TensorFlow Serving's REST API: it answered"
-                f" {error.code}."
-            )
-            known = False
-        else:
-            known = True
+            text, known = f"{self._stranger()} It answered {error.code}.", False
         if error.code in transport.BUSY:
             return Busy(text, error.code, transport.retry_after(error))
         if error.code == 404 and known:

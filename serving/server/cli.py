@@ -118,9 +118,7 @@ def _greeting(settings: ServerSettings, manager: Manager, seconds: float) -> str
     if not manager.ready():
         folders = ", ".join(str(model.base_path) for model in settings.models)
         return f"{url} answers, and predicts once a version lies in {folders}.{remote}{page}"
-    options = f" --url {root}" if root != "http://127.0.0.1:8501" else ""
-    options += f" --model_name {names[0]}" if names[0] != "resnet" else ""
-    tried = f"python -m serving.client{options} YOUR.jpg"
+    tried = f"python -m serving.client --url {root} --model_name {names[0]} YOUR.jpg"
     return f"{url} is ready ({seconds:.1f} s).{remote}{page} Try: {tried}"
 
 

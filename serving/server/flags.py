@@ -67,9 +67,6 @@ def parse(arguments: Sequence[str] | None) -> ServerSettings:
         )
     if options["ssl_config_file"]:
         textproto.read_ssl(options["ssl_config_file"])  # what is wrong with it shows at once
-    micros = options.pop("load_retry_interval_micros", None)
-    if micros is not None:
-        options["load_retries_interval_seconds"] = max(micros, 0) / 1e6
     return ServerSettings(
         textproto.read_models(file) if file else (ModelSettings(name, base.absolute(), number),),
         batching=textproto.read_batching(parameters) if batching else None,
@@ -94,12 +91,6 @@ def _parser() -> argparse.ArgumentParser:
     _add(parser, "enable_batching", False, "put requests together")
     add("--batching_parameters_file", type=_path, default=none, help="when to put them together")
     add("--monitoring_config_file", type=_path, default=none, help="where Prometheus finds metrics")
-    add(
-        "--load_retry_interval_micros",
-        type=int,
-        default=none,
-        help="--load_retries_interval_seconds in millionths; negative is 0",
-    )
     for field in dataclasses.fields(ServerSettings):
         if "help" in field.metadata:
             _add(parser, field.name, field.default, field.metadata["help"])

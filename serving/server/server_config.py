@@ -35,32 +35,27 @@ class ModelSettings:
     labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
+def _setting(default: Any, text: str, lowest: float = -math.inf, highest: float = math.inf) -> Any:
+    """A setting with what its flag's --help says, and the numbers that it may be."""
+    metadata = {"help": text, "lowest": lowest, "highest": highest}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
 @dataclasses.dataclass(frozen=True)
 class Batching:
     """When requests share a run of the model (TensorFlow Serving's BatchingParameters)."""
 
-    # Most rows in a run; a larger request is refused.
-    max_batch_size: int = 32
-    # Longest wait for others.
-    batch_timeout_micros: int = 0
-    # Full batches that may wait; a request beyond them is refused.
-    max_enqueued_batches: int = 64
-    # Runs at the same time.
-    num_batch_threads: int = os.cpu_count() or 1
+    max_batch_size: int = _setting(32, "most rows in a run; a larger request is refused", 1)
+    batch_timeout_micros: int = _setting(0, "longest wait for others", 0, 1_000_000 * _LONGEST_WAIT)
+    max_enqueued_batches: int = _setting(64, "full batches that may wait; others are refused", 1)
+    num_batch_threads: int = _setting(os.cpu_count() or 1, "runs at the same time", 1)
     # Sizes that a batch is padded to, increasing; the last is `max_batch_size`. Empty: none is
     # padded.
     allowed_batch_sizes: tuple[int, ...] = ()
 
     def validate(self) -> None:
         """Raises SettingsError where TensorFlow Serving would refuse to start."""
-        for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} {getattr(self, name)}: must be at least 1.")
-        if not 0 <= self.batch_timeout_micros <= 1e6 * _LONGEST_WAIT:
-            raise SettingsError(
-                f"batch_timeout_micros {self.batch_timeout_micros}: must be 0 to"
-                f" {1e6 * _LONGEST_WAIT:.0f}."
-            )
+        _check_ranges(self)
         sizes = self.allowed_batch_sizes
         if sizes and (
             sizes[-1] != self.max_batch_size or list(sizes) != sorted(set(sizes)) or sizes[0] < 1
@@ -71,111 +66,103 @@ class Batching:
             )
 
 
-def _flag(default: Any, text: str, lowest: float = -math.inf, highest: float = math.inf) -> Any:
-    """A setting with what its flag's --help says, and the numbers that it may be."""
-    metadata = {"help": text, "lowest": lowest, "highest": highest}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
 @dataclasses.dataclass(frozen=True)
 class ServerSettings:
     """Everything a server needs to start; what has a help is a flag of the same name."""
 
     models: tuple[ModelSettings, ...]
-    port: int = _flag(8500, "port of the gRPC API; 0 starts none", 0, _PORTS)
-    grpc_socket_path: str = _flag("", "UNIX socket on which the gRPC API is answered as well")
-    rest_api_port: int = _flag(8501, "port of the REST API", 1, _PORTS)
-    rest_api_num_threads: int = _flag(
+    port: int = _setting(8500, "port of the gRPC API; 0 starts none", 0, _PORTS)
+    grpc_socket_path: str = _setting("", "UNIX socket on which the gRPC API is answered as well")
+    rest_api_port: int = _setting(8501, "port of the REST API", 1, _PORTS)
+    rest_api_num_threads: int = _setting(
         4 * (os.cpu_count() or 1), "threads that parse requests and run the model", 1
     )
     # More runs than cores only take turns in the processor's caches.
-    tensorflow_session_parallelism: int = _flag(
+    tensorflow_session_parallelism: int = _setting(
         0, "runs of a version at the same time; 0 is one a core", 0
     )
-    tensorflow_intra_op_parallelism: int = _flag(0, "threads of an operation; 0 is one a core", 0)
-    tensorflow_inter_op_parallelism: int = _flag(
+    tensorflow_intra_op_parallelism: int = _setting(
+        0, "threads of an operation; 0 is one a core", 0
+    )
+    tensorflow_inter_op_parallelism: int = _setting(
         0, "operations of a run at the same time; 0 is one a core", 0
     )
-    tensorflow_session_config_file: Path | None = _flag(
+    tensorflow_session_config_file: Path | None = _setting(
         None, "TensorFlow's ConfigProto as text; the two above win over it"
     )
-    per_process_gpu_memory_fraction: float = _flag(
+    per_process_gpu_memory_fraction: float = _setting(
         0.0, "part of a GPU's memory that is taken; 0 is what TensorFlow chooses", 0, 1
     )
-    saved_model_tags: str = _flag("serve", "tags of the graph to load, with commas between them")
-    rest_api_timeout_in_ms: int = _flag(
+    saved_model_tags: str = _setting("serve", "tags of the graph to load, with commas between them")
+    rest_api_timeout_in_ms: int = _setting(
         30_000, "longest run of the model before 504; 0 is no limit", 0
     )
-    rest_api_enable_cors_support: bool = _flag(False, "let pages of other origins read answers")
-    grpc_channel_arguments: str = _flag(
+    rest_api_enable_cors_support: bool = _setting(False, "let pages of other origins read answers")
+    grpc_channel_arguments: str = _setting(
         "", "options of the gRPC server: NAME=VALUE, with commas between them"
     )
-    ssl_config_file: Path | None = _flag(
+    ssl_config_file: Path | None = _setting(
         None, "SSLConfig as text: the gRPC API is encrypted with its key and certificate"
     )
-    use_alts_credentials: bool = _flag(
+    use_alts_credentials: bool = _setting(
         False, "encrypt the gRPC API with Google's ALTS, on its machines"
     )
-    enable_grpc_healthcheck_service: bool = _flag(False, "answer grpc.health.v1 on --port")
-    enable_serialization_as_tensor_content: bool = _flag(
+    enable_grpc_healthcheck_service: bool = _setting(False, "answer grpc.health.v1 on --port")
+    enable_serialization_as_tensor_content: bool = _setting(
         False, "pack the numbers of gRPC's answers"
     )
-    file_system_poll_wait_seconds: float = _flag(
+    file_system_poll_wait_seconds: float = _setting(
         1.0, "seconds between looks for new versions; 0 looks once", 0, _LONGEST_WAIT
     )
-    model_config_file: Path | None = _flag(
+    model_config_file: Path | None = _setting(
         None, "several models, in place of --model_name, --model_base_path and --num_versions"
     )
-    model_config_file_poll_wait_seconds: float = _flag(
+    model_config_file_poll_wait_seconds: float = _setting(
         0.0, "seconds between looks at --model_config_file; 0 looks once", 0, _LONGEST_WAIT
     )
-    allow_version_labels_for_unavailable_models: bool = _flag(
+    allow_version_labels_for_unavailable_models: bool = _setting(
         False, "let a new label name a version that does not serve yet"
     )
-    max_num_load_retries: int = _flag(5, "how often a version that fails to load is tried again", 0)
-    load_retries_interval_seconds: float = _flag(
-        60.0, "seconds between loads of a version that failed", 0, _LONGEST_WAIT
+    max_num_load_retries: int = _setting(
+        5, "how often a version that fails to load is tried again", 0
     )
-    enable_model_warmup: bool = _flag(
+    load_retry_interval_micros: int = _setting(
+        60_000_000, "microseconds between loads of a version that failed; negative is 0"
+    )
+    enable_model_warmup: bool = _setting(
         True, "replay the version's warm-up requests before it takes traffic"
     )
-    num_request_iterations_for_warmup: int = _flag(
+    num_request_iterations_for_warmup: int = _setting(
         0, "how often each of them is replayed; 0 is once", 0
     )
-    enable_per_model_batching_parameters: bool = _flag(
+    enable_per_model_batching_parameters: bool = _setting(
         False, "batch the models with a batching_params.pbtxt, as it says"
     )
     # None: every request is a run of its own.
     batching: Batching | None = None
     # Path of the metrics for Prometheus; "" serves none.
     metrics_path: str = ""
-    partial_version_seconds: float = _flag(
+    partial_version_seconds: float = _setting(
         60.0,
         "seconds without a change until a version that is not whole is reported",
         0,
         _LONGEST_WAIT,
     )
-    host: str = _flag("127.0.0.1", "address to listen on; 0.0.0.0 lets other machines in")
+    host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 lets other machines in")
     # As sent or unzipped; over gRPC it is RESOURCE_EXHAUSTED.
-    rest_api_max_body_bytes: int = _flag(100 * 2**20, "longest request before 413", 1)
-    max_waiting_requests: int = _flag(1000, "requests that may wait for a thread before 503", 0)
-    max_image_bytes: int = _flag(50 * 2**20, "largest encoded image, or other string", 1)
-    max_image_pixels: int = _flag(100_000_000, "largest image, by its header", 1)
-    allow_reload_from_any_path: bool = _flag(
+    rest_api_max_body_bytes: int = _setting(100 * 2**20, "longest request before 413", 1)
+    max_waiting_requests: int = _setting(1000, "requests that may wait for a thread before 503", 0)
+    max_image_bytes: int = _setting(50 * 2**20, "largest encoded image, or other string", 1)
+    max_image_pixels: int = _setting(100_000_000, "largest image, by its header", 1)
+    allow_reload_from_any_path: bool = _setting(
         False, "let gRPC's reload name folders that are not served yet"
     )
-    enable_page: bool = _flag(True, "a page for people at /")
+    enable_page: bool = _setting(True, "a page for people at /")
 
     def validate(self) -> None:
         """Raises SettingsError for what can be known before TensorFlow is imported."""
         validate_models(self.models)
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, (int, float)):
-                lowest, highest = field.metadata["lowest"], field.metadata["highest"]
-                if not lowest <= value <= highest:
-                    text = _range(lowest, highest)
-                    raise SettingsError(f"--{field.name} {value}: must be {text}.")
+        _check_ranges(self, "--")
         if self.port == self.rest_api_port:
             raise SettingsError(f"--port {self.port}: --rest_api_port is the same; name another.")
         if self.use_alts_credentials and self.ssl_config_file:
@@ -199,10 +186,15 @@ class ServerSettings:
         return options
 
 
-def _range(lowest: float, highest: float) -> str:
-    if highest < math.inf:
-        return f"{lowest} to {highest}"
-    return f"at least {lowest}" if lowest else "0 or more"
+def _check_ranges(settings: Batching | ServerSettings, dashes: str = "") -> None:
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, (int, float)):
+            lowest, highest = field.metadata["lowest"], field.metadata["highest"]
+            if not lowest <= value <= highest:
+                wanted = f"at least {lowest}" if lowest else "0 or more"
+                wanted = f"{lowest} to {highest}" if highest < math.inf else wanted
+                raise SettingsError(f"{dashes}{field.name} {value}: must be {wanted}.")
 
 
 def validate_models(models: tuple[ModelSettings, ...]) -> None:

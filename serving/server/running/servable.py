@@ -36,13 +36,7 @@ Tensors = dict[str, np.ndarray]
 
 
 class Loaded(Protocol):
-    """A version in memory: a Servable, or what stands before one.
-
-    Attributes:
-      path: folder of the version.
-      version: its number.
-      signatures: SignatureDef by name, as exported.
-    """
+    """A version in memory: a Servable, or what stands before one."""
 
     path: Path
     version: int

@@ -295,7 +295,7 @@ class Versions:
             if not isinstance(error, ServingError):
                 _log.exception("Loading %s failed.", path)
             version.failures += 1
-            version.retry_at = time.monotonic() + self._settings.load_retries_interval_seconds
+            version.retry_at = time.monotonic() + self._settings.load_retry_interval_micros / 1e6
             self._change(version, State.END, error=_without_frames(error))
             _log.error(
                 "Version %d of %s cannot be served: %s", version.number, self.model.name, error

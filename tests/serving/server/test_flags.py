@@ -119,7 +119,7 @@ def test_every_flag_of_tensorflow_serving_is_taken(files, caplog):
     assert all(line.endswith(" has no effect here.") for line in said)
     assert settings.models == (ModelSettings("m", files["base"]),)
     assert settings.batching == Batching(max_batch_size=8)
-    assert settings.load_retries_interval_seconds == 60
+    assert settings.load_retry_interval_micros == 60_000_000
     assert settings.metrics_path == "/monitoring/prometheus/metrics"
     assert settings.channel_options() == [("grpc.max_connection_age_ms", 2000)]
     config = session_config(settings)
@@ -157,7 +157,9 @@ def test_what_is_no_boolean(files, text, capsys):
 
 
 def test_a_negative_interval_is_none(files):
-    assert parse(files, "--load_retry_interval_micros=-1").load_retries_interval_seconds == 0
+    settings = parse(files, "--load_retry_interval_micros=-1")
+    settings.validate()
+    assert settings.load_retry_interval_micros == -1
 
 
 @pytest.mark.parametrize("flag", ["--version", "--version=true"])

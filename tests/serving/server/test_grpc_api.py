@@ -386,7 +386,7 @@ def several(exports, tmp_path):
     publish(exports / "dense_double", tmp_path / "m", 2)
     publish(exports / "dense", tmp_path / "m", 3)
     (tmp_path / "m/3/variables/variables.data-00000-of-00001").unlink()
-    options = {"file_system_poll_wait_seconds": 0.05, "load_retries_interval_seconds": 1000.0}
+    options = {"file_system_poll_wait_seconds": 0.05, "load_retry_interval_micros": 10**9}
     model = ModelSettings("m", tmp_path / "m", num_versions=2)
     with remote(EMBEDDED, [model], **options) as stubs:
         yield stubs, model

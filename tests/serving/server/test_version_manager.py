@@ -37,7 +37,7 @@ def manage(tmp_path):
         (tmp_path / "m").mkdir(exist_ok=True)
         options = {
             "file_system_poll_wait_seconds": 0.02,
-            "load_retries_interval_seconds": 1000.0,
+            "load_retry_interval_micros": 10**9,
             **options,
         }
         settings = ServerSettings((ModelSettings("m", tmp_path / "m", num_versions),), **options)
@@ -386,7 +386,7 @@ def test_a_failed_load_is_tried_again(exports, tmp_path, manage):
         return attempt
 
     publish(exports / "dense", tmp_path / "m", 1)
-    manager = manage(load=flaky, load_retries_interval_seconds=0.05)
+    manager = manage(load=flaky, load_retry_interval_micros=50_000)
     assert manager.status("m")[0].error.code == Code.UNAVAILABLE
     wait_for(lambda: states(manager) == {1: State.AVAILABLE})
     assert attempts == [1, 1, 1]
@@ -448,7 +448,7 @@ def test_retries_end_and_new_files_start_them_again(exports, tmp_path, manage):
         return attempt
 
     publish(exports / "dense", tmp_path / "m", 1)
-    manager = manage(load=failing, load_retries_interval_seconds=0.0, max_num_load_retries=2)
+    manager = manage(load=failing, load_retry_interval_micros=-1, max_num_load_retries=2)
     assert not manager.wait_first_look()
     wait_for(lambda: len(attempts) == 3)
     time.sleep(0.2)
