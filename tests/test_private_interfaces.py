@@ -68,8 +68,8 @@ PLACES = {file: package for file, package, _ in USED} | {
 # Modules whose names say that they are nobody else's, and those that no documentation has.
 INNER = {"python", "src", "internal"}
 UNDOCUMENTED = ("uvicorn.protocols", "tensorflow_datasets.core", "airflow.providers.fab")
-# A name with an underscore that is public.
-NAMEDTUPLE = {"_replace", "_asdict", "_fields", "_make"}
+# Names with an underscore that are public.
+PUBLIC = {"_replace", "_asdict", "_fields", "_make", "_exit"}
 
 
 def lost(file, package, name):
@@ -143,7 +143,7 @@ def private_uses(source):
     """What a module takes from others that is not public, as (line, text)."""
     tree = ast.parse(source)
     nodes = list(ast.walk(tree))
-    own, foreign = set(NAMEDTUPLE), set()
+    own, foreign = set(PUBLIC), set()
     for node in nodes:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():

@@ -56,9 +56,13 @@ class Metrics:
         return _timed(count)
 
     def run(self, model: str, api: str) -> contextlib.AbstractContextManager[None]:
-        """Times a run of the model."""
-        runtime = self._runtime.labels(model, api, "TF1")
-        return _timed(lambda _, micros: runtime.observe(micros))
+        """Times a run of the model that succeeds."""
+
+        def observe(status: str, micros: float) -> None:
+            if status == "OK":
+                self._runtime.labels(model, api, "TF1").observe(micros)
+
+        return _timed(observe)
 
     def warm_up(self, path: str) -> contextlib.AbstractContextManager[None]:
         """Times the warm-up of a version."""

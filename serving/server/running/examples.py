@@ -36,17 +36,11 @@ def guard(graph: meta_graph_pb2.MetaGraphDef) -> None:
     """
     library = graph.graph_def.library.function
     bodies = [graph.graph_def.node, *(function.node_def for function in library)]
-    used = {
-        message
-        for nodes in bodies
-        for message in [*_guard_nodes(nodes, _outputs(nodes is bodies[0]))]
-    }
+    used = set()
+    for nodes in bodies:
+        # Functions name the outputs of their nodes.
+        used.update(_guard_nodes(nodes, "" if nodes is bodies[0] else ":output:0"))
     library.extend(_check(*message) for message in sorted(used))
-
-
-def _outputs(top: bool) -> str:
-    """How the check's output is called: functions name the outputs of their nodes."""
-    return "" if top else ":output:0"
 
 
 def _guard_nodes(nodes: Any, suffix: str) -> list[tuple[str, str]]:
