@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 
 import ml_metadata
 import tensorflow as tf
@@ -15,6 +17,8 @@ from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError
 
 _MYSQL_PORT = 3306
+# Seconds that another process may keep the file locked.
+_PATIENCE = 5.0
 
 
 def connection(config: Config, secret: bool = True) -> metadata_store_pb2.ConnectionConfig:
@@ -49,22 +53,17 @@ def check(config: Config) -> None:
         store.
     """
     at = config.metadata
+    if at.kind == "sqlite":
+        _check_file(Paths(config).metadata)
     try:
         store = ml_metadata.MetadataStore(connection(config))
         known = store.get_context_by_type_and_name("pipeline", config.name)
     except (RuntimeError, errors.StatusError) as error:
         reason = " ".join(str(error).partition(" query: ")[0].split()).rstrip(". ")
-        if at.kind == "sqlite" and "Concurrent writes" in reason:
-            raise ConfigError(
-                f"{Paths(config).metadata} is locked by another process; end that first."
-            ) from error
         if at.kind == "sqlite" and (full := space.sentence(error, config)):
             raise ConfigError(full) from error
         if at.kind == "sqlite":
-            raise ConfigError(
-                f"{Paths(config).metadata} cannot be used: {reason}. Bring back a copy of it, or"
-                " remove it: the next run makes a new one and serves nothing from the cache."
-            ) from error
+            raise _unusable(Paths(config).metadata, reason) from error
         raise ConfigError(
             f"metadata.kind={at.kind}: no connection to database {at.database} as {at.user} at"
             f" {at.host}:{at.port or _MYSQL_PORT}: {reason}. Mend the section metadata or the"
@@ -72,6 +71,26 @@ def check(config: Config) -> None:
         ) from error
     if config.artifacts and not known:
         _check_artifacts(store, Paths(config).artifacts)
+
+
+def _check_file(path: str) -> None:
+    """Says at once what ML Metadata says after half a minute of trying again."""
+    if not os.path.exists(path):
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=_PATIENCE)) as file:
+            file.execute("SELECT 1 FROM sqlite_master")
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise ConfigError(f"{path} is locked by another process; end that first.") from error
+        raise _unusable(path, str(error)) from error
+
+
+def _unusable(path: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be used: {reason}. Bring back a copy of it, or remove it: the next run"
+        " makes a new one and serves nothing from the cache."
+    )
 
 
 def _check_artifacts(store: ml_metadata.MetadataStore, place: str) -> None:

@@ -20,6 +20,7 @@ import tensorflow as tf
 from tests.helpers.runs import artifact, command, run, serving, state, versions
 
 QUICK = ["train.epochs=3", "evaluate.max_top1_error=0.5", "evaluate.max_top5_error=0.3"]
+UNSERVED = "serve.validator=none"
 NODES = ["ExampleGen", "SchemaGen", "StatisticsGen", "ExampleValidator", "Transform", "Trainer",
          "Baseline", "Evaluator", "ServingValidator", "Pusher"]  # fmt: skip
 pytestmark = pytest.mark.e2e
@@ -149,13 +150,13 @@ def test_worse_model_is_not_pushed_and_a_better_one_is(home, first):
     before = versions(home)
     worse = ["train.epochs=1", "train.warmup_epochs=0", "train.learning_rate=0.0001"]
     loose = ["evaluate.max_top1_error=0.99", "evaluate.max_top5_error=0.99"]
-    status, output = run(home, *worse, *loose, "serve.validator=none")
+    status, output = run(home, *worse, *loose, UNSERVED)
     assert status == 3
     assert "Not blessed" in output
     assert "evaluate.max_top1_increase" in output
     assert "nothing pushed" in output
     assert versions(home) == before
-    status, output = run(home, *QUICK, "train.epochs=6")
+    status, output = run(home, *QUICK, UNSERVED, "train.epochs=6")
     assert status == 0
     assert "blessed before" in output
     assert len(versions(home)) == 2
@@ -166,6 +167,7 @@ def test_worse_model_is_not_pushed_and_a_better_one_is(home, first):
 def test_warm_start_begins_where_the_serving_model_is(home, first):
     warm = [
         *QUICK,
+        UNSERVED,
         "train.epochs=1",
         "train.warmup_epochs=0",
         "train.learning_rate=0.001",
@@ -204,7 +206,13 @@ def _kill_when(folder, settings, ready, limit=300):
 
 def test_training_killed_in_the_middle_continues(home, first):
     # No more than 4 epochs: worse than the pushed model, which is no matter here.
-    settings = [*QUICK, "train.epochs=4", "train.seed=3", "evaluate.max_top1_increase=0.99"]
+    settings = [
+        *QUICK,
+        UNSERVED,
+        "train.epochs=4",
+        "train.seed=3",
+        "evaluate.max_top1_increase=0.99",
+    ]
     checkpoints = os.path.join(home, "runs", "resnet-digits", "checkpoints")
     _kill_when(
         home, settings, lambda: any("checkpoint" in files for *_, files in os.walk(checkpoints))

@@ -41,7 +41,8 @@ def home(tmp_path_factory):
 
 
 def test_other_protocols_let_no_worse_model_pass(home):
-    status, output = run(home, *SHORT, ANY, WORSE, "evaluate.protocols=center")
+    other = "evaluate.protocols=center,multi_scale"
+    status, output = run(home, *SHORT, ANY, WORSE, other)
     assert status == 3
     assert f"compared with pushed version {versions(home)[0]}" in output
     assert "may be exceeded by 0.00 points (evaluate.max_top1_increase)" in output
