@@ -8,7 +8,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,6 +18,7 @@ import tensorflow as tf
 import tensorflow.compat.v1 as tf1
 from tensorflow_serving.apis import inference_pb2, predict_pb2
 
+from tests.helpers import warm
 from tests.helpers.backends import Stubs, free_port
 from tests.helpers.serving_models import png, publish
 
@@ -102,7 +102,7 @@ def server(exports, tmp_path_factory):
     )
     (root / "models").write_text(f"model_config_list {{\n{listed}}}")
     port, remote = free_port(), free_port()
-    command = [sys.executable, "-m", "serving.server", f"--model_config_file={root / 'models'}"]
+    command = [*warm.python(), "-m", "serving.server", f"--model_config_file={root / 'models'}"]
     process = subprocess.Popen(
         [*command, f"--rest_api_port={port}", f"--port={remote}"],
         cwd=ROOT,

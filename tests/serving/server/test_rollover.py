@@ -79,12 +79,12 @@ def test_no_request_fails_and_no_answer_mixes_versions(versions, tmp_path, batch
 
 def test_a_killed_server_serves_again(versions, tmp_path):
     publish(versions / "3", tmp_path / "m", 3)
-    server = Server(tmp_path / "m", "--model_name=m")
+    server = Server(tmp_path / "m", "--model_name=m", fresh=True)
     assert Client(server.url, "m").predict([[1, 0]])[0][0] == 3.0
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.communicate()
     start = time.monotonic()
-    again = Server(tmp_path / "m", "--model_name=m")
+    again = Server(tmp_path / "m", "--model_name=m", fresh=True)
     try:
         assert Client(again.url, "m").predict([[1, 0]])[0][0] == 3.0
         print(f"serving again {time.monotonic() - start:.1f} s after kill -9")

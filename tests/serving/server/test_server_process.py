@@ -16,6 +16,7 @@ from PIL import Image
 
 from serving import client as rest_client
 from serving.client import Client, ClientError
+from tests.helpers import warm
 from tests.helpers.serving_models import COLOURS, png, publish
 
 ROOT = Path(__file__).parents[3]
@@ -27,28 +28,26 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def server_command(base, port, *flags):
+def server_command(base, port, *flags, python=(sys.executable,)):
     where = [f"--model_base_path={base}"] if base else []
-    return [
-        sys.executable,
-        "-m",
-        "serving.server",
-        f"--rest_api_port={port}",
-        "--port=0",
-        *where,
-        *flags,
-    ]
+    ports = [f"--rest_api_port={port}", "--port=0"]
+    return [*python, "-m", "serving.server", *ports, *where, *flags]
 
 
 class Server:
-    """A server process and what it printed."""
+    """A server process and what it printed.
 
-    def __init__(self, base, *flags, **options):
+    One that is fresh, or has `options` of a process, is a real interpreter; the others start as
+    `tests.helpers.warm` does.
+    """
+
+    def __init__(self, base, *flags, fresh=False, **options):
+        python = [sys.executable] if fresh or options else warm.python()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         start = time.monotonic()
         self.process = subprocess.Popen(
-            server_command(base, self.port, *flags),
+            server_command(base, self.port, *flags, python=python),
             cwd=ROOT,
             text=True,
             stdout=subprocess.PIPE,
@@ -247,7 +246,7 @@ def test_a_waiting_server_starts_to_predict_with_the_first_version(exports, tmp_
 
 def test_sigterm_ends_with_zero_and_a_clean_terminal(exports, tmp_path):
     publish(exports / "image", tmp_path / "resnet", 1)
-    server = Server(tmp_path / "resnet")
+    server = Server(tmp_path / "resnet", fresh=True)
     assert Client(server.url).predict([png((255, 0, 0))]) == [[1.0, 0.0, 0.0]]
     status, output, errors = server.stop()
     assert status == 0
