@@ -188,14 +188,4 @@ def _default() -> airflow.DAG:
     return _dag(dataclasses.replace(digits, root=os.path.join(get_airflow_home(), digits.root)))
 
 
-def __getattr__(name: str) -> airflow.DAG:
-    """Makes `DAG` when it is asked for: who imports `dag` alone has configurations of his own."""
-    if name != "DAG":
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    return globals().setdefault("DAG", _default())
-
-
-if __name__ != "pipeline.airflow_runner":
-    # Airflow, which reads this file in its DAG folder under another name, sees what is there
-    # already.
-    DAG = _default()
+DAG = _default()

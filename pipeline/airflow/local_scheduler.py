@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -173,7 +172,7 @@ def _serve(config: Config, home: str, port: int) -> None:
         f"Airflow for {config.name}, cron {config.schedule.cron} (UTC). Its files: {home}",
         flush=True,
     )
-    _module(home, "airflow", "db", "migrate")
+    _set_up(home)
     follow = Follow(config.name, _dag_file(config))
     with contextlib.ExitStack() as stack:
         page = stack.enter_context(_web_page(home, port)) if port else None
@@ -196,39 +195,29 @@ def _log(home: str, name: str) -> str:
     return os.path.join(home, "logs", f"{name}.log")
 
 
-def _module(home: str, *arguments: str, typed: str = "") -> None:
-    """Runs a module of Airflow's environment to its end, quietly.
+def _set_up(home: str) -> None:
+    """Makes Airflow's tables, and the user of the web page where there is none.
 
     Raises:
       Failed: it failed.
     """
     os.makedirs(os.path.join(home, "logs"), exist_ok=True)
     with open(_log(home, "setup"), "a") as log:
-        command = [sys.executable, "-m", *arguments]
-        done = subprocess.run(command, input=typed, text=True, stdout=log, stderr=log, check=False)
-    if done.returncode:
-        raise Failed(f"{' '.join(arguments)} failed: see {_log(home, 'setup')}.")
+        command = [sys.executable, "-m", "pipeline.airflow.user"]
+        status = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+    if status:
+        raise Failed(f"Airflow's database cannot be set up: see {_log(home, 'setup')}.")
 
 
 @contextlib.contextmanager
 def _web_page(home: str, port: int) -> Iterator[subprocess.Popen]:
-    print(f"Web page: http://{_host()}:{port}  user admin, password {_password(home)}", flush=True)
+    file = os.path.join(home, "standalone_admin_password.txt")
+    print(f"Web page: http://{_host()}:{port}  user admin, password in {file}", flush=True)
     # Its usual place outlives a crash, and the number in it may be another process's by then.
     with tempfile.TemporaryDirectory() as folder:
         pid = os.path.join(folder, "webserver.pid")
         with _part(home, "webserver", "--port", str(port), "--pid", pid) as part:
             yield part
-
-
-def _password(home: str) -> str:
-    """The password of the user admin, as the file says."""
-    path = os.path.join(home, "password")
-    if not os.path.exists(path):
-        files.write(path, secrets.token_urlsafe(12), private=True)
-    with open(path) as file:
-        word = file.read().strip()
-    _module(home, "pipeline.airflow.user", typed=word)
-    return word
 
 
 @contextlib.contextmanager
