@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 
-from components.example_gen.sources import kinds
-from pipeline.config import graph
+from pipeline.config import graph, paths
 from pipeline.config.settings import Beam, Config, ConfigError
 
 # Kubernetes' own notation of quantities.
@@ -92,24 +90,13 @@ def _check_beam(beam: Beam) -> None:
 
 
 def _warnings(config: Config) -> list[str]:
-    starts = {
-        "train.init_from": config.train.init_from,
-        **{f"model.ensemble[{i}]": path for i, path in enumerate(config.model.ensemble)},
-    }
-    # What does not exist is refused when it is looked for.
-    places = {
-        name: path for name, path in starts.items() if os.path.isabs(path) or os.path.exists(path)
-    }
-    kind = kinds.of(config.data.kind)
-    if kind.embedded:
-        places[f"data.kind={config.data.kind}, written below root"] = config.root
-    else:
-        places["data.source"] = config.data.source or kind.usual_place()
     return [
-        f"{name}: {path} is a folder of this machine; every step must find the same one there, or"
+        f"{name}: {place} is a folder of this machine; every step must find the same one there, or"
         " it fails."
-        for name, path in places.items()
-        if "://" not in path
+        for name, places in paths.settings(config).items()
+        for place in places
+        # The schema's text goes into the artifacts when the pipeline is compiled.
+        if name not in ("root", "data.schema") and "://" not in place
     ]
 
 

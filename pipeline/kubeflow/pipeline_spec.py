@@ -76,32 +76,15 @@ def _container(spec: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resources(needs: check.Resources, accelerator: str) -> dict[str, Any]:
-    """Limits, which Kubernetes takes for the requests as well.
-
-    The fields that begin with `resource` are what the back end reads; older releases know the
-    others alone.
-    """
+    """Limits, which Kubernetes takes for the requests as well."""
     found: dict[str, Any] = {}
     if needs.cpu:
-        found |= {"resourceCpuLimit": needs.cpu, "cpuLimit": _number(needs.cpu)}
+        found["resourceCpuLimit"] = needs.cpu
     if needs.memory:
-        found |= {"resourceMemoryLimit": needs.memory, "memoryLimit": _number(needs.memory) / 1e9}
+        found["resourceMemoryLimit"] = needs.memory
     if int(needs.gpu or 0):
-        found["accelerator"] = {
-            "resourceType": accelerator,
-            "resourceCount": needs.gpu,
-            "type": accelerator,
-            "count": needs.gpu,
-        }
+        found["accelerator"] = {"resourceType": accelerator, "resourceCount": needs.gpu}
     return found
-
-
-def _number(quantity: str) -> float:
-    """The value of a quantity of Kubernetes: 500m is 0.5, 64G is 64e9."""
-    units = {"m": 1e-3, **{unit: 1000 ** (i + 1) for i, unit in enumerate("kMGTPE")}}
-    units |= {f"{unit}i": 1024 ** (i + 1) for i, unit in enumerate("KMGTPE")}
-    digits = quantity.rstrip("mkKMGTPEi")
-    return float(digits) * units.get(quantity[len(digits) :], 1)
 
 
 def _retries(config: Config) -> dict[str, Any]:
