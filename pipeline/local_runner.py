@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import datetime
 import fcntl
-import gc
 import json
 import logging
 import signal
@@ -142,9 +141,8 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
         view.line(f"[red]{escape(str(error))}[/]")
         return 2
     # TFX takes seconds to import: only now, when configuration and source are known to be right.
-    with uncollected():
-        from pipeline.local import dag, figures, refused, summary
-        from pipeline.pipeline import create_pipeline
+    from pipeline.local import dag, figures, summary
+    from pipeline.pipeline import create_pipeline
 
     runner = dag.Runner(config, view)
     try:
@@ -154,7 +152,7 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
             summary.show(view, config, paths, runner.nodes.outputs)
             nodes.update(runner.nodes.outputs)
             if not figures.pushed_version(nodes["Pusher"]):
-                refused.show(view, nodes)
+                summary.show_refused(view, nodes)
                 return NOT_PUSHED
     except (SourceError, ConfigError) as error:
         view.line(f"[red]{escape(reason(error))}[/]")
@@ -188,26 +186,6 @@ def locked(path: str) -> Iterator[None]:
                 "wait for it, or give this one its own name with --set name=NAME."
             ) from None
         yield
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """For imports: nothing in the block is looked at by the garbage collector, now or later.
-
-    What is imported stays. TFX makes half a million objects, through which the collector would go
-    again and
-    again: a fifth of the time of the imports, and half a second for each full collection of the
-      run.
-    """
-    enabled, again = gc.isenabled(), gc.get_freeze_count() > 0
-    gc.disable()
-    try:
-        yield
-    finally:
-        if not again:  # it would keep what an earlier run has left
-            gc.freeze()
-        if enabled:
-            gc.enable()
 
 
 def environment() -> None:

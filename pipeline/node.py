@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compiles a run or runs one node of it (1: the node failed, 2: configuration or source are
     wrong).
     """
-    parser = argparse.ArgumentParser(prog="node", description=__doc__, formatter_class=_Plain)
+    parser = argparse.ArgumentParser(
+        prog="node", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, dest="command")
     compiling = commands.add_parser("compile", help="write the graph of one run")
     compiling.add_argument("--config", required=True, metavar="FILE", help="of --print-config")
@@ -66,10 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Plain(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description."""
-
-
 def _config_of(ir: str) -> str:
     return f"{ir}.config.json"
 
@@ -90,9 +88,8 @@ def _in_log(config: Config, name: str, work: Callable[[View], None]) -> None:
 
 def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
     source.check(config.data)
-    with local_runner.uncollected():
-        from pipeline.config import metadata
-        from pipeline.local import dag
+    from pipeline.config import metadata
+    from pipeline.local import dag
 
     # What no node could do without is missed now, not by the first one.
     dag.prepare(config)
@@ -108,10 +105,9 @@ def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
 def _run(config: Config, path: str, name: str, view: View) -> None:
     if not os.path.isfile(path):
         raise ConfigError(f"{path} does not exist: compile the run first.")
-    with local_runner.uncollected():
-        from tfx.proto.orchestration import pipeline_pb2
+    from tfx.proto.orchestration import pipeline_pb2
 
-        from pipeline.local import dag
+    from pipeline.local import dag
 
     with open(path, "rb") as file:
         graph = pipeline_pb2.Pipeline.FromString(file.read())

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         pixel_skew.files(args.data)  # before anything slow
-        path = _version(args.model)
+        path = _resolved(args.model)
         model = pixel_skew.Model(path)
         with _server(path, args.server, args.model_name) as ask:
             found = list(pixel_skew.compare(args.data, model, ask))
@@ -113,27 +113,14 @@ def _largest(values: Sequence[float], form: str) -> str:
     return format(max(known), form) if known else "-"
 
 
-def _version(model: str) -> str:
-    """The folder of the SavedModel.
-
-    Raises:
-      SkewError: there is none.
-    """
+def _resolved(model: str) -> str:
     from components.pixel_skew import SkewError
+    from models.weights import pretrained
 
-    def is_whole(folder: str) -> bool:
-        return os.path.isfile(os.path.join(folder, "saved_model.pb"))
-
-    model = os.path.abspath(model)
-    if is_whole(model):
-        return model
-    versions = (
-        [name for name in os.listdir(model) if name.isdecimal()] if os.path.isdir(model) else []
-    )
-    whole = [int(name) for name in versions if is_whole(os.path.join(model, name))]
-    if not whole:
-        raise SkewError(f"{model} holds no SavedModel; name the folder of a pushed model.")
-    return os.path.join(model, str(max(whole)))
+    try:
+        return pretrained.resolve(model)
+    except ValueError as error:
+        raise SkewError(str(error)) from None
 
 
 @contextlib.contextmanager

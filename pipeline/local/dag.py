@@ -30,7 +30,7 @@ from models.weights import pretrained
 from pipeline.config import metadata as store
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError
-from pipeline.local import batch_coder, figures, leftovers
+from pipeline.local import figures, leftovers
 from pipeline.local.terminal_view import View
 from pipeline.pipeline import create_pipeline
 
@@ -50,8 +50,6 @@ def prepare(config: Config) -> None:
     for name, path in (("artifacts", paths.artifacts), ("serve.directory", paths.serving)):
         _check_reach(name, path, tf.io.gfile.exists)
     _check_writable("serve.directory", paths.serving)
-    if config.beam.runner == "direct":
-        batch_coder.register()
     if config.train.cpu_devices > 0:
         # Before any component starts TensorFlow: later it cannot be changed.
         cpu = tf.config.list_physical_devices("CPU")[0]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
+from tfx.utils import path_utils
 
 from components.evaluator import evaluation
 from components.evaluator.metric_table import METRICS
@@ -45,6 +46,20 @@ def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs])
         view.line(
             f"Deploy   {escape(short(paths.deployment))} (TensorFlow Serving, Compose, Kubernetes)"
         )
+
+
+def show_refused(view: View, nodes: Mapping[str, Outputs]) -> None:
+    """Where a candidate lies that was not pushed, and what to do next."""
+    model = path_utils.serving_model_path(figures.uri(nodes["Trainer"], "model"))
+    view.line(f"Candidate {escape(short(model))}")
+    if evaluation.verdict(figures.uri(nodes["Evaluator"], "evaluation"))[0]:
+        step = "change what the server did not bear (serve.max_latency_ms, serve.max_memory_mb)"
+    else:
+        step = (
+            "train longer or otherwise (train.epochs, train.learning_rate, data), or change the"
+            " bound"
+        )
+    view.line(f"Next      {step}, and run the command again: a new bound needs no new training.")
 
 
 def table(folder: str, protocols: Sequence[str]) -> Table:
