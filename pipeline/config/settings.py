@@ -122,8 +122,8 @@ class Beam:
     """
     master: Text = ""
     """Flink's HOST:PORT or [local]; Spark's spark://HOST:PORT or local[N]."""
-    flink_version: Text = "1.20"
-    """Release of the Flink cluster; Beam has a job server for 1.19, 1.20, 2.0, 2.1 and 2.2."""
+    flink_version: Literal["1.19", "1.20", "2.0", "2.1", "2.2"] = "1.20"
+    """Release of the Flink cluster, for which Beam has a job server."""
     job_server: Text = ""
     """Beam's job server (Flink, Spark): its jar, or HOST:PORT of one that runs; "" lets Beam
     download it.

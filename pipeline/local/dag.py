@@ -168,17 +168,13 @@ class Nodes:
         self.current = name
         with self._view.component(name, talks=name in ("Trainer", "Tuner")) as outcome:
             info = self._launcher(name).launch()
-            cached, outputs = (
-                _result(self._connection, info.execution_id)
-                if info and info.execution_id
-                else (False, {})
-            )
-            if not outputs:
-                outcome.state, outcome.figure = "skipped", "its inputs are missing"
-                return outcome.state
-            self.outputs[name] = outputs
-            outcome.state = "cached" if cached else "done"
-            outcome.figure = figures.of(name, self.outputs)
+            assert info
+            outcome.state, outputs = _result(self._connection, info.execution_id)
+            if outputs:
+                self.outputs[name] = outputs
+                outcome.figure = figures.of(name, self.outputs)
+            else:
+                outcome.figure = "its inputs are missing"
             return outcome.state
 
     def _launcher(self, name: str) -> launcher.Launcher:
@@ -232,9 +228,10 @@ def _nothing_whole(folder: str) -> bool:
 
 def _result(
     connection: metadata_store_pb2.ConnectionConfig, execution_id: int
-) -> tuple[bool, Outputs]:
-    """Whether an execution came from the cache, and its outputs as MLMD has them."""
+) -> tuple[str, Outputs]:
+    """How an execution ended, "done", "cached" or "skipped" (without outputs), and its outputs."""
     with metadata.Metadata(connection) as handle:
         [execution] = handle.store.get_executions_by_id([execution_id])
         cached = execution.last_known_state == execution.CACHED
-        return cached, execution_lib.get_output_artifacts(handle, execution_id)
+        outputs = execution_lib.get_output_artifacts(handle, execution_id)
+        return ("cached" if cached else "done") if outputs else "skipped", outputs

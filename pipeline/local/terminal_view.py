@@ -23,6 +23,12 @@ from models.training import terminal
 # Read by the training callbacks (models.training.callbacks).
 PROGRESS_FD = "RESNET_TFX_PROGRESS_FD"
 _WIDTH = 18
+_MARKS = {
+    "done": ("✓", "green"),
+    "cached": ("·", "cyan"),
+    "failed": ("✗", "red"),
+    "skipped": ("-", "yellow"),
+}
 
 
 class View:
@@ -96,19 +102,9 @@ class View:
                 clock.join()
             if self._live:
                 self._stream.write("\r\033[K")
-            mark, style = {
-                "done": ("✓", "green"),
-                "cached": ("·", "cyan"),
-                "failed": ("✗", "red"),
-                "skipped": ("-", "yellow"),
-            }[outcome.state]
+            mark, style = _MARKS[outcome.state]
+            note = f"cached  {outcome.figure}" if outcome.state == "cached" else outcome.figure
             seconds = time.monotonic() - start
-            note = {
-                "done": outcome.figure,
-                "cached": f"cached  {outcome.figure}",
-                "failed": outcome.figure,
-                "skipped": outcome.figure or "skipped",
-            }[outcome.state]
             self.line(
                 f"  [{style}]{mark}[/] {name:<{_WIDTH}} {seconds:7.1f} s   {escape(note.strip())}"
             )
