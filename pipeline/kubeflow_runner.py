@@ -67,29 +67,23 @@ def _deploy(config: Config) -> int:
     _, api = upload.sdk()
     import urllib3
 
+    host = config.kubeflow.host
     try:
         # First: nothing is compiled for an address that does not answer.
         client = upload.connect(config)
-        done = upload.deploy(
-            client, config, pipeline_spec.text(pipeline_spec.specification(config))
-        )
+        spec = pipeline_spec.text(pipeline_spec.specification(config))
+        done = upload.deploy(client, config, spec)
     except api.ApiException as error:
-        print(
-            f"{config.kubeflow.host} refused: {error.status} {error.reason}: {error.body}",
-            file=sys.stderr,
-        )
-        return 1
+        sentence = f"{host} refused: {error.status} {error.reason}: {error.body}"
     except api.OpenApiException as error:
-        print(
-            f"{config.kubeflow.host} gave an answer that the SDK does not take: {error}",
-            file=sys.stderr,
-        )
-        return 1
+        sentence = f"{host} gave an answer that the SDK does not take: {error}"
     except urllib3.exceptions.HTTPError as error:
-        print(f"{config.kubeflow.host} (kubeflow.host) cannot be reached: {error}", file=sys.stderr)
-        return 1
-    print("\n".join(done) or "All is there already; nothing was changed.")
-    return 0
+        sentence = f"{host} (kubeflow.host) cannot be reached: {error}"
+    else:
+        print("\n".join(done) or "All is there already; nothing was changed.")
+        return 0
+    print(sentence, file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

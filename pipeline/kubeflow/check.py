@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 from pipeline.config import graph, paths
@@ -17,15 +16,6 @@ _QUANTITIES = {
 _EVERY = "*"
 # What Kubeflow's launcher can store artifacts in; it knows minio:// too, which TensorFlow does not.
 _STORES = ("gs://", "s3://")
-
-
-@dataclasses.dataclass(frozen=True)
-class Resources:
-    """What one step needs, as Kubernetes writes it; "" asks for nothing."""
-
-    cpu: str = ""
-    memory: str = ""
-    gpu: str = ""
 
 
 def check(config: Config) -> list[str]:
@@ -105,15 +95,16 @@ def cron(config: Config) -> str:
     return f"0 {config.schedule.cron}"
 
 
-def resources(config: Config) -> dict[str, Resources]:
-    """What every node needs, from lines such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every
-    other node.
+def resources(config: Config) -> dict[str, dict[str, str]]:
+    """Node -> what it needs of cpu, memory and gpu, as Kubernetes writes it.
+
+    Lines are such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every other node.
 
     Raises:
       ConfigError: a line names no node or no quantity.
     """
     nodes = graph.nodes(config)
-    said: dict[str, Resources] = {}
+    said: dict[str, dict[str, str]] = {}
     for line in config.kubeflow.resources:
         name, *quantities = line.split() or [""]
         if name not in nodes and name != _EVERY:
@@ -124,10 +115,10 @@ def resources(config: Config) -> dict[str, Resources]:
         if name in said:
             raise ConfigError(f"kubeflow.resources: {name} is there twice; keep one line of it.")
         said[name] = _quantities(line, quantities)
-    return {node: said.get(node, said.get(_EVERY, Resources())) for node in nodes}
+    return {node: said.get(node, said.get(_EVERY, {})) for node in nodes}
 
 
-def _quantities(line: str, assignments: list[str]) -> Resources:
+def _quantities(line: str, assignments: list[str]) -> dict[str, str]:
     found = {}
     for assignment in assignments:
         key, _, value = assignment.partition("=")
@@ -137,4 +128,4 @@ def _quantities(line: str, assignments: list[str]) -> Resources:
                 " memory=64G or gpu=4."
             )
         found[key] = value
-    return Resources(**found)
+    return found

@@ -75,15 +75,12 @@ def _container(spec: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     return spec["deploymentSpec"]["executors"][label]["container"]
 
 
-def _resources(needs: check.Resources, accelerator: str) -> dict[str, Any]:
+def _resources(needs: dict[str, str], accelerator: str) -> dict[str, Any]:
     """Limits, which Kubernetes takes for the requests as well."""
-    found: dict[str, Any] = {}
-    if needs.cpu:
-        found["resourceCpuLimit"] = needs.cpu
-    if needs.memory:
-        found["resourceMemoryLimit"] = needs.memory
-    if int(needs.gpu or 0):
-        found["accelerator"] = {"resourceType": accelerator, "resourceCount": needs.gpu}
+    fields = {"cpu": "resourceCpuLimit", "memory": "resourceMemoryLimit"}
+    found: dict[str, Any] = {field: needs[key] for key, field in fields.items() if key in needs}
+    if int(needs.get("gpu", 0)):
+        found["accelerator"] = {"resourceType": accelerator, "resourceCount": needs["gpu"]}
     return found
 
 

@@ -56,9 +56,7 @@ class Shown(NamedTuple):
 
 
 def of(study: Study, nets: Sequence[Net]) -> Shown:
-    """What to show of the runs; responses and gradients are computed where the members' folders
-    lack them.
-    """
+    """What to show of the runs; responses and gradients are computed now."""
     return KINDS[study.kind](study, nets)
 
 

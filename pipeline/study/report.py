@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jinja2
+import pandas as pd
 
 from components import files
 from components.evaluator.metric_table import METRICS
@@ -44,11 +43,7 @@ class Table(NamedTuple):
 
 
 def write(study: Study, results: Sequence[Result], folder: str, command: str) -> str:
-    """Writes report.html, figure.svg, results.csv and results.md, and layers.csv where layers are
-    studied.
-
-    Each file is whole or not there. Responses and gradients are computed here, unless they lie in
-    the members' folders.
+    """Writes report.html, results.csv, results.md, and where there are any figure.svg, layers.csv.
 
     Args:
       study: what was to be run.
@@ -67,7 +62,7 @@ def write(study: Study, results: Sequence[Result], folder: str, command: str) ->
         "shown": shown,
         # Without the XML declaration, which is for files of their own.
         "figure": shown.figure[max(0, shown.figure.find("<svg")) :],
-        "tables": _tables(study, nets, shown),
+        "tables": [_results(study, nets, shown), *_other_protocols(study, nets)] if nets else [],
         "note": _note(study, nets),
         "facts": _facts(nets) if nets else [],
         "differences": differences(study, nets),
@@ -110,12 +105,6 @@ def _plain(value: object) -> str:
 
 
 # The tables, a row for each net.
-
-
-def _tables(study: Study, nets: Sequence[Net], shown: Shown) -> list[Table]:
-    if not nets:
-        return []
-    return [_results(study, nets, shown), *_other_protocols(study, nets)]
 
 
 def _results(study: Study, nets: Sequence[Net], shown: Shown) -> Table:
@@ -167,13 +156,10 @@ def _errors(
         columns.append(
             ("paper", [contents.NONE if value is None else f"{value:.2f}" for value in paper])
         )
+        pairs = zip(ours, paper, strict=True)
         gaps = [
-            (
-                f"{statistics.fmean(values) - value:+.2f}"
-                if values and value is not None
-                else contents.NONE
-            )
-            for values, value in zip(ours, paper, strict=True)
+            contents.NONE if not a or b is None else f"{statistics.fmean(a) - b:+.2f}"
+            for a, b in pairs
         ]
         columns.append(("difference", gaps))
     return columns
@@ -272,14 +258,9 @@ def _runs(nets: Sequence[Net]) -> list[list[object]]:
     return rows
 
 
-def _csv(rows: Iterable[Sequence[object]]) -> str:
+def _csv(rows: Sequence[Sequence[object]]) -> str:
     """Rows as CSV; NaN is left empty."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        ["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row]
-        for row in rows
-    )
-    return text.getvalue()
+    return pd.DataFrame(rows).to_csv(index=False, header=False, lineterminator="\n")
 
 
 def _template(name: str) -> jinja2.Template:
