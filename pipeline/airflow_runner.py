@@ -94,11 +94,7 @@ def _dag(config: Config) -> airflow.DAG:
 
 
 class Step(BaseOperator):
-    """A task that is a process of the product's interpreter.
-
-    Args:
-      settings: of `pipeline.config.settings.to_dict`.
-    """
+    """A task that is a process of the product's interpreter; `settings` are those of `to_dict`."""
 
     def __init__(self, *, settings: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -167,9 +163,7 @@ def _python() -> str:
 
 
 def _wait_for_lock(path: str, patience: float) -> None:
-    """Waits until no other process works on the pipeline; after `patience` seconds the step says
-    so.
-    """
+    """Waits until no other process works on the pipeline, but no longer than `patience` seconds."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     end = time.monotonic() + patience
     with open(path, "w") as file:

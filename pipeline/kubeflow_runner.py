@@ -22,9 +22,7 @@ from pipeline.local.terminal_view import reason
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compiles or deploys (1: Kubeflow refused or does not answer, 2: configuration or source are
-    wrong).
-    """
+    """Compiles or deploys; returns 1 if Kubeflow fails, 2 if configuration or source are wrong."""
     parser = argparse.ArgumentParser(
         prog="kubeflow_runner",
         description=__doc__,

@@ -44,11 +44,7 @@ Outputs = dict[str, Any]
 
 
 def parse(argv: Sequence[str] | None = None) -> Config:
-    """The configuration that a command line names.
-
-    Raises:
-      ConfigError: unknown preset, name or value.
-    """
+    """The configuration that a command line names; ConfigError: unknown preset, name or value."""
     parser = argparse.ArgumentParser(
         prog="local_runner", description="Runs the pipeline on this machine."
     )
@@ -104,9 +100,7 @@ def _terminated(*_: Any) -> None:
 
 
 def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
-    """Runs a checked configuration; returns the exit status of `main` and the outputs of every
-    node.
-    """
+    """Runs a checked configuration; returns `main`'s exit status and the outputs of every node."""
     environment()
     paths = Paths(config)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -31,9 +31,7 @@ from pipeline.local.terminal_view import View, reason
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compiles a run or runs one node of it (1: the node failed, 2: configuration or source are
-    wrong).
-    """
+    """Exit status 1: the node failed, 2: configuration or source are wrong."""
     parser = argparse.ArgumentParser(
         prog="node", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -23,9 +23,7 @@ from serving.server.server_config import Batching
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the files; returns the exit status (1: they cannot be written, 2: wrong
-    configuration).
-    """
+    """Exit status 1: the files cannot be written, 2: the configuration is wrong."""
     parser = argparse.ArgumentParser(
         prog="serving_files",
         description=__doc__,
@@ -50,14 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def produce(config: Config, folder: str, arguments: Sequence[str]) -> Deployment:
-    """Writes the files of a checked configuration into a folder.
-
-    Args:
-      arguments: those of the command that does this, for the first line of each file.
-
-    Raises:
-      OSError: a file cannot be written.
-    """
+    """Writes the files of a checked configuration into a folder; each begins with `arguments`."""
     made = deployment(config)
     write(
         folder,
@@ -99,11 +90,7 @@ def deployment(config: Config) -> Deployment:
 
 
 def write(folder: str, texts: Mapping[str, str]) -> None:
-    """Writes each text to its path below the folder; a file that is there is replaced.
-
-    Raises:
-      OSError: one cannot be written.
-    """
+    """Writes each text to its path below the folder; a file that is there is replaced."""
     for path, text in texts.items():
         full = os.path.join(folder, path)
         os.makedirs(os.path.dirname(full), exist_ok=True)

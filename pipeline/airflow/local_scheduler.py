@@ -32,9 +32,7 @@ from pipeline.local.child_process import Failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs until Ctrl-C; returns the exit status (1: Airflow failed, 2: the configuration is
-    wrong).
-    """
+    """Runs until Ctrl-C; returns 1 if Airflow fails, 2 if the configuration is wrong."""
     parser = argparse.ArgumentParser(
         prog="airflow_local", description="Runs the pipeline on a local Airflow."
     )
@@ -123,12 +121,7 @@ def _host() -> str:
 
 
 def _claim(config: Config, home: str) -> None:
-    """Locks the folder of Airflow's files as long as this process lives, and registers the pipeline
-    there.
-
-    Raises:
-      ConfigError: another Airflow runs there, or it cannot be written.
-    """
+    """Locks Airflow's folder while this process lives, and registers the pipeline there."""
     try:
         os.makedirs(home, exist_ok=True)
         lock = os.open(os.path.join(home, "lock"), os.O_CREAT | os.O_RDWR)
@@ -163,11 +156,7 @@ def _write(path: str, text: str) -> None:
 
 
 def _serve(config: Config, home: str, port: int) -> None:
-    """Runs until the scheduler ends.
-
-    Raises:
-      Failed: it has ended, or could not start.
-    """
+    """Runs until the scheduler ends, which raises Failed."""
     print(
         f"Airflow for {config.name}, cron {config.schedule.cron} (UTC). Its files: {home}",
         flush=True,
@@ -196,11 +185,7 @@ def _log(home: str, name: str) -> str:
 
 
 def _set_up(home: str) -> None:
-    """Makes Airflow's tables, and the user of the web page where there is none.
-
-    Raises:
-      Failed: it failed.
-    """
+    """Makes Airflow's tables, and the user of the web page where there is none."""
     os.makedirs(os.path.join(home, "logs"), exist_ok=True)
     with open(_log(home, "setup"), "a") as log:
         command = [sys.executable, "-m", "pipeline.airflow.user"]

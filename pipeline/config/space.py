@@ -27,9 +27,7 @@ _REST = 20e6
 
 
 def sentence(error: BaseException, config: Config) -> str:
-    """Which disk is full, what is free there and what a run needs; "" when the error is of another
-    kind.
-    """
+    """Which disk is full, what is free and what a run needs; "" for an error of another kind."""
     disks = _disks(config)
     place, free = min(disks.items(), key=lambda item: item[1])
     said = any(_FULL.search(f"{e} {getattr(e, 'message', '')}") for e in _chain(error))

@@ -19,14 +19,7 @@ _STORES = ("gs://", "s3://")
 
 
 def check(config: Config) -> list[str]:
-    """Finds what cannot run on Kubeflow.
-
-    Returns:
-      Sentences on what probably does not do what is meant.
-
-    Raises:
-      ConfigError: the first setting that is wrong, and how to mend it.
-    """
+    """Raises ConfigError for what cannot run on Kubeflow; returns warnings, a sentence each."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,127}", config.name):
         raise ConfigError(
             f"name={config.name}: Kubeflow takes small letters, digits and hyphens, 128 at most; "
@@ -98,10 +91,8 @@ def cron(config: Config) -> str:
 def resources(config: Config) -> dict[str, dict[str, str]]:
     """Node -> what it needs of cpu, memory and gpu, as Kubernetes writes it.
 
-    Lines are such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every other node.
-
-    Raises:
-      ConfigError: a line names no node or no quantity.
+    Lines are such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every other node. A line that names
+    no node or no quantity raises ConfigError.
     """
     nodes = graph.nodes(config)
     said: dict[str, dict[str, str]] = {}

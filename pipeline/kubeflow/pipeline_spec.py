@@ -24,11 +24,7 @@ _YEAR = 365 * 24 * 3600
 
 
 def specification(config: Config) -> dict[str, Any]:
-    """The graph as a PipelineSpec 2.1.0, JSON form.
-
-    Raises:
-      ConfigError, SourceError: of `create_pipeline`.
-    """
+    """The graph as a PipelineSpec 2.1.0, JSON form; raises what `create_pipeline` raises."""
     # Seconds to import: only now, when the configuration is known to be right.
     from tfx import v1 as tfx
 

@@ -27,11 +27,7 @@ _PAGE = 100
 
 
 def sdk() -> tuple[Any, Any]:
-    """The modules kfp and kfp_server_api.
-
-    Raises:
-      ConfigError: the Kubeflow SDK is not installed.
-    """
+    """The modules kfp and kfp_server_api; raises ConfigError where they are not installed."""
     try:
         import kfp
         import kfp_server_api
@@ -41,11 +37,7 @@ def sdk() -> tuple[Any, Any]:
 
 
 def connect(config: Config) -> Any:
-    """A client of the API at `kubeflow.host`.
-
-    Raises:
-      ConfigError: no address, nothing of Kubeflow there, or the Kubeflow SDK is not installed.
-    """
+    """A client of the API at `kubeflow.host`; raises ConfigError where there is none."""
     kfp, _ = sdk()
     if not config.kubeflow.host:
         raise ConfigError(
@@ -76,14 +68,9 @@ def _no_kubeflow(config: Config) -> ConfigError:
 
 
 def deploy(client: Any, config: Config, spec: str) -> list[str]:
-    """Makes the recurring run of `config` the only one of its pipeline.
+    """Makes the recurring run of a checked `config` the only one of its pipeline.
 
     The new recurring run is on before the old ones go, and all are read before anything is changed.
-
-    Args:
-      client: of `connect`.
-      config: checked.
-      spec: text of the specification.
 
     Returns:
       What was changed, a line each; nothing when all was there.

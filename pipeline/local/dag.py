@@ -42,8 +42,7 @@ def prepare(config: Config) -> None:
     """Sets this process up for the nodes of a run.
 
     Raises:
-      ConfigError: a place that TensorFlow or Beam cannot reach with what is installed, or cannot be
-        written.
+      ConfigError: a place that cannot be reached with what is installed, or cannot be written.
     """
     paths = Paths(config)
     _check_reach("artifacts", paths.artifacts, filesystems.FileSystems.get_filesystem)
@@ -81,12 +80,7 @@ def _check_reach(name: str, path: str, look: Callable[[str], Any]) -> None:
 
 
 def compiled(config: Config, run_id: str) -> Any:
-    """The graph of one run as TFX's intermediate representation.
-
-    Args:
-      config: checked.
-      run_id: names the run in ML Metadata; "" takes the time.
-    """
+    """The graph of one run in TFX's intermediate representation, named as by `named`."""
     return named(compiler.Compiler().compile(create_pipeline(config)), run_id)
 
 
@@ -107,8 +101,7 @@ def node_ids(ir: Any) -> list[str]:
 class _Afresh:
     """Empties the folders of a node's outputs before it runs; TFX would let it add to them.
 
-    They hold what a killed try has left, or a run whose metadata store is lost: the number of the
-    execution is in use again.
+    A killed try has left something there, or a run whose metadata store is lost.
     """
 
     def run_executor(self, execution_info: Any, *args: Any) -> Any:
@@ -136,11 +129,6 @@ _OPERATORS = {
 class Nodes:
     """Runs the nodes of one compiled graph and shows each.
 
-    Args:
-      ir: of `compiled`.
-      config: that it was compiled from.
-      view: where to show it.
-
     Attributes:
       outputs: of the nodes that have run, by node id.
       current: id of the node that runs.
@@ -162,9 +150,7 @@ class Nodes:
             self.run(name)
 
     def run(self, name: str) -> str:
-        """One node, from the cache where nothing has changed; returns "done", "cached" or
-        "skipped".
-        """
+        """One node, or what the cache has of it; returns "done", "cached" or "skipped"."""
         self.current = name
         with self._view.component(name, talks=name in ("Trainer", "Tuner")) as outcome:
             info = self._launcher(name).launch()
@@ -195,12 +181,7 @@ class Nodes:
 
 
 class Runner(local_dag_runner.LocalDagRunner):
-    """Upstream's runner with our view of the nodes; `tfx pipeline create` finds pipelines by its
-    `run`.
-
-    Args:
-      config: that the pipeline was made from.
-      view: where to show the nodes.
+    """Upstream's runner with our view; `tfx pipeline create` finds pipelines by its `run`.
 
     Attributes:
       nodes: of the run; None before it, and where the run is only registered.

@@ -32,11 +32,7 @@ _MARKS = {
 
 
 class View:
-    """Prints the run to the terminal while `redirected` sends all else to the log.
-
-    Args:
-      log: path of the log file; made when `redirected` is entered.
-    """
+    """Prints the run to the terminal while `redirected` sends all else to the file `log`."""
 
     def __init__(self, log: str) -> None:
         self.log = log
@@ -73,12 +69,7 @@ class View:
 
     @contextlib.contextmanager
     def component(self, name: str, talks: bool = False) -> Iterator[Outcome]:
-        """One component: a running clock on a terminal, then its outcome.
-
-        Args:
-          name: node id.
-          talks: the component prints its own progress lines (training).
-        """
+        """One component: a running clock unless it `talks` itself (training), then its outcome."""
         outcome = Outcome()
         start = time.monotonic()
         stop = threading.Event()

@@ -25,14 +25,7 @@ BATCH = 128  # images at a time, at most; fewer where the training has smaller b
 
 
 def responses(result: Result, examples: int) -> Layers:
-    """Standard deviation of what each 3x3 layer answers to training images.
-
-    Args:
-      result: a finished member.
-      examples: images to look at, the first of the training files.
-
-    Returns:
-      Layer, such as conv2_block1_1, -> figure of `layer_responses`.
+    """`layer_responses` on the first `examples` training images of a finished member.
 
     Raises:
       ValueError: the member has no pushed model.
@@ -42,15 +35,9 @@ def responses(result: Result, examples: int) -> Layers:
 
 
 def gradients(result: Result, examples: int, initial: bool = False) -> tuple[Layers, Layers]:
-    """Norms of the loss gradient of each convolution layer on training images.
+    """`layer_gradients` on the first `examples` training images of a finished member.
 
-    Args:
-      result: a finished member.
-      examples: images to look at, the first of the training files.
-      initial: the network as it was before its first step, drawn anew from the member's seed.
-
-    Returns:
-      The figures of `layer_gradients`: by kernel, and by response.
+    `initial`: of the network before its first step, drawn anew from the member's seed.
 
     Raises:
       ValueError: the member has no pushed model.
@@ -137,11 +124,7 @@ def layer_gradients(
 
 
 def load(result: Result) -> keras.Model:
-    """The trained network: images, mean subtracted -> logits.
-
-    Raises:
-      ValueError: the member has no pushed model.
-    """
+    """The trained network, images without mean -> logits; ValueError: there is none."""
     path = os.path.join(result.model, "assets.extra", KERAS_FILE)
     if not os.path.isfile(path):
         raise ValueError(
@@ -176,9 +159,7 @@ def _normalised(model: keras.Model, convolution: str) -> keras.KerasTensor:
 
 
 def _batches(result: Result, examples: int, full: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Training images as the test protocol `center` shows them, and their labels; `full` batches or
-    all.
-    """
+    """Training images as the protocol `center` shows them, and labels; `full` batches or all."""
     constants = preprocessing.load_constants(result.transform_graph)
     examples = min(examples, sum(constants.class_counts))
     batch = min(BATCH, result.config.train.batch_size, examples)

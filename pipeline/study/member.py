@@ -23,9 +23,7 @@ REQUEST = "request.json"
 
 
 def main() -> int:
-    """Runs the pipeline that the request describes and notes what came out; returns the exit
-    status.
-    """
+    """Runs the pipeline of the request and notes what came out; returns the exit status."""
     with open(sys.argv[1]) as file:
         request = json.load(file)
     config = from_dict(request["config"])
@@ -44,7 +42,7 @@ def main() -> int:
 
 
 def read(folder: str) -> Result | None:
-    """The result that a member's folder holds; None before its run has ended well.
+    """The result in a member's folder, None before its run has ended well.
 
     Raises:
       ValueError: its file cannot be read; the message names it.

@@ -45,11 +45,7 @@ class Table(NamedTuple):
 def write(study: Study, results: Sequence[Result], folder: str, command: str) -> str:
     """Writes report.html, results.csv, results.md, and where there are any figure.svg, layers.csv.
 
-    Args:
-      study: what was to be run.
-      results: what has been, in any order; some may be missing, and are named.
-      folder: to write into; made when it is not there.
-      command: the command line that gives this report.
+    `results` come in any order; missing ones are named. `command` is what gives this report.
 
     Returns:
       Path of report.html, which needs no other file and no network.

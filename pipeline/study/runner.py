@@ -57,13 +57,7 @@ _OURS = (
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One member with one seed.
-
-    Attributes:
-      member: net.
-      config: of its run.
-      folder: its own, named after what the run computes, so that studies share members.
-    """
+    """One member with one seed; `folder` is named after what the run computes: studies share it."""
 
     member: Member
     config: Config
@@ -82,8 +76,7 @@ def jobs(
 
     Args:
       study: of pipeline.study.definitions.
-      settings: `section.field=value` assignments for all members, after the study's and the
-        member's own.
+      settings: `section.field=value` for all members, after the study's and the member's own.
       seeds: of the trainings.
       labels: of the members to run; empty is all.
 
@@ -130,10 +123,7 @@ def jobs(
 
 
 def _computed(config: Config) -> dict[str, Any]:
-    """What makes a run another run: its settings without those that have their default.
-
-    A setting that a later version adds does not make finished runs strangers.
-    """
+    """The settings that make a run another run, less defaults: later versions may add settings."""
     tree, usual = to_dict(config), to_dict(Config())
     for name in _HARDWARE:
         del tree["train"][name]
@@ -147,10 +137,9 @@ def _computed(config: Config) -> dict[str, Any]:
 
 
 def run(todo: Sequence[Job], devices: Sequence[str], say: Callable[[str], None]) -> list[Job]:
-    """Runs the jobs that have no result yet; returns those that failed.
+    """Runs the jobs that have no result yet, in order; returns those that failed.
 
     Args:
-      todo: in this order.
       devices: values of CUDA_VISIBLE_DEVICES, one run at a time on each. Empty runs one after the
         other on all devices there are, and shows each run as it goes.
       say: told what happens.
