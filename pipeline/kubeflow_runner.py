@@ -1,8 +1,7 @@
 """Compiles the pipeline for Kubeflow Pipelines v2, and keeps its recurring run there up to date.
 
-python -m pipeline.kubeflow_runner [--preset NAME] [--set section.field=value ...] compile --out
-pipeline.yaml python -m pipeline.kubeflow_runner [--preset NAME] [--set section.field=value ...]
-deploy
+python -m pipeline.kubeflow_runner [--preset NAME] [--set ...] compile --out pipeline.yaml
+python -m pipeline.kubeflow_runner [--preset NAME] [--set ...] deploy
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Runs the pipeline on this machine, node after node in one process.
 
-tfx run create --pipeline_path=pipeline/local_runner.py [--preset=NAME] [--set section.field=value
-...] python -m pipeline.local_runner ...
+python -m pipeline.local_runner [--preset=NAME] [--set section.field=value ...]
 """
 
 from __future__ import annotations
@@ -45,9 +44,7 @@ Outputs = dict[str, Any]
 
 def parse(argv: Sequence[str] | None = None) -> Config:
     """The configuration that a command line names; ConfigError: unknown preset, name or value."""
-    parser = argparse.ArgumentParser(
-        prog="local_runner", description="Runs the pipeline on this machine."
-    )
+    parser = argparse.ArgumentParser(description="Runs the pipeline on this machine.")
     options.add(parser)
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and stop"
@@ -110,7 +107,8 @@ def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
     view.line(f"[bold]ResNet-TFX[/]  preset {escape(config.preset)}, pipeline {config.name}")
     try:
         with locked(paths.lock), temporary.folder(paths.home), view.redirected():
-            store(config, view.log.removesuffix(".log") + ".config.json")
+            stored = f"{view.log.removesuffix('.log')}.config.json"
+            files.write(stored, json.dumps(to_dict(config), indent=2))
             status = _run(config, paths, view, nodes)
     except KeyboardInterrupt:
         view.line("\nInterrupted. Run the same command again to continue.")
@@ -160,11 +158,6 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
         view.line(f"\n[red]{where}:[/] {escape(space.sentence(error, config) or reason(error))}")
         return 1
     return 0
-
-
-def store(config: Config, path: str) -> None:
-    """Keeps the resolved configuration beside the log of the run."""
-    files.write(path, json.dumps(to_dict(config), indent=2))
 
 
 @contextlib.contextmanager

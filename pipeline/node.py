@@ -31,7 +31,7 @@ from pipeline.local.terminal_view import View, reason
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 1: the node failed, 2: configuration or source are wrong."""
+    """Compiles a run or runs a node; returns 1 if that fails, 2 if settings or source are wrong."""
     parser = argparse.ArgumentParser(
         prog="node", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,8 +1,6 @@
-"""Writes what a production server needs: files for TensorFlow Serving, Compose, Kubernetes and
-KServe.
+"""Writes files for TensorFlow Serving, Compose, Kubernetes and KServe.
 
-python -m pipeline.serving_files [--preset NAME] [--set section.field=value ...] [--config FILE]
---out FOLDER
+python -m pipeline.serving_files [--preset NAME] [--set ...] [--config FILE] --out FOLDER
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from serving.server.server_config import Batching
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 1: the files cannot be written, 2: the configuration is wrong."""
+    """Writes the files; returns 1 if that fails, 2 if the configuration is wrong."""
     parser = argparse.ArgumentParser(
         prog="serving_files",
         description=__doc__,

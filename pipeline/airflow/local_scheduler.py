@@ -1,7 +1,6 @@
 """A real Airflow on this machine that runs the pipeline on its schedule, until Ctrl-C.
 
-.venv-airflow/bin/python -m pipeline.airflow.local_scheduler [--preset=NAME] [--set
-section.field=value ...]
+.venv-airflow/bin/python -m pipeline.airflow.local_scheduler [--preset=NAME] [--set ...]
 
 The database is SQLite, one task at a time, or the one of AIRFLOW__DATABASE__SQL_ALCHEMY_CONN with
 the LocalExecutor. Every other setting of Airflow can be given as its environment variable too.

@@ -18,7 +18,7 @@ _MYSQL_PORT = 3306
 
 
 def connection(config: Config, secret: bool = True) -> metadata_store_pb2.ConnectionConfig:
-    """How to reach the store; `secret` puts the password in, which is never written down.
+    """How to reach the store, with the password unless `secret` is False.
 
     Raises:
       ConfigError: the environment has no password.

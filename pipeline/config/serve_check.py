@@ -1,6 +1,4 @@
-"""What can be known about `serve` before anything runs. Standard library only: Airflow checks it
-too.
-"""
+"""What can be wrong with `serve` before anything runs. No TensorFlow: Airflow checks it too."""
 
 from __future__ import annotations
 

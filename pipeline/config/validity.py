@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import operator
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -28,10 +29,8 @@ def check(config: Config) -> None:
             f"root={config.root}: must be a folder of this machine, for its metadata and logs; "
             "what is heavy can go elsewhere with --set artifacts=gs://BUCKET/FOLDER."
         )
-    _check_folder("root", config.root)
-    _check_folder("artifacts", config.artifacts)
-    _check_folder("train.checkpoint_dir", config.train.checkpoint_dir)
-    _check_folder("serve.directory", config.serve.directory)
+    for name in ("root", "artifacts", "train.checkpoint_dir", "serve.directory"):
+        _check_folder(name, operator.attrgetter(name)(config))
     kind = kinds.of(config.data.kind)
     if not (config.data.source or kind.embedded or kind.usual_place()):
         raise ConfigError(

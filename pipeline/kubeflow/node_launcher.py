@@ -1,9 +1,4 @@
-"""What a step's container runs: TFX's executor command, given what the open-source Kubeflow leaves
-out.
-
-python -m pipeline.kubeflow.node_launcher --executor_class_path CLASS
---json_serialized_invocation_args JSON
-  --json_serialized_inputs_spec_args JSON [Beam options]
+"""What a step's container runs: TFX's executor command, with what open-source Kubeflow leaves out.
 
 Kubeflow's launcher hands artifacts over without their types, which TFX must know; the step's own
 declaration has them. It may also add an artifact for logs, which is none of TFX's. Its folder for

@@ -97,11 +97,6 @@ def die_with_parent() -> None:
 
 
 def _guard(command: Sequence[str]) -> int:
-    if os.getsid(0) != os.getpid():
-        sys.exit(
-            f"{__file__} would end the terminal that runs it: use"
-            " pipeline.local.child_process.start."
-        )
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
     except OSError as error:

@@ -1,5 +1,4 @@
-"""What happens inside a trained network: responses (paper, Figure 7) and gradients (section 4.1) by
-layer.
+"""Responses (paper, Figure 7) and gradients (section 4.1) of a trained network, layer by layer.
 
 Both are measured on training images without augmentation.
 """

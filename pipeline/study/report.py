@@ -175,17 +175,6 @@ def _note(study: Study, nets: Sequence[Net]) -> str:
         )
     if not any(net.errors(study.protocol, "top1") for net in nets):
         parts.append(f"{study.protocol}, the protocol of the paper's numbers, was not measured.")
-    preset = presets.get(study.preset)
-    own, same = _data(preset), ("kind", "tfds_name", "classes", "train_split", "eval_split")
-    if any(
-        getattr(result.config.data, name) != getattr(preset.data, name)
-        for net in nets
-        for result in net.results
-        for name in same
-    ):
-        parts.append(
-            f"The data are not the study's ({own}); the paper's errors are for those images alone."
-        )
     parts.append("Parameters count the moving statistics of batch normalisation.")
     return " ".join(parts)
 

@@ -29,20 +29,8 @@ _NO_GATE = (
     "evaluate.max_top1_increase=1",
     "serve.validator=none",
 )
-# What does not change what a run computes: settings and sections, and fields of "train".
-_ELSEWHERE = (
-    "name",
-    "preset",
-    "root",
-    "artifacts",
-    "cache",
-    "no_cache",
-    "serve",
-    "beam",
-    "metadata",
-    "schedule",
-    "kubeflow",
-)
+# What a run computes, less the fields of `train` that say on what.
+_COMPUTED = ("data", "transform", "model", "train", "tune", "evaluate")
 _HARDWARE = ("strategy", "cpu_devices", "tpu", "checkpoint_seconds", "checkpoint_dir")
 # What members and seeds are made of.
 _OURS = (
@@ -130,9 +118,10 @@ def _computed(config: Config) -> dict[str, Any]:
     if config.data.source:
         tree["data"]["source"] = os.path.abspath(os.path.expanduser(config.data.source))
     return {
-        section: {key: value for key, value in fields.items() if value != usual[section][key]}
-        for section, fields in tree.items()
-        if section not in _ELSEWHERE
+        section: {
+            key: value for key, value in tree[section].items() if value != usual[section][key]
+        }
+        for section in _COMPUTED
     }
 
 
