@@ -10,12 +10,13 @@ pushed: no scheduler must try that again. The last line of standard error is the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.markup import escape
 
@@ -50,12 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     config: Config | None = None
     try:
         if args.command == "compile":
-            config = found = options.read(args.config)
-            validity.check(found)
-            _in_log(found, "compile", lambda view: _compile(found, args.ir, args.run_id, view))
+            config = options.read(args.config)
+            validity.check(config)
+            with _log(config, "compile") as view:
+                _compile(config, args.ir, args.run_id, view)
         else:
-            config = found = options.read(_config_of(args.ir))
-            _in_log(found, args.node, lambda view: _run(found, args.ir, args.node, view))
+            config = options.read(_config_of(args.ir))
+            with _log(config, args.node) as view:
+                _run(config, args.ir, args.node, view)
     except (ConfigError, SourceError) as error:
         print(reason(error), file=sys.stderr)
         return 2
@@ -70,15 +73,16 @@ def _config_of(ir: str) -> str:
     return f"{ir}.config.json"
 
 
-def _in_log(config: Config, name: str, work: Callable[[View], None]) -> None:
-    """Does the work with everything that libraries print in a log file, which is named first."""
+@contextlib.contextmanager
+def _log(config: Config, name: str) -> Iterator[View]:
+    """Sends everything that libraries print to a log file, which is named first."""
     paths = Paths(config)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     view = View(os.path.join(paths.logs, f"{stamp}-{os.getpid()}-{name}.log"))
     view.line(f"Full log: {escape(view.log)}")
     with local_runner.locked(paths.lock), temporary.folder(paths.home), view.redirected():
         try:
-            work(view)
+            yield view
         except Exception:
             logging.exception("%s stopped.", name)
             raise

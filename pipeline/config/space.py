@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import traceback
 
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config
@@ -30,8 +30,9 @@ def sentence(error: BaseException, config: Config) -> str:
     """Which disk is full, what is free and what a run needs; "" for an error of another kind."""
     disks = _disks(config)
     place, free = min(disks.items(), key=lambda item: item[1])
-    said = any(_FULL.search(f"{e} {getattr(e, 'message', '')}") for e in _chain(error))
-    if not said and free > _NOTHING:
+    # With the errors that led to it.
+    told = "".join(traceback.format_exception(error))
+    if not _FULL.search(told) and free > _NOTHING:
         return ""
     return (
         f"The disk of {place} is full: {_megabytes(free)} are free there, and a whole run needs"
@@ -60,18 +61,6 @@ def _existing(place: str) -> str:
     while not os.path.isdir(place):
         place = os.path.dirname(place)
     return place
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that led to it."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            waiting += [one.__cause__, one.__context__]
 
 
 def _size(source: str) -> int:

@@ -6,7 +6,6 @@ neither.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any
 
@@ -59,11 +58,6 @@ def specification(config: Config) -> dict[str, Any]:
 def text(spec: dict[str, Any]) -> str:
     """The file that Kubeflow takes; equal specifications are equal texts."""
     return yaml.safe_dump(spec, sort_keys=True)
-
-
-def digest(*parts: str) -> str:
-    """Names a content: 12 hexadecimal digits."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _container(spec: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:

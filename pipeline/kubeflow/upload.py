@@ -16,8 +16,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.config.settings import Config, ConfigError
-from pipeline.kubeflow import check, pipeline_spec
+from pipeline.config.settings import Config, ConfigError, digest
+from pipeline.kubeflow import check
 
 # Environment variable of a bearer token, for a Kubeflow that asks who is there.
 TOKEN = "RESNET_TFX_KUBEFLOW_TOKEN"
@@ -85,9 +85,9 @@ def deploy(client: Any, config: Config, spec: str) -> list[str]:
         # The SDK makes an empty object of every page of HTML, such as that of a login.
         raise _no_kubeflow(config)
     pipeline = _pipeline(client, config.name, namespace, done)
-    version = f"{config.name}-{pipeline_spec.digest(spec)}"
+    version = f"{config.name}-{digest(spec)}"
     cron = check.cron(config)
-    wanted = f"{config.name}-{pipeline_spec.digest(version, cron, config.artifacts, experiment)}"
+    wanted = f"{config.name}-{digest(version, cron, config.artifacts, experiment)}"
     ours = [
         run
         for run in _all(client.list_recurring_runs, "recurring_runs", namespace=namespace)

@@ -20,6 +20,8 @@ from pipeline.study.definitions import Result
 
 RESULT = "result.json"
 REQUEST = "request.json"
+# What is noted relative to the member's folder, so that a study can be moved.
+_PATHS = ("model", "transform_graph", "train_files")
 
 
 def main() -> int:
@@ -51,23 +53,10 @@ def read(folder: str) -> Result | None:
     if not os.path.exists(path):
         return None
     with _named(path), open(path) as file:
-        return _result(folder, json.load(file))
-
-
-def _result(folder: str, found: Mapping[str, Any]) -> Result:
-    return Result(
-        member=found["member"],
-        seed=found["seed"],
-        folder=folder,
-        config=from_dict(found["config"]),
-        history=found["history"],
-        steps_per_epoch=found["steps_per_epoch"],
-        errors=found["errors"],
-        parameters=found["parameters"],
-        seconds=found["seconds"],
-        commit=found["commit"],
-        **{key: os.path.normpath(os.path.join(folder, found[key])) for key in _PATHS},
-    )
+        found = json.load(file)
+        paths = {key: os.path.normpath(os.path.join(folder, found[key])) for key in _PATHS}
+        config = from_dict(found["config"])
+        return Result(**{**found, **paths, "folder": folder, "config": config})
 
 
 @contextlib.contextmanager
@@ -80,10 +69,6 @@ def _named(path: str) -> Iterator[None]:
             f"{path} is damaged or of another version ({error}): remove it, and the run is made"
             " again."
         ) from error
-
-
-# Relative to the member's folder, so that a study can be moved.
-_PATHS = ("model", "transform_graph", "train_files")
 
 
 def write_request(folder: str, member: str, config: Any) -> str:
