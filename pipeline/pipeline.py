@@ -190,18 +190,8 @@ def _components(
             else None
         ),
     )
-    return [
-        examples,
-        *validation,
-        transform,
-        *([warm_start] if warm_start else []),
-        *([tuner] if tuner else []),
-        trainer,
-        compared,
-        judge,
-        *([validator] if validator else []),
-        push,
-    ]
+    nodes = [warm_start, tuner, trainer, compared, judge, validator, push]
+    return [examples, *validation, transform, *(node for node in nodes if node)]
 
 
 def _starting_points(config: Config) -> dict[str, Any]:

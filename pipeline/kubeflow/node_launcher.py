@@ -113,16 +113,11 @@ def _folder(call: dict[str, Any]) -> str:
 
 def _bring_back(report: str, place: str) -> None:
     """Moves the report to where the launcher reads it, and removes temporary files beside it."""
-    if report == place:
-        return
-    import tensorflow as tf
-
-    temporary = os.path.join(os.path.dirname(report), ".temp")
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    tf.io.gfile.copy(report, place, overwrite=True)
-    tf.io.gfile.remove(report)
-    if tf.io.gfile.exists(temporary):
-        tf.io.gfile.rmtree(temporary)
+    if report != place:
+        files.make_dirs(os.path.dirname(place))
+        files.write(place, files.read(report))
+        files.remove(report)
+        files.remove_tree(os.path.join(os.path.dirname(report), ".temp"))
 
 
 def _is_kubeflows(item: dict[str, Any]) -> bool:

@@ -41,16 +41,15 @@ def specification(config: Config) -> dict[str, Any]:
     spec["defaultPipelineRoot"] = job["runtimeConfig"]["gcsOutputDirectory"]
     needs = check.resources(config)
     for name, task in spec["root"]["dag"]["tasks"].items():
-        container = _container(spec, task)
+        label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
+        container = spec["deploymentSpec"]["executors"][label]["container"]
         # The hook is TFX's own driver for files, not ours, and only Vertex AI runs it.
         container.pop("lifecycle", None)
-        resources = _resources(needs[name], config.kubeflow.accelerator)
-        if resources:
+        if resources := _resources(needs[name], config.kubeflow.accelerator):
             container["resources"] = resources
         cached = config.cache and name not in (*UNCACHED, *config.no_cache)
         task["cachingOptions"] = {"enableCache": cached}
-        policy = _retries(config)
-        if policy:
+        if policy := _retries(config):
             task["retryPolicy"] = policy
     return spec
 
@@ -58,11 +57,6 @@ def specification(config: Config) -> dict[str, Any]:
 def text(spec: dict[str, Any]) -> str:
     """The file that Kubeflow takes; equal specifications are equal texts."""
     return yaml.safe_dump(spec, sort_keys=True)
-
-
-def _container(spec: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
-    return spec["deploymentSpec"]["executors"][label]["container"]
 
 
 def _resources(needs: dict[str, str], accelerator: str) -> dict[str, Any]:
@@ -83,13 +77,13 @@ def _retries(config: Config) -> dict[str, Any]:
     schedule = config.schedule
     if not schedule.retries and not schedule.timeout_hours:
         return {}
-    wait = math.ceil(60 * schedule.retry_minutes)
-    limit = (
-        math.ceil(3600 * schedule.timeout_hours) * (schedule.retries + 1) + wait * schedule.retries
-    )
+    wait, limit = math.ceil(60 * schedule.retry_minutes), _YEAR
+    if schedule.timeout_hours:
+        one = math.ceil(3600 * schedule.timeout_hours)
+        limit = one * (schedule.retries + 1) + wait * schedule.retries
     return {
         "maxRetryCount": schedule.retries,
         "backoffDuration": f"{wait}s",
         "backoffFactor": 1.0,
-        "backoffMaxDuration": f"{limit if schedule.timeout_hours else _YEAR}s",
+        "backoffMaxDuration": f"{limit}s",
     }

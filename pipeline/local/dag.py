@@ -192,11 +192,8 @@ class Runner(local_dag_runner.LocalDagRunner):
         self._config, self._view = config, view
         self.nodes: Nodes | None = None
 
-    def run_with_ir(self, pipeline: Any, run_options: Any = None, **kwargs: Any) -> None:
-        """See the base class; partial runs are left to it."""
-        if run_options:
-            super().run_with_ir(pipeline, run_options)
-            return
+    def run_with_ir(self, pipeline: Any, *args: Any, **kwargs: Any) -> None:
+        """See the base class; there are no partial runs."""
         self.nodes = Nodes(named(pipeline, ""), self._config, self._view)
         self.nodes.run_all()
 
