@@ -42,7 +42,6 @@ from models.pixels.augmentation import Constants
 from models.settings import PROTOCOLS, Transform
 from pipeline.config import beam_arguments as beam_options
 from pipeline.config.settings import Beam
-from pipeline.local import batch_coder
 
 BATCH = 64
 # Part of the images for a protocol with so many forward passes an image.
@@ -128,7 +127,6 @@ class Case:
         }
         # As the local runner starts the node.
         args = beam_options.arguments(Beam())
-        batch_coder.register()
         executor = evaluator.Executor(evaluator.Executor.Context(beam_pipeline_args=args))
         inputs = {"examples": [examples], "model": [model]}
         executor.Do(inputs, {"evaluation": [metrics], "blessing": [blessing]}, properties)

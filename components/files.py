@@ -68,11 +68,8 @@ def commit(temp: str, path: str) -> None:
         os.replace(temp, path)
 
 
-def write(path: str, content: bytes | str, private: bool = False) -> None:
+def write(path: str, content: bytes | str) -> None:
     """Writes a (small) file, a text in UTF-8, so that it is whole or as it was before.
-
-    Args:
-      private: only its owner may read it; of a local path.
 
     Raises:
       OSError, or TensorFlow's OpError of a remote path: it cannot be written; nothing is left.
@@ -80,8 +77,6 @@ def write(path: str, content: bytes | str, private: bool = False) -> None:
     temp = temporary(path)
     try:
         with open_write(temp) as stream:
-            if private:
-                os.fchmod(stream.fileno(), 0o600)
             stream.write(content.encode() if isinstance(content, str) else content)
         commit(temp, path)
     except BaseException:

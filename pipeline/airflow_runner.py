@@ -94,11 +94,7 @@ def _dag(config: Config) -> airflow.DAG:
 
 
 class Step(BaseOperator):
-    """A task that is a process of the product's interpreter.
-
-    Args:
-      settings: of `pipeline.config.settings.to_dict`.
-    """
+    """A task that is a process of the product's interpreter; `settings` are those of `to_dict`."""
 
     def __init__(self, *, settings: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -167,9 +163,7 @@ def _python() -> str:
 
 
 def _wait_for_lock(path: str, patience: float) -> None:
-    """Waits until no other process works on the pipeline; after `patience` seconds the step says
-    so.
-    """
+    """Waits until no other process works on the pipeline, but no longer than `patience` seconds."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     end = time.monotonic() + patience
     with open(path, "w") as file:
@@ -188,14 +182,4 @@ def _default() -> airflow.DAG:
     return _dag(dataclasses.replace(digits, root=os.path.join(get_airflow_home(), digits.root)))
 
 
-def __getattr__(name: str) -> airflow.DAG:
-    """Makes `DAG` when it is asked for: who imports `dag` alone has configurations of his own."""
-    if name != "DAG":
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    return globals().setdefault("DAG", _default())
-
-
-if __name__ != "pipeline.airflow_runner":
-    # Airflow, which reads this file in its DAG folder under another name, sees what is there
-    # already.
-    DAG = _default()
+DAG = _default()

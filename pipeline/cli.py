@@ -5,39 +5,16 @@ The tfx wheel's console script finds this through pipeline/compat/tfx_cli_main.p
 
 from __future__ import annotations
 
-import ast
 import os
 import sys
 
 import click
 
-_RUNNERS = {
-    "LocalDagRunner": "local",
-    "BeamDagRunner": "beam",
-    "AirflowDagRunner": "airflow",
-    "KubeflowV2DagRunner": "vertex",
-}
 _GROUPS = {
     "pipeline": "Create, update, list and delete pipelines.",
     "run": "Create, list and stop runs.",
     "template": "Copy one of TFX's pipeline templates.",
 }
-
-
-def detect_engine(path: str) -> str | None:
-    """The engine of the one TFX runner that a pipeline file names, or None."""
-    with open(path, "rb") as file:
-        tree = ast.parse(file.read(), path)
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            names.add(node.attr)
-        elif isinstance(node, ast.Name):
-            names.add(node.id)
-        elif isinstance(node, ast.ImportFrom):
-            names |= {alias.name for alias in node.names}
-    engines = {_RUNNERS[name] for name in names if name in _RUNNERS}
-    return engines.pop() if len(engines) == 1 else None
 
 
 def _upstream(group: str) -> click.Group:
@@ -123,18 +100,10 @@ def create(
         return
     if not os.path.isfile(pipeline_path):
         raise click.UsageError(f"--pipeline_path {pipeline_path}: there is no such file.")
-    if engine == "auto":
-        try:
-            engine = detect_engine(pipeline_path) or "local"
-        except (OSError, SyntaxError, ValueError) as error:
-            raise click.UsageError(
-                f"--pipeline_path {pipeline_path}: is no Python file: {error}."
-            ) from error
-    if engine not in ("local", "beam"):
+    if engine not in ("auto", "local", "beam"):
         raise click.UsageError(
-            f"--pipeline_path runs files of local and beam pipelines; {pipeline_path} is one of"
-            f" {engine}: use `tfx pipeline create --engine={engine}`, then `tfx run create"
-            " --pipeline_name=NAME`."
+            "--pipeline_path runs a file here, for the engines local and beam: use `tfx pipeline"
+            f" create --engine={engine}`, then `tfx run create --pipeline_name=NAME`."
         )
     # In the place of this process: Ctrl-C and kill reach the run itself.
     os.execv(sys.executable, [sys.executable, pipeline_path, *ctx.args])

@@ -6,10 +6,7 @@ ImageNet is; only the sizes differ.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import subprocess
 import sys
 import tarfile
 import time
@@ -19,6 +16,7 @@ from components.example_gen.sources import devkit, digits
 from pipeline import local_runner
 from pipeline.config import presets
 from pipeline.config.paths import Paths
+from serving.client import Client
 
 _IMAGES = 5
 
@@ -30,47 +28,22 @@ def main() -> int:
     start = time.monotonic()
     if status := local_runner.main([]):
         return status
+    from components.serving_validator import model_server  # TensorFlow
+    from models.weights import pretrained
+
     paths = Paths(presets.digits())
     print(f"\nServing {os.path.relpath(paths.serving)} and sending {_IMAGES} held-out scans:")
-    with _server(paths.serving) as url:
-        wrong = _predict(digits.write(paths.embedded), url)
+    newest = pretrained.versions(paths.serving)[0]
+    with model_server.running(newest, model_server.EMBEDDED, 120) as server:
+        wrong = _predict(digits.write(paths.embedded), Client(server.url, model_server.NAME))
     print(
         f"\nDone in {time.monotonic() - start:.0f} s. The line Serve above starts one that stays."
     )
     return 1 if wrong == _IMAGES else 0
 
 
-@contextlib.contextmanager
-def _server(model: str) -> Iterator[str]:
-    """A server on a free port, ready to answer."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log_path = os.path.join(os.path.dirname(model), "server.log")
-    command = [
-        sys.executable,
-        "-m",
-        "serving.server",
-        "--model_name=resnet",
-        f"--model_base_path={model}",
-        f"--rest_api_port={port}",
-        "--port=0",
-    ]
-    with open(log_path, "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _predict(archives: str, url: str) -> int:
+def _predict(archives: str, client: Client) -> int:
     """Prints predicted and true label of a few validation images; returns how many differ."""
-    from serving.client import Client
-
-    client = Client(url, "resnet")
-    client.wait_until_available(120)
     wrong = 0
     for name, image, label in _held_out(archives):
         [answer] = client.top_k([image])

@@ -1,8 +1,7 @@
 """Compiles the pipeline for Kubeflow Pipelines v2, and keeps its recurring run there up to date.
 
-python -m pipeline.kubeflow_runner [--preset NAME] [--set section.field=value ...] compile --out
-pipeline.yaml python -m pipeline.kubeflow_runner [--preset NAME] [--set section.field=value ...]
-deploy
+python -m pipeline.kubeflow_runner [--preset NAME] [--set ...] compile --out pipeline.yaml
+python -m pipeline.kubeflow_runner [--preset NAME] [--set ...] deploy
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ from pipeline.local.terminal_view import reason
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compiles or deploys (1: Kubeflow refused or does not answer, 2: configuration or source are
-    wrong).
-    """
+    """Compiles or deploys; returns 1 if Kubeflow fails, 2 if configuration or source are wrong."""
     parser = argparse.ArgumentParser(
         prog="kubeflow_runner",
         description=__doc__,
@@ -67,29 +64,23 @@ def _deploy(config: Config) -> int:
     _, api = upload.sdk()
     import urllib3
 
+    host = config.kubeflow.host
     try:
         # First: nothing is compiled for an address that does not answer.
         client = upload.connect(config)
-        done = upload.deploy(
-            client, config, pipeline_spec.text(pipeline_spec.specification(config))
-        )
+        spec = pipeline_spec.text(pipeline_spec.specification(config))
+        done = upload.deploy(client, config, spec)
     except api.ApiException as error:
-        print(
-            f"{config.kubeflow.host} refused: {error.status} {error.reason}: {error.body}",
-            file=sys.stderr,
-        )
-        return 1
+        sentence = f"{host} refused: {error.status} {error.reason}: {error.body}"
     except api.OpenApiException as error:
-        print(
-            f"{config.kubeflow.host} gave an answer that the SDK does not take: {error}",
-            file=sys.stderr,
-        )
-        return 1
+        sentence = f"{host} gave an answer that the SDK does not take: {error}"
     except urllib3.exceptions.HTTPError as error:
-        print(f"{config.kubeflow.host} (kubeflow.host) cannot be reached: {error}", file=sys.stderr)
-        return 1
-    print("\n".join(done) or "All is there already; nothing was changed.")
-    return 0
+        sentence = f"{host} (kubeflow.host) cannot be reached: {error}"
+    else:
+        print("\n".join(done) or "All is there already; nothing was changed.")
+        return 0
+    print(sentence, file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Runs the pipeline on this machine, node after node in one process.
 
-tfx run create --pipeline_path=pipeline/local_runner.py [--preset=NAME] [--set section.field=value
-...] python -m pipeline.local_runner ...
+python -m pipeline.local_runner [--preset=NAME] [--set section.field=value ...]
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import argparse
 import contextlib
 import datetime
 import fcntl
-import gc
 import json
 import logging
 import signal
@@ -45,14 +43,8 @@ Outputs = dict[str, Any]
 
 
 def parse(argv: Sequence[str] | None = None) -> Config:
-    """The configuration that a command line names.
-
-    Raises:
-      ConfigError: unknown preset, name or value.
-    """
-    parser = argparse.ArgumentParser(
-        prog="local_runner", description="Runs the pipeline on this machine."
-    )
+    """The configuration that a command line names; ConfigError: unknown preset, name or value."""
+    parser = argparse.ArgumentParser(description="Runs the pipeline on this machine.")
     options.add(parser)
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and stop"
@@ -105,9 +97,7 @@ def _terminated(*_: Any) -> None:
 
 
 def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
-    """Runs a checked configuration; returns the exit status of `main` and the outputs of every
-    node.
-    """
+    """Runs a checked configuration; returns `main`'s exit status and the outputs of every node."""
     environment()
     paths = Paths(config)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -117,7 +107,8 @@ def run(config: Config) -> tuple[int, Mapping[str, Outputs]]:
     view.line(f"[bold]ResNet-TFX[/]  preset {escape(config.preset)}, pipeline {config.name}")
     try:
         with locked(paths.lock), temporary.folder(paths.home), view.redirected():
-            store(config, view.log.removesuffix(".log") + ".config.json")
+            stored = f"{view.log.removesuffix('.log')}.config.json"
+            files.write(stored, json.dumps(to_dict(config), indent=2))
             status = _run(config, paths, view, nodes)
     except KeyboardInterrupt:
         view.line("\nInterrupted. Run the same command again to continue.")
@@ -142,9 +133,8 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
         view.line(f"[red]{escape(str(error))}[/]")
         return 2
     # TFX takes seconds to import: only now, when configuration and source are known to be right.
-    with uncollected():
-        from pipeline.local import dag, figures, refused, summary
-        from pipeline.pipeline import create_pipeline
+    from pipeline.local import dag, figures, summary
+    from pipeline.pipeline import create_pipeline
 
     runner = dag.Runner(config, view)
     try:
@@ -154,7 +144,7 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
             summary.show(view, config, paths, runner.nodes.outputs)
             nodes.update(runner.nodes.outputs)
             if not figures.pushed_version(nodes["Pusher"]):
-                refused.show(view, nodes)
+                summary.show_refused(view, nodes)
                 return NOT_PUSHED
     except (SourceError, ConfigError) as error:
         view.line(f"[red]{escape(reason(error))}[/]")
@@ -170,11 +160,6 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
     return 0
 
 
-def store(config: Config, path: str) -> None:
-    """Keeps the resolved configuration beside the log of the run."""
-    files.write(path, json.dumps(to_dict(config), indent=2))
-
-
 @contextlib.contextmanager
 def locked(path: str) -> Iterator[None]:
     """One run at a time a pipeline; the lock goes with the process."""
@@ -188,26 +173,6 @@ def locked(path: str) -> Iterator[None]:
                 "wait for it, or give this one its own name with --set name=NAME."
             ) from None
         yield
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """For imports: nothing in the block is looked at by the garbage collector, now or later.
-
-    What is imported stays. TFX makes half a million objects, through which the collector would go
-    again and
-    again: a fifth of the time of the imports, and half a second for each full collection of the
-      run.
-    """
-    enabled, again = gc.isenabled(), gc.get_freeze_count() > 0
-    gc.disable()
-    try:
-        yield
-    finally:
-        if not again:  # it would keep what an earlier run has left
-            gc.freeze()
-        if enabled:
-            gc.enable()
 
 
 def environment() -> None:

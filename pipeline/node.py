@@ -10,12 +10,13 @@ pushed: no scheduler must try that again. The last line of standard error is the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.markup import escape
 
@@ -31,10 +32,10 @@ from pipeline.local.terminal_view import View, reason
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compiles a run or runs one node of it (1: the node failed, 2: configuration or source are
-    wrong).
-    """
-    parser = argparse.ArgumentParser(prog="node", description=__doc__, formatter_class=_Plain)
+    """Compiles a run or runs a node; returns 1 if that fails, 2 if settings or source are wrong."""
+    parser = argparse.ArgumentParser(
+        prog="node", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, dest="command")
     compiling = commands.add_parser("compile", help="write the graph of one run")
     compiling.add_argument("--config", required=True, metavar="FILE", help="of --print-config")
@@ -50,12 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     config: Config | None = None
     try:
         if args.command == "compile":
-            config = found = options.read(args.config)
-            validity.check(found)
-            _in_log(found, "compile", lambda view: _compile(found, args.ir, args.run_id, view))
+            config = options.read(args.config)
+            validity.check(config)
+            with _log(config, "compile") as view:
+                _compile(config, args.ir, args.run_id, view)
         else:
-            config = found = options.read(_config_of(args.ir))
-            _in_log(found, args.node, lambda view: _run(found, args.ir, args.node, view))
+            config = options.read(_config_of(args.ir))
+            with _log(config, args.node) as view:
+                _run(config, args.ir, args.node, view)
     except (ConfigError, SourceError) as error:
         print(reason(error), file=sys.stderr)
         return 2
@@ -66,23 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Plain(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description."""
-
-
 def _config_of(ir: str) -> str:
     return f"{ir}.config.json"
 
 
-def _in_log(config: Config, name: str, work: Callable[[View], None]) -> None:
-    """Does the work with everything that libraries print in a log file, which is named first."""
+@contextlib.contextmanager
+def _log(config: Config, name: str) -> Iterator[View]:
+    """Sends everything that libraries print to a log file, which is named first."""
     paths = Paths(config)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     view = View(os.path.join(paths.logs, f"{stamp}-{os.getpid()}-{name}.log"))
     view.line(f"Full log: {escape(view.log)}")
     with local_runner.locked(paths.lock), temporary.folder(paths.home), view.redirected():
         try:
-            work(view)
+            yield view
         except Exception:
             logging.exception("%s stopped.", name)
             raise
@@ -90,9 +90,8 @@ def _in_log(config: Config, name: str, work: Callable[[View], None]) -> None:
 
 def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
     source.check(config.data)
-    with local_runner.uncollected():
-        from pipeline.config import metadata
-        from pipeline.local import dag
+    from pipeline.config import metadata
+    from pipeline.local import dag
 
     # What no node could do without is missed now, not by the first one.
     dag.prepare(config)
@@ -108,10 +107,9 @@ def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
 def _run(config: Config, path: str, name: str, view: View) -> None:
     if not os.path.isfile(path):
         raise ConfigError(f"{path} does not exist: compile the run first.")
-    with local_runner.uncollected():
-        from tfx.proto.orchestration import pipeline_pb2
+    from tfx.proto.orchestration import pipeline_pb2
 
-        from pipeline.local import dag
+    from pipeline.local import dag
 
     with open(path, "rb") as file:
         graph = pipeline_pb2.Pipeline.FromString(file.read())

@@ -190,27 +190,14 @@ def _components(
             else None
         ),
     )
-    return [
-        examples,
-        *validation,
-        transform,
-        *([warm_start] if warm_start else []),
-        *([tuner] if tuner else []),
-        trainer,
-        compared,
-        judge,
-        *([validator] if validator else []),
-        push,
-    ]
+    nodes = [warm_start, tuner, trainer, compared, judge, validator, push]
+    return [examples, *validation, transform, *(node for node in nodes if node)]
 
 
 def _starting_points(config: Config) -> dict[str, Any]:
     """Settings of model and training, with the exact version of every model that they start from.
 
     A folder of pushed models gets new versions: the cache has to see which one is meant.
-
-    Raises:
-      SourceError: there is no model at such a place.
     """
     model, train = to_dict(config.model), to_dict(config.train)
     try:
@@ -268,11 +255,7 @@ def _validation(
 
 
 def _schema_text(setting: str, classes: Sequence[str]) -> str:
-    """The schema that `data.schema` names.
-
-    Raises:
-      SourceError: its file cannot be read, or holds no schema.
-    """
+    """The schema that `data.schema` names; SourceError: it cannot be read, or is none."""
     if setting == "curated":
         return text_format.MessageToString(data_validation.curated_schema(classes))
     try:
@@ -288,11 +271,7 @@ def _schema_text(setting: str, classes: Sequence[str]) -> str:
 
 
 def _schema_file(paths: Paths, text: str) -> str:
-    """Writes a schema once; the name says what is in it, as TFX's cache looks at the name alone.
-
-    Raises:
-      ConfigError: it cannot be written.
-    """
+    """Writes a schema once; the name says what is in it, as TFX's cache looks at the name alone."""
     path = os.path.join(paths.schemas, f"{digest(text)}.pbtxt")
     try:
         if not files.is_file(path):

@@ -1,8 +1,6 @@
-"""Writes what a production server needs: files for TensorFlow Serving, Compose, Kubernetes and
-KServe.
+"""Writes files for TensorFlow Serving, Compose, Kubernetes and KServe.
 
-python -m pipeline.serving_files [--preset NAME] [--set section.field=value ...] [--config FILE]
---out FOLDER
+python -m pipeline.serving_files [--preset NAME] [--set ...] [--config FILE] --out FOLDER
 """
 
 from __future__ import annotations
@@ -23,9 +21,7 @@ from serving.server.server_config import Batching
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the files; returns the exit status (1: they cannot be written, 2: wrong
-    configuration).
-    """
+    """Writes the files; returns 1 if that fails, 2 if the configuration is wrong."""
     parser = argparse.ArgumentParser(
         prog="serving_files",
         description=__doc__,
@@ -50,14 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def produce(config: Config, folder: str, arguments: Sequence[str]) -> Deployment:
-    """Writes the files of a checked configuration into a folder.
-
-    Args:
-      arguments: those of the command that does this, for the first line of each file.
-
-    Raises:
-      OSError: a file cannot be written.
-    """
+    """Writes the files of a checked configuration into a folder; each begins with `arguments`."""
     made = deployment(config)
     write(
         folder,
@@ -99,11 +88,7 @@ def deployment(config: Config) -> Deployment:
 
 
 def write(folder: str, texts: Mapping[str, str]) -> None:
-    """Writes each text to its path below the folder; a file that is there is replaced.
-
-    Raises:
-      OSError: one cannot be written.
-    """
+    """Writes each text to its path below the folder; a file that is there is replaced."""
     for path, text in texts.items():
         full = os.path.join(folder, path)
         os.makedirs(os.path.dirname(full), exist_ok=True)

@@ -12,34 +12,16 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from components.pixel_skew import Ask, Compared
     from serving.client import Client
 
-_DATA = "folder of original files, as people have them"
-_MODEL = "folder of a pushed model, or of its versions, of which the newest is taken"
-_SERVER = (
-    "address of a server of this model, such as http://127.0.0.1:8501; without, one is started"
-)
-_NAME = "name of the model on that server"
-_TOLERANCE = (
-    "largest difference of a probability that is rounding (another machine rounds otherwise)"
-)
 _SECONDS = 120.0
 # Files that are named.
 _WORST = 10
-_HEAD = (
-    "format",
-    "files",
-    "ingestion refuses",
-    "server refuses",
-    "probability",
-    "labels",
-    "levels",
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,11 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.skew", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--data", required=True, metavar="FOLDER", help=_DATA)
-    parser.add_argument("--model", required=True, metavar="SERVED", help=_MODEL)
-    parser.add_argument("--server", metavar="URL", help=_SERVER)
-    parser.add_argument("--model_name", default="resnet", metavar="NAME", help=_NAME)
-    parser.add_argument("--tolerance", type=float, default=1e-4, metavar="P", help=_TOLERANCE)
+    add = parser.add_argument
+    add("--data", required=True, metavar="FOLDER", help="original files, as people have them")
+    add("--model", required=True, metavar="SERVED", help="a pushed model, or its versions' folder")
+    add("--server", metavar="URL", help="a server of this model; without, one is started")
+    add("--model_name", default="resnet", metavar="NAME", help="name of the model on that server")
+    add("--tolerance", type=float, default=1e-4, metavar="P",
+        help="largest difference of a probability that is rounding")  # fmt: skip
     args = parser.parse_args(arguments)
     if not 0 <= args.tolerance <= 1:
         parser.error(f"--tolerance {args.tolerance:g}: must be from 0 to 1")
@@ -60,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         pixel_skew.files(args.data)  # before anything slow
-        path = _version(args.model)
+        path = _resolved(args.model)
         model = pixel_skew.Model(path)
         with _server(path, args.server, args.model_name) as ask:
             found = list(pixel_skew.compare(args.data, model, ask))
@@ -74,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(found: Sequence[Compared], tolerance: float) -> str:
     """A table by format, and the worst files."""
     formats = sorted({one.format for one in found})
-    table = [_HEAD, *(_row(kind, [one for one in found if one.format == kind]) for kind in formats)]
+    table = [("format", *_COLUMNS)]
+    for kind in formats:
+        ours = [one for one in found if one.format == kind]
+        table.append((kind, *(cell(ours) for cell in _COLUMNS.values())))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = []
     for kind, *cells in table:
@@ -96,44 +83,29 @@ def report(found: Sequence[Compared], tolerance: float) -> str:
     return "\n".join(lines)
 
 
-def _row(kind: str, found: Sequence[Compared]) -> tuple[str, ...]:
-    return (
-        kind,
-        f"{len(found):,}",
-        f"{sum(bool(one.ingestion) for one in found):,}",
-        f"{sum(bool(one.server) for one in found):,}",
-        _largest([one.probability for one in found], ".1e"),
-        f"{sum(one.relabelled for one in found):,}",
-        _largest([one.levels for one in found], ".4f"),
-    )
-
-
-def _largest(values: Sequence[float], form: str) -> str:
+def _largest(values: Iterable[float], form: str) -> str:
     known = [value for value in values if not math.isnan(value)]
     return format(max(known), form) if known else "-"
 
 
-def _version(model: str) -> str:
-    """The folder of the SavedModel.
+_COLUMNS: dict[str, Callable[[Sequence[Compared]], str]] = {
+    "files": lambda found: f"{len(found):,}",
+    "ingestion refuses": lambda found: f"{sum(bool(one.ingestion) for one in found):,}",
+    "server refuses": lambda found: f"{sum(bool(one.server) for one in found):,}",
+    "probability": lambda found: _largest((one.probability for one in found), ".1e"),
+    "labels": lambda found: f"{sum(one.relabelled for one in found):,}",
+    "levels": lambda found: _largest((one.levels for one in found), ".4f"),
+}
 
-    Raises:
-      SkewError: there is none.
-    """
+
+def _resolved(model: str) -> str:
     from components.pixel_skew import SkewError
+    from models.weights import pretrained
 
-    def is_whole(folder: str) -> bool:
-        return os.path.isfile(os.path.join(folder, "saved_model.pb"))
-
-    model = os.path.abspath(model)
-    if is_whole(model):
-        return model
-    versions = (
-        [name for name in os.listdir(model) if name.isdecimal()] if os.path.isdir(model) else []
-    )
-    whole = [int(name) for name in versions if is_whole(os.path.join(model, name))]
-    if not whole:
-        raise SkewError(f"{model} holds no SavedModel; name the folder of a pushed model.")
-    return os.path.join(model, str(max(whole)))
+    try:
+        return pretrained.resolve(model)
+    except ValueError as error:
+        raise SkewError(str(error)) from None
 
 
 @contextlib.contextmanager

@@ -13,12 +13,7 @@ _Row = tuple[tuple[str, str], str, float]
 
 
 class Follow:
-    """Changes of the tasks and runs of a DAG from now on, and why its file cannot be read.
-
-    Args:
-      dag_id: its name.
-      file: that Airflow reads it from.
-    """
+    """Changes of a DAG's tasks and runs from now on, and why its file `file` cannot be read."""
 
     def __init__(self, dag_id: str, file: str) -> None:
         self._dag_id, self._file = dag_id, file

@@ -1,7 +1,6 @@
 """A real Airflow on this machine that runs the pipeline on its schedule, until Ctrl-C.
 
-.venv-airflow/bin/python -m pipeline.airflow.local_scheduler [--preset=NAME] [--set
-section.field=value ...]
+.venv-airflow/bin/python -m pipeline.airflow.local_scheduler [--preset=NAME] [--set ...]
 
 The database is SQLite, one task at a time, or the one of AIRFLOW__DATABASE__SQL_ALCHEMY_CONN with
 the LocalExecutor. Every other setting of Airflow can be given as its environment variable too.
@@ -14,7 +13,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -33,9 +31,7 @@ from pipeline.local.child_process import Failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs until Ctrl-C; returns the exit status (1: Airflow failed, 2: the configuration is
-    wrong).
-    """
+    """Runs until Ctrl-C; returns 1 if Airflow fails, 2 if the configuration is wrong."""
     parser = argparse.ArgumentParser(
         prog="airflow_local", description="Runs the pipeline on a local Airflow."
     )
@@ -124,12 +120,7 @@ def _host() -> str:
 
 
 def _claim(config: Config, home: str) -> None:
-    """Locks the folder of Airflow's files as long as this process lives, and registers the pipeline
-    there.
-
-    Raises:
-      ConfigError: another Airflow runs there, or it cannot be written.
-    """
+    """Locks Airflow's folder while this process lives, and registers the pipeline there."""
     try:
         os.makedirs(home, exist_ok=True)
         lock = os.open(os.path.join(home, "lock"), os.O_CREAT | os.O_RDWR)
@@ -164,16 +155,12 @@ def _write(path: str, text: str) -> None:
 
 
 def _serve(config: Config, home: str, port: int) -> None:
-    """Runs until the scheduler ends.
-
-    Raises:
-      Failed: it has ended, or could not start.
-    """
+    """Runs until the scheduler ends, which raises Failed."""
     print(
         f"Airflow for {config.name}, cron {config.schedule.cron} (UTC). Its files: {home}",
         flush=True,
     )
-    _module(home, "airflow", "db", "migrate")
+    _set_up(home)
     follow = Follow(config.name, _dag_file(config))
     with contextlib.ExitStack() as stack:
         page = stack.enter_context(_web_page(home, port)) if port else None
@@ -196,39 +183,25 @@ def _log(home: str, name: str) -> str:
     return os.path.join(home, "logs", f"{name}.log")
 
 
-def _module(home: str, *arguments: str, typed: str = "") -> None:
-    """Runs a module of Airflow's environment to its end, quietly.
-
-    Raises:
-      Failed: it failed.
-    """
+def _set_up(home: str) -> None:
+    """Makes Airflow's tables, and the user of the web page where there is none."""
     os.makedirs(os.path.join(home, "logs"), exist_ok=True)
     with open(_log(home, "setup"), "a") as log:
-        command = [sys.executable, "-m", *arguments]
-        done = subprocess.run(command, input=typed, text=True, stdout=log, stderr=log, check=False)
-    if done.returncode:
-        raise Failed(f"{' '.join(arguments)} failed: see {_log(home, 'setup')}.")
+        command = [sys.executable, "-m", "pipeline.airflow.user"]
+        status = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+    if status:
+        raise Failed(f"Airflow's database cannot be set up: see {_log(home, 'setup')}.")
 
 
 @contextlib.contextmanager
 def _web_page(home: str, port: int) -> Iterator[subprocess.Popen]:
-    print(f"Web page: http://{_host()}:{port}  user admin, password {_password(home)}", flush=True)
+    file = os.path.join(home, "standalone_admin_password.txt")
+    print(f"Web page: http://{_host()}:{port}  user admin, password in {file}", flush=True)
     # Its usual place outlives a crash, and the number in it may be another process's by then.
     with tempfile.TemporaryDirectory() as folder:
         pid = os.path.join(folder, "webserver.pid")
         with _part(home, "webserver", "--port", str(port), "--pid", pid) as part:
             yield part
-
-
-def _password(home: str) -> str:
-    """The password of the user admin, as the file says."""
-    path = os.path.join(home, "password")
-    if not os.path.exists(path):
-        files.write(path, secrets.token_urlsafe(12), private=True)
-    with open(path) as file:
-        word = file.read().strip()
-    _module(home, "pipeline.airflow.user", typed=word)
-    return word
 
 
 @contextlib.contextmanager

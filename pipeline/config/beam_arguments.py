@@ -10,9 +10,31 @@ import shutil
 from components.example_gen.sources import kinds
 from pipeline.config.settings import Beam, Config, ConfigError
 
-# Flink releases that Beam 2.77 has a job server for.
-FLINK_VERSIONS = ("1.19", "1.20", "2.0", "2.1", "2.2")
+_ADDRESS = r"(https?://)?[\w.\-]+:\d+/?"
 _ENVIRONMENTS = "loopback, external:HOST:PORT, process:COMMAND or docker:IMAGE"
+# Settings that a runner needs, each with an example, and those that it may have.
+_NEEDS = {
+    "direct": {},
+    "flink": {"master": "localhost:8081"},
+    "spark": {"master": "spark://HOST:7077 or local[4]"},
+    "dataflow": {
+        "project": "my-project",
+        "region": "europe-west4",
+        "temp_location": "gs://BUCKET/tmp",
+        "image": "REGION-docker.pkg.dev/PROJECT/REPOSITORY/resnet-tfx",
+    },
+}
+_MAY_HAVE = {"flink": ("job_server",), "spark": ("job_server",)}
+_MASTERS = {
+    "flink": (
+        rf"\[local\]|\[auto\]|{_ADDRESS}",
+        "Flink's HOST:PORT, such as localhost:8081, or [local]",
+    ),
+    "spark": (
+        r"local(\[.+\])?|spark://.+|yarn|k8s://.+",
+        "a Spark master, such as spark://HOST:7077 or local[4]",
+    ),
+}
 # A stage that follows at once takes over the Python workers of the one before, which have
 # TensorFlow loaded.
 _WORKER_MILLIS = 20_000
@@ -38,20 +60,19 @@ def _direct(beam: Beam) -> list[str]:
 
 
 def _flink(beam: Beam) -> list[str]:
-    args = [
+    return [
         "--runner=FlinkRunner",
         f"--flink_master={beam.master}",
         f"--flink_version={beam.flink_version}",
+        f"--parallelism={beam.workers}",
+        f"--number_of_execution_retries={beam.retries}",
+        f"--execution_retry_delay={round(beam.retry_seconds * 1000)}",
+        *_portable(beam),
     ]
-    args += _job_server(beam, "--flink_job_server_jar")
-    args += [f"--parallelism={beam.workers}", f"--number_of_execution_retries={beam.retries}"]
-    args += [f"--execution_retry_delay={round(beam.retry_seconds * 1000)}"]
-    return args + _environment(beam)
 
 
 def _spark(beam: Beam) -> list[str]:
-    args = ["--runner=SparkRunner", f"--spark_master_url={beam.master}"]
-    return args + _job_server(beam, "--spark_job_server_jar") + _environment(beam)
+    return ["--runner=SparkRunner", f"--spark_master_url={beam.master}", *_portable(beam)]
 
 
 def _dataflow(beam: Beam) -> list[str]:
@@ -66,90 +87,63 @@ def _dataflow(beam: Beam) -> list[str]:
     ]
 
 
-def _job_server(beam: Beam, jar_option: str) -> list[str]:
-    if not beam.job_server:
-        return []
-    return [
-        (
-            f"--job_endpoint={beam.job_server}"
-            if is_address(beam.job_server)
-            else f"{jar_option}={beam.job_server}"
-        )
-    ]
-
-
-def _environment(beam: Beam) -> list[str]:
+def _portable(beam: Beam) -> list[str]:
+    """The job server, and who runs Python."""
     kind, _, value = beam.environment.partition(":")
     args = [f"--environment_type={kind.upper()}", f"--environment_cache_millis={_WORKER_MILLIS}"]
-    if kind == "process":
-        value = json.dumps({"command": value})
+    if is_address(beam.job_server):
+        args.append(f"--job_endpoint={beam.job_server}")
+    elif beam.job_server:
+        args.append(f"--{beam.runner}_job_server_jar={beam.job_server}")
     if value:
         # Not --environment_options: Beam 2.77 reads an external worker pool from the config alone.
-        args.append(f"--environment_config={value}")
+        config = json.dumps({"command": value}) if kind == "process" else value
+        args.append(f"--environment_config={config}")
     return [*args, f"--sdk_container_image={value}" if kind == "docker" else _LOCAL_CODE]
 
 
 def check(config: Config) -> None:
-    """Finds wrong combinations before TFX and Beam are imported.
-
-    Raises:
-      ConfigError: the first setting that is wrong, and how to mend it.
-    """
+    """Raises ConfigError for the first setting that is wrong, with how to mend it."""
     beam = config.beam
     if any(arg.split("=")[0] == "--runner" for arg in beam.args):
         raise ConfigError(
             "beam.args: name the runner with --set beam.runner=RUNNER, not with --runner."
         )
-    if beam.runner == "direct":
-        _check_unused(beam, "master", "job_server", "project", "region", "temp_location", "image")
-    elif beam.runner == "dataflow":
-        _check_dataflow(beam)
+    for name in ("master", "job_server", "project", "region", "temp_location", "image"):
+        value, example = getattr(beam, name), _NEEDS[beam.runner].get(name)
+        if value and not example and name not in _MAY_HAVE.get(beam.runner, ()):
+            raise ConfigError(
+                f"beam.{name}={value}: beam.runner={beam.runner} does not use it; name another"
+                " runner with --set beam.runner=RUNNER, or leave it out."
+            )
+        if example and not value:
+            raise ConfigError(
+                f"beam.{name} is empty: {beam.runner} needs its {name}, such as {example}."
+            )
+    if beam.runner == "dataflow":
+        if not beam.temp_location.startswith("gs://"):
+            raise ConfigError(
+                f"beam.temp_location={beam.temp_location}: must be gs://BUCKET/FOLDER."
+            )
         _check_shared(config, "Dataflow's workers")
-    else:
-        _check_cluster(beam)
+    elif beam.runner != "direct":
+        _check_master(beam)
+        _check_job_server(beam)
+        _check_environment(beam)
         if not _is_local(beam.master) and not beam.shared_paths:
             _check_shared(config, f"the workers of {beam.master}")
 
 
-def _check_unused(beam: Beam, *names: str) -> None:
-    for name in names:
-        if getattr(beam, name):
-            raise ConfigError(
-                f"beam.{name}={getattr(beam, name)}: beam.runner={beam.runner} does not use it; "
-                "name another runner with --set beam.runner=RUNNER, or leave it out."
-            )
-
-
-def _check_cluster(beam: Beam) -> None:
-    _check_unused(beam, "project", "region", "temp_location", "image")
-    example = {"flink": "localhost:8081", "spark": "spark://HOST:7077 or local[4]"}[beam.runner]
-    if not beam.master:
-        raise ConfigError(
-            f"beam.master is empty: {beam.runner} needs its address, such as {example}."
-        )
-    if beam.runner == "spark" and not re.fullmatch(
-        r"local(\[.+\])?|spark://.+|yarn|k8s://.+", beam.master
-    ):
-        raise ConfigError(f"beam.master={beam.master}: must be a Spark master, such as {example}.")
-    if beam.runner == "flink" and not (
-        beam.master in ("[local]", "[auto]") or is_address(beam.master)
-    ):
-        raise ConfigError(
-            f"beam.master={beam.master}: must be Flink's HOST:PORT, such as {example}, or [local]."
-        )
+def _check_master(beam: Beam) -> None:
+    pattern, words = _MASTERS[beam.runner]
+    if not re.fullmatch(pattern, beam.master):
+        raise ConfigError(f"beam.master={beam.master}: must be {words}.")
     if beam.runner == "spark" and beam.workers > 1:
         raise ConfigError(
             f"beam.workers={beam.workers}: Spark takes what its master offers; leave beam.workers"
             f" out and say --set beam.master=local[{beam.workers}] for so many workers on this"
             " machine."
         )
-    if beam.runner == "flink" and beam.flink_version not in FLINK_VERSIONS:
-        raise ConfigError(
-            f"beam.flink_version={beam.flink_version}: Beam has a job server for "
-            f"{', '.join(FLINK_VERSIONS)}; name the one of the cluster."
-        )
-    _check_job_server(beam)
-    _check_environment(beam)
 
 
 def _check_job_server(beam: Beam) -> None:
@@ -197,20 +191,6 @@ def _check_environment(beam: Beam) -> None:
         )
 
 
-def _check_dataflow(beam: Beam) -> None:
-    _check_unused(beam, "master", "job_server")
-    for name, example in (
-        ("project", "my-project"),
-        ("region", "europe-west4"),
-        ("temp_location", "gs://BUCKET/tmp"),
-        ("image", "REGION-docker.pkg.dev/PROJECT/REPOSITORY/resnet-tfx"),
-    ):
-        if not getattr(beam, name):
-            raise ConfigError(f"beam.{name} is empty: Dataflow needs it, such as {example}.")
-    if not beam.temp_location.startswith("gs://"):
-        raise ConfigError(f"beam.temp_location={beam.temp_location}: must be gs://BUCKET/FOLDER.")
-
-
 def _check_shared(config: Config, who: str) -> None:
     """Every path that a Beam job reads or writes must be one that other machines see."""
     kind = kinds.of(config.data.kind)
@@ -227,11 +207,11 @@ def _check_shared(config: Config, who: str) -> None:
 
 def is_address(text: str) -> bool:
     """Whether this is HOST:PORT, with or without http(s)."""
-    return bool(re.fullmatch(r"(https?://)?[\w.\-]+:\d+/?", text))
+    return bool(re.fullmatch(_ADDRESS, text))
 
 
 def _is_local(master: str) -> bool:
-    if re.fullmatch(r"local(\[.+\])?|\[local\]|\[auto\]", master):
-        return True
-    host = re.sub(r"^(https?|spark)://", "", master).rsplit(":", 1)[0]
-    return host in ("localhost", "127.0.0.1")
+    here = (
+        r"local(\[.+\])?|\[local\]|\[auto\]|((https?|spark)://)?(localhost|127\.0\.0\.1)(:\d+/?)?"
+    )
+    return bool(re.fullmatch(here, master))

@@ -22,11 +22,7 @@ _PATIENCE = 5.0
 
 
 def connection(config: Config, secret: bool = True) -> metadata_store_pb2.ConnectionConfig:
-    """How to reach the store.
-
-    Args:
-      config: `metadata` says where it is.
-      secret: whether the password is put in; not where the result is written down.
+    """How to reach the store, with the password unless `secret` is False.
 
     Raises:
       ConfigError: the environment has no password.
@@ -94,9 +90,7 @@ def _unusable(path: str, reason: str) -> ConfigError:
 
 
 def _check_artifacts(store: ml_metadata.MetadataStore, place: str) -> None:
-    """Every store counts from one, and the numbers name the folders: two would write into each
-    other's.
-    """
+    """Executions are counted from one in every store, and name the folders of artifacts."""
     folder = os.path.join(place, "ExampleGen", "examples")
     if not tf.io.gfile.exists(folder):
         return

@@ -47,11 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def resolve(args: argparse.Namespace) -> Config:
-    """The checked configuration that the options of `add` say.
-
-    Raises:
-      ConfigError: unknown preset, name or value.
-    """
+    """The checked configuration that the options of `add` say; ConfigError where one is wrong."""
     config = read(args.config) if args.config else presets.get(args.preset)
     config = assign(config, args.set)
     if args.no_cache:
@@ -77,10 +73,7 @@ def explain(config: Config) -> str:
 
 
 def from_dict(tree: dict[str, Any], typed: bool = False) -> Config:
-    """The configuration that `to_dict` was made from.
-
-    Args:
-      typed: as for `models.fields.build`.
+    """The configuration that `to_dict` was made from; `typed` as for `models.fields.build`.
 
     Raises:
       ConfigError: unknown names or values.
@@ -92,11 +85,7 @@ def from_dict(tree: dict[str, Any], typed: bool = False) -> Config:
 
 
 def read(path: str) -> Config:
-    """The configuration in a JSON file, as `--print-config` prints it; not checked yet.
-
-    Raises:
-      ConfigError: there is none.
-    """
+    """The unchecked configuration in a JSON file; raises ConfigError where there is none."""
     try:
         with open(path, "rb") as file:
             text = file.read(_MOST_BYTES + 1)

@@ -1,6 +1,4 @@
-"""Where a run writes, everything below `<root>/<name>`, and what else it names on disks and in
-buckets.
-"""
+"""Where a run writes, by default below `<root>/<name>`, and which other places it names."""
 
 from __future__ import annotations
 

@@ -186,11 +186,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 
 def get(name: str) -> Config:
-    """The configuration of a preset.
-
-    Raises:
-      ConfigError: no preset has this name; the message lists them.
-    """
+    """The configuration of a preset; raises ConfigError with all names where there is none."""
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: there is no such preset. Valid: {', '.join(PRESETS)}.")
     return PRESETS[name]()

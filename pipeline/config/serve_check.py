@@ -1,6 +1,4 @@
-"""What can be known about `serve` before anything runs. Standard library only: Airflow checks it
-too.
-"""
+"""What can be wrong with `serve` before anything runs. No TensorFlow: Airflow checks it too."""
 
 from __future__ import annotations
 
@@ -14,13 +12,9 @@ _IMAGE = re.compile(r"[\w./:-]+:(?!latest\b)[\w][\w.-]*(@sha256:[0-9a-f]{64})?")
 
 
 def check(serve: Serve, artifacts: str = "") -> None:
-    """Finds settings that no server could start with.
+    """Raises ConfigError for settings that no server could start with.
 
-    Args:
-      artifacts: of the configuration, beside which models lie without `serve.directory`.
-
-    Raises:
-      ConfigError: the first one, and how to mend it.
+    Without `serve.directory`, models lie beside `artifacts`.
     """
     if not _NAME.fullmatch(serve.model_name):
         raise ConfigError(
@@ -72,11 +66,7 @@ def _check_canary(serve: Serve, place: str) -> None:
 
 
 def labels(serve: Serve) -> dict[str, int]:
-    """Version by label.
-
-    Raises:
-      ConfigError: an entry is not NAME=VERSION, or names a label twice.
-    """
+    """Version by label; raises ConfigError where an entry is wrong or names a label twice."""
     found: dict[str, int] = {}
     for entry in serve.labels:
         name, _, version = entry.partition("=")

@@ -1,9 +1,6 @@
 """The configuration of a run: one tree of frozen dataclasses, `Config`.
 
-A configuration starts from a preset (`pipeline.config.presets`) and is changed with
-`section.field=value` assignments. Unknown names and values of the wrong type
-are errors that say what would be right. The text under a field is its help. No TensorFlow import
-here.
+The text under a field is its help. No TensorFlow import here.
 """
 
 from __future__ import annotations
@@ -41,9 +38,7 @@ class Evaluate:
     max_top5_error: PositivePart = 0.9
     """Highest top-5 error of one."""
     max_top1_increase: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """A candidate may be worse than the latest blessed model by this much top-1; 1 compares with
-    none.
-    """
+    """By how much top-1 a candidate may be worse than the blessed model; 1 compares with none."""
     per_class: bool = True
     """Measure every class as well."""
 
@@ -67,9 +62,7 @@ class Serve:
     num_versions: Positive = 2
     """The newest versions that serve together."""
     labels: Items[Text] = ()
-    """LABEL=VERSION, such as stable=1764000000,canary=1764086400: exactly these versions serve
-    then.
-    """
+    """LABEL=VERSION, such as stable=1764000000,canary=1764086400: only these versions serve."""
     max_batch_size: Count = 0
     """Requests that share a run of the model; 0 for none."""
     batch_timeout_micros: Count = 0
@@ -87,13 +80,9 @@ class Serve:
     max_memory_mb: Count = 0
     """Most megabytes of the server then; 0 asks nothing."""
     canary_hours: Amount = 0.0
-    """Hours that a pushed version is a canary before it can be stable (docs/serving.md); 0: it
-    serves at once.
-    """
+    """Hours that a version is a canary before it is stable (docs/serving.md); 0: no canaries."""
     image: Text = "tensorflow/serving:2.20.0"
-    """TensorFlow Serving with its version (2.20.0-gpu with gpus), for containers (`python -m
-    pipeline.serving_files`).
-    """
+    """TensorFlow Serving for containers, with its version (2.20.0-gpu with gpus)."""
     min_replicas: Positive = 2
     """Servers at least."""
     max_replicas: Positive = 6
@@ -108,39 +97,29 @@ class Serve:
 
 @dataclasses.dataclass(frozen=True)
 class Beam:
-    """How and where the heavy steps run: ingestion, statistics, Transform, evaluation
-    (docs/beam.md).
-    """
+    """Where ingestion, statistics, Transform and evaluation run (docs/beam.md)."""
 
     __pydantic_config__ = CONFIG
 
     runner: Literal["direct", "flink", "spark", "dataflow"] = "direct"
     """Where Beam runs: "direct" is this machine."""
     workers: Positive = 1
-    """Processes of this machine (1 stays in the one that runs), parallelism of Flink, or most
-    machines of Dataflow.
-    """
+    """Processes of this machine, parallelism of Flink, or most machines of Dataflow."""
     master: Text = ""
     """Flink's HOST:PORT or [local]; Spark's spark://HOST:PORT or local[N]."""
-    flink_version: Text = "1.20"
-    """Release of the Flink cluster; Beam has a job server for 1.19, 1.20, 2.0, 2.1 and 2.2."""
+    flink_version: Literal["1.19", "1.20", "2.0", "2.1", "2.2"] = "1.20"
+    """Release of the Flink cluster, for which Beam has a job server."""
     job_server: Text = ""
-    """Beam's job server (Flink, Spark): its jar, or HOST:PORT of one that runs; "" lets Beam
-    download it.
-    """
+    """Beam's job server (Flink, Spark): its jar, or HOST:PORT; "" lets Beam download it."""
     environment: Text = "loopback"
     """Who runs Python for Flink and Spark: loopback (this process, for a cluster on this machine),
     external:HOST:PORT (a pool of workers beside each task manager), process:COMMAND or
     docker:IMAGE.
     """
     retries: Count = 3
-    """How often Flink starts the failed part of a job again; a cluster may hold to its own
-    restart-strategy (docs/beam.md).
-    """
+    """How often Flink tries a failed part again, where its cluster lets us (docs/beam.md)."""
     retry_seconds: Amount = 25.0
-    """Seconds before that: longer than the 20 for which a Python worker is kept, or the restart is
-    handed a dead one.
-    """
+    """Seconds before that: more than the 20 for which a Python worker, perhaps dead, is kept."""
     shared_paths: bool = False
     """Local folders are the same ones on every machine of the cluster."""
     project: Text = ""
@@ -162,9 +141,7 @@ class Metadata:
     __pydantic_config__ = CONFIG
 
     kind: Text = "sqlite"
-    """Where it lies: "sqlite" is a file below `root`, "mysql" a MySQL or MariaDB server that
-    several machines share.
-    """
+    """Where it lies: "sqlite" is a file below `root`, "mysql" a MySQL or MariaDB server."""
     host: Text = "127.0.0.1"
     """Address of the server."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
@@ -210,8 +187,7 @@ class Kubeflow:
     image: Text = ""
     """The image of this project's Dockerfile, as the cluster pulls it."""
     resources: Items[Text] = ("* cpu=2 memory=8G",)
-    """What single steps need, such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every other step.
-    """
+    """What steps need, such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every other step."""
     accelerator: Text = "nvidia.com/gpu"
     """Label of the nodes' accelerators, which gpu= asks for."""
 
@@ -229,9 +205,7 @@ class Config:
     root: Text = "runs"
     """Everything a run writes, except what `serve.directory` names."""
     artifacts: Text = ""
-    """Pipeline root: the artifacts, on any file system that TensorFlow reads (gs://BUCKET/FOLDER);
-    "" is <root>/<name>/artifacts.
-    """
+    """The artifacts, here or in a bucket (gs://BUCKET/FOLDER); "" is <root>/<name>/artifacts."""
     cache: bool = True
     """Use the results of components whose inputs have not changed."""
     no_cache: Items[Text] = ()

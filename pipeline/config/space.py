@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import traceback
 
-from models.settings import BLOCKS, Model
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config
 
@@ -22,18 +20,19 @@ _NOTHING = 64 * 1024
 # Of a network: weights and momentum twice (while a checkpoint is replaced), the exported model with
 # its Keras file, and as much again for the pushed version and for the one that it is compared with.
 _COPIES = 10
+# Parameters of the families, roughly: of every network, and a layer.
+_PARAMETERS = {"imagenet": (6e6, 400_000), "cifar": (0, 15_500)}
 # Metadata, logs, statistics.
 _REST = 20e6
 
 
 def sentence(error: BaseException, config: Config) -> str:
-    """Which disk is full, what is free there and what a run needs; "" when the error is of another
-    kind.
-    """
+    """Which disk is full, what is free and what a run needs; "" for an error of another kind."""
     disks = _disks(config)
     place, free = min(disks.items(), key=lambda item: item[1])
-    said = any(_FULL.search(f"{e} {getattr(e, 'message', '')}") for e in _chain(error))
-    if not said and free > _NOTHING:
+    # With the errors that led to it.
+    told = "".join(traceback.format_exception(error))
+    if not _FULL.search(told) and free > _NOTHING:
         return ""
     return (
         f"The disk of {place} is full: {_megabytes(free)} are free there, and a whole run needs"
@@ -45,12 +44,9 @@ def sentence(error: BaseException, config: Config) -> str:
 
 def needed(config: Config) -> float:
     """Bytes that a run writes, roughly: the images once or twice, and copies of the network."""
-    images = (
-        2 * _size(config.data.source)
-        if config.transform.shorter_side
-        else _size(config.data.source)
-    )
-    return images + _COPIES * 4 * _parameters(config.model) + _REST
+    images = _size(config.data.source) * (2 if config.transform.shorter_side else 1)
+    fixed, layer = _PARAMETERS[config.model.family]
+    return images + _COPIES * 4 * (fixed + layer * config.model.depth) + _REST
 
 
 def _disks(config: Config) -> dict[str, int]:
@@ -65,32 +61,6 @@ def _existing(place: str) -> str:
     while not os.path.isdir(place):
         place = os.path.dirname(place)
     return place
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that led to it."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            waiting += [one.__cause__, one.__context__]
-
-
-def _parameters(model: Model) -> float:
-    if model.family == "imagenet":
-        bottleneck, numbers = BLOCKS[model.depth]
-        widths, outer = (64, 128, 256, 512), 4 if bottleneck else 1
-        # Kernels of a block that is `width` wide: two of 3x3, or 1x1, 3x3 and 1x1 with four times
-        # the width outside. Then the shortcuts' and the last layer's, for 1,000 classes.
-        kernels = 17 if bottleneck else 18
-        blocks = sum(kernels * w * w * number for w, number in zip(widths, numbers, strict=True))
-        sides = [64, *(outer * width for width in widths)]
-        shortcuts = sum(before * after for before, after in itertools.pairwise(sides))
-        return blocks + shortcuts + 1000 * sides[-1]
-    return 15_500 * model.depth  # 0.27 million for 20 layers, 1.7 for 110
 
 
 def _size(source: str) -> int:

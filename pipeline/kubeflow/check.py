@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import re
 
-from components.example_gen.sources import kinds
-from pipeline.config import graph
+from pipeline.config import graph, paths
 from pipeline.config.settings import Beam, Config, ConfigError
 
 # Kubernetes' own notation of quantities.
@@ -21,24 +18,8 @@ _EVERY = "*"
 _STORES = ("gs://", "s3://")
 
 
-@dataclasses.dataclass(frozen=True)
-class Resources:
-    """What one step needs, as Kubernetes writes it; "" asks for nothing."""
-
-    cpu: str = ""
-    memory: str = ""
-    gpu: str = ""
-
-
 def check(config: Config) -> list[str]:
-    """Finds what cannot run on Kubeflow.
-
-    Returns:
-      Sentences on what probably does not do what is meant.
-
-    Raises:
-      ConfigError: the first setting that is wrong, and how to mend it.
-    """
+    """Raises ConfigError for what cannot run on Kubeflow; returns warnings, a sentence each."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,127}", config.name):
         raise ConfigError(
             f"name={config.name}: Kubeflow takes small letters, digits and hyphens, 128 at most; "
@@ -92,24 +73,13 @@ def _check_beam(beam: Beam) -> None:
 
 
 def _warnings(config: Config) -> list[str]:
-    starts = {
-        "train.init_from": config.train.init_from,
-        **{f"model.ensemble[{i}]": path for i, path in enumerate(config.model.ensemble)},
-    }
-    # What does not exist is refused when it is looked for.
-    places = {
-        name: path for name, path in starts.items() if os.path.isabs(path) or os.path.exists(path)
-    }
-    kind = kinds.of(config.data.kind)
-    if kind.embedded:
-        places[f"data.kind={config.data.kind}, written below root"] = config.root
-    else:
-        places["data.source"] = config.data.source or kind.usual_place()
     return [
-        f"{name}: {path} is a folder of this machine; every step must find the same one there, or"
+        f"{name}: {place} is a folder of this machine; every step must find the same one there, or"
         " it fails."
-        for name, path in places.items()
-        if "://" not in path
+        for name, places in paths.settings(config).items()
+        for place in places
+        # The schema's text goes into the artifacts when the pipeline is compiled.
+        if name not in ("root", "data.schema") and "://" not in place
     ]
 
 
@@ -118,15 +88,14 @@ def cron(config: Config) -> str:
     return f"0 {config.schedule.cron}"
 
 
-def resources(config: Config) -> dict[str, Resources]:
-    """What every node needs, from lines such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every
-    other node.
+def resources(config: Config) -> dict[str, dict[str, str]]:
+    """Node -> what it needs of cpu, memory and gpu, as Kubernetes writes it.
 
-    Raises:
-      ConfigError: a line names no node or no quantity.
+    Lines are such as "Trainer cpu=16 memory=64G gpu=4"; "*" is every other node. A line that names
+    no node or no quantity raises ConfigError.
     """
     nodes = graph.nodes(config)
-    said: dict[str, Resources] = {}
+    said: dict[str, dict[str, str]] = {}
     for line in config.kubeflow.resources:
         name, *quantities = line.split() or [""]
         if name not in nodes and name != _EVERY:
@@ -137,10 +106,10 @@ def resources(config: Config) -> dict[str, Resources]:
         if name in said:
             raise ConfigError(f"kubeflow.resources: {name} is there twice; keep one line of it.")
         said[name] = _quantities(line, quantities)
-    return {node: said.get(node, said.get(_EVERY, Resources())) for node in nodes}
+    return {node: said.get(node, said.get(_EVERY, {})) for node in nodes}
 
 
-def _quantities(line: str, assignments: list[str]) -> Resources:
+def _quantities(line: str, assignments: list[str]) -> dict[str, str]:
     found = {}
     for assignment in assignments:
         key, _, value = assignment.partition("=")
@@ -150,4 +119,4 @@ def _quantities(line: str, assignments: list[str]) -> Resources:
                 " memory=64G or gpu=4."
             )
         found[key] = value
-    return Resources(**found)
+    return found

@@ -1,9 +1,4 @@
-"""What a step's container runs: TFX's executor command, given what the open-source Kubeflow leaves
-out.
-
-python -m pipeline.kubeflow.node_launcher --executor_class_path CLASS
---json_serialized_invocation_args JSON
-  --json_serialized_inputs_spec_args JSON [Beam options]
+"""What a step's container runs: TFX's executor command, with what open-source Kubeflow leaves out.
 
 Kubeflow's launcher hands artifacts over without their types, which TFX must know; the step's own
 declaration has them. It may also add an artifact for logs, which is none of TFX's. Its folder for
@@ -63,11 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _clear(outputs: dict[str, Any]) -> None:
-    """Removes what an earlier try of the step has written: TFX would add to it, or refuse to
-    replace it.
-
-    What ExampleGen has prepared lies beside these folders and is used again.
-    """
+    """Removes what an earlier try of the step has written, but not what ExampleGen has prepared."""
     for item in outputs.values():
         for artifact in item["artifacts"]:
             files.remove_tree(artifact["uri"])
@@ -83,8 +74,7 @@ def _execute() -> None:
 
 
 def completed(call: dict[str, Any], declared: dict[str, Any]) -> dict[str, Any]:
-    """An ExecutorInput with the types of its input artifacts, and without artifacts that are not
-    TFX's.
+    """An ExecutorInput with the types of its input artifacts, and with TFX's artifacts alone.
 
     Args:
       call: ExecutorInput, JSON form, as the launcher writes it.
@@ -117,26 +107,17 @@ def _on_cluster(beam: Sequence[str]) -> bool:
 
 
 def _folder(call: dict[str, Any]) -> str:
-    """Where the step, in all its tries, keeps its artifacts: TFX puts temporary files beside its
-    report.
-    """
+    """Where all tries of the step keep artifacts; TFX puts temporary files beside its report."""
     return os.path.dirname(next(iter(call["outputs"]["artifacts"].values()))["artifacts"][0]["uri"])
 
 
 def _bring_back(report: str, place: str) -> None:
-    """Moves the step's report to where the launcher reads it, and removes the temporary files
-    beside it.
-    """
-    if report == place:
-        return
-    import tensorflow as tf
-
-    temporary = os.path.join(os.path.dirname(report), ".temp")
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    tf.io.gfile.copy(report, place, overwrite=True)
-    tf.io.gfile.remove(report)
-    if tf.io.gfile.exists(temporary):
-        tf.io.gfile.rmtree(temporary)
+    """Moves the report to where the launcher reads it, and removes temporary files beside it."""
+    if report != place:
+        files.make_dirs(os.path.dirname(place))
+        files.write(place, files.read(report))
+        files.remove(report)
+        files.remove_tree(os.path.join(os.path.dirname(report), ".temp"))
 
 
 def _is_kubeflows(item: dict[str, Any]) -> bool:

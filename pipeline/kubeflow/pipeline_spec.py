@@ -6,7 +6,6 @@ neither.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any
 
@@ -24,11 +23,7 @@ _YEAR = 365 * 24 * 3600
 
 
 def specification(config: Config) -> dict[str, Any]:
-    """The graph as a PipelineSpec 2.1.0, JSON form.
-
-    Raises:
-      ConfigError, SourceError: of `create_pipeline`.
-    """
+    """The graph as a PipelineSpec 2.1.0, JSON form; raises what `create_pipeline` raises."""
     # Seconds to import: only now, when the configuration is known to be right.
     from tfx import v1 as tfx
 
@@ -46,16 +41,15 @@ def specification(config: Config) -> dict[str, Any]:
     spec["defaultPipelineRoot"] = job["runtimeConfig"]["gcsOutputDirectory"]
     needs = check.resources(config)
     for name, task in spec["root"]["dag"]["tasks"].items():
-        container = _container(spec, task)
+        label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
+        container = spec["deploymentSpec"]["executors"][label]["container"]
         # The hook is TFX's own driver for files, not ours, and only Vertex AI runs it.
         container.pop("lifecycle", None)
-        resources = _resources(needs[name], config.kubeflow.accelerator)
-        if resources:
+        if resources := _resources(needs[name], config.kubeflow.accelerator):
             container["resources"] = resources
         cached = config.cache and name not in (*UNCACHED, *config.no_cache)
         task["cachingOptions"] = {"enableCache": cached}
-        policy = _retries(config)
-        if policy:
+        if policy := _retries(config):
             task["retryPolicy"] = policy
     return spec
 
@@ -65,43 +59,13 @@ def text(spec: dict[str, Any]) -> str:
     return yaml.safe_dump(spec, sort_keys=True)
 
 
-def digest(*parts: str) -> str:
-    """Names a content: 12 hexadecimal digits."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
-def _container(spec: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
-    return spec["deploymentSpec"]["executors"][label]["container"]
-
-
-def _resources(needs: check.Resources, accelerator: str) -> dict[str, Any]:
-    """Limits, which Kubernetes takes for the requests as well.
-
-    The fields that begin with `resource` are what the back end reads; older releases know the
-    others alone.
-    """
-    found: dict[str, Any] = {}
-    if needs.cpu:
-        found |= {"resourceCpuLimit": needs.cpu, "cpuLimit": _number(needs.cpu)}
-    if needs.memory:
-        found |= {"resourceMemoryLimit": needs.memory, "memoryLimit": _number(needs.memory) / 1e9}
-    if int(needs.gpu or 0):
-        found["accelerator"] = {
-            "resourceType": accelerator,
-            "resourceCount": needs.gpu,
-            "type": accelerator,
-            "count": needs.gpu,
-        }
+def _resources(needs: dict[str, str], accelerator: str) -> dict[str, Any]:
+    """Limits, which Kubernetes takes for the requests as well."""
+    fields = {"cpu": "resourceCpuLimit", "memory": "resourceMemoryLimit"}
+    found: dict[str, Any] = {field: needs[key] for key, field in fields.items() if key in needs}
+    if int(needs.get("gpu", 0)):
+        found["accelerator"] = {"resourceType": accelerator, "resourceCount": needs["gpu"]}
     return found
-
-
-def _number(quantity: str) -> float:
-    """The value of a quantity of Kubernetes: 500m is 0.5, 64G is 64e9."""
-    units = {"m": 1e-3, **{unit: 1000 ** (i + 1) for i, unit in enumerate("kMGTPE")}}
-    units |= {f"{unit}i": 1024 ** (i + 1) for i, unit in enumerate("KMGTPE")}
-    digits = quantity.rstrip("mkKMGTPEi")
-    return float(digits) * units.get(quantity[len(digits) :], 1)
 
 
 def _retries(config: Config) -> dict[str, Any]:
@@ -113,13 +77,13 @@ def _retries(config: Config) -> dict[str, Any]:
     schedule = config.schedule
     if not schedule.retries and not schedule.timeout_hours:
         return {}
-    wait = math.ceil(60 * schedule.retry_minutes)
-    limit = (
-        math.ceil(3600 * schedule.timeout_hours) * (schedule.retries + 1) + wait * schedule.retries
-    )
+    wait, limit = math.ceil(60 * schedule.retry_minutes), _YEAR
+    if schedule.timeout_hours:
+        one = math.ceil(3600 * schedule.timeout_hours)
+        limit = one * (schedule.retries + 1) + wait * schedule.retries
     return {
         "maxRetryCount": schedule.retries,
         "backoffDuration": f"{wait}s",
         "backoffFactor": 1.0,
-        "backoffMaxDuration": f"{limit if schedule.timeout_hours else _YEAR}s",
+        "backoffMaxDuration": f"{limit}s",
     }

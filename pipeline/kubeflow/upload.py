@@ -16,8 +16,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.config.settings import Config, ConfigError
-from pipeline.kubeflow import check, pipeline_spec
+from pipeline.config.settings import Config, ConfigError, digest
+from pipeline.kubeflow import check
 
 # Environment variable of a bearer token, for a Kubeflow that asks who is there.
 TOKEN = "RESNET_TFX_KUBEFLOW_TOKEN"
@@ -27,11 +27,7 @@ _PAGE = 100
 
 
 def sdk() -> tuple[Any, Any]:
-    """The modules kfp and kfp_server_api.
-
-    Raises:
-      ConfigError: the Kubeflow SDK is not installed.
-    """
+    """The modules kfp and kfp_server_api; raises ConfigError where they are not installed."""
     try:
         import kfp
         import kfp_server_api
@@ -41,11 +37,7 @@ def sdk() -> tuple[Any, Any]:
 
 
 def connect(config: Config) -> Any:
-    """A client of the API at `kubeflow.host`.
-
-    Raises:
-      ConfigError: no address, nothing of Kubeflow there, or the Kubeflow SDK is not installed.
-    """
+    """A client of the API at `kubeflow.host`; raises ConfigError where there is none."""
     kfp, _ = sdk()
     if not config.kubeflow.host:
         raise ConfigError(
@@ -76,14 +68,9 @@ def _no_kubeflow(config: Config) -> ConfigError:
 
 
 def deploy(client: Any, config: Config, spec: str) -> list[str]:
-    """Makes the recurring run of `config` the only one of its pipeline.
+    """Makes the recurring run of a checked `config` the only one of its pipeline.
 
     The new recurring run is on before the old ones go, and all are read before anything is changed.
-
-    Args:
-      client: of `connect`.
-      config: checked.
-      spec: text of the specification.
 
     Returns:
       What was changed, a line each; nothing when all was there.
@@ -98,10 +85,14 @@ def deploy(client: Any, config: Config, spec: str) -> list[str]:
         # The SDK makes an empty object of every page of HTML, such as that of a login.
         raise _no_kubeflow(config)
     pipeline = _pipeline(client, config.name, namespace, done)
-    version = f"{config.name}-{pipeline_spec.digest(spec)}"
+    version = f"{config.name}-{digest(spec)}"
     cron = check.cron(config)
-    wanted = f"{config.name}-{pipeline_spec.digest(version, cron, config.artifacts, experiment)}"
-    ours = [r for r in _recurring_runs(client, namespace) if _pipeline_of(r) == pipeline]
+    wanted = f"{config.name}-{digest(version, cron, config.artifacts, experiment)}"
+    ours = [
+        run
+        for run in _all(client.list_recurring_runs, "recurring_runs", namespace=namespace)
+        if run.pipeline_version_reference and run.pipeline_version_reference.pipeline_id == pipeline
+    ]
     kept = next((r for r in ours if r.display_name == wanted), None)
     if kept is None:
         kept = client.create_recurring_run(
@@ -119,25 +110,18 @@ def deploy(client: Any, config: Config, spec: str) -> list[str]:
         client.enable_recurring_run(kept.recurring_run_id)
         done.append(f"recurring run {wanted} switched on")
     for old in ours:
-        if old.recurring_run_id != kept.recurring_run_id and _is_made_here(
-            old.display_name, config.name
-        ):
+        # Those with other names were made by hand, and are somebody's.
+        made_here = re.fullmatch(f"{re.escape(config.name)}-[0-9a-f]{{12}}", old.display_name)
+        if made_here and old.recurring_run_id != kept.recurring_run_id:
             client.delete_recurring_run(old.recurring_run_id)
             done.append(f"recurring run {old.display_name} removed")
     return done
 
 
-def _is_made_here(recurring_run: str, pipeline: str) -> bool:
-    """Whether a recurring run has a name of `deploy`: those that people made by hand are theirs."""
-    return bool(re.fullmatch(f"{re.escape(pipeline)}-[0-9a-f]{{12}}", recurring_run))
-
-
 def _experiment(client: Any, name: str, namespace: str | None, done: list[str]) -> str:
-    """Id of the experiment, which is made where there is none; "" where what answers has no
-    experiments.
-    """
+    """Id of the experiment, which is made where there is none; "" where what answers has none."""
     listed = client.experiments.experiment_service_list_experiments
-    for found in _pages(listed, "experiments", filter=_named(name), **_in(namespace)):
+    if found := _named(listed, "experiments", name, namespace=namespace):
         return found.experiment_id
     made = client.experiments.experiment_service_create_experiment(
         experiment=client.api_models.V2beta1Experiment(display_name=name, namespace=namespace)
@@ -148,12 +132,8 @@ def _experiment(client: Any, name: str, namespace: str | None, done: list[str]) 
 
 def _pipeline(client: Any, name: str, namespace: str | None, done: list[str]) -> str:
     """Id of the pipeline, which is made without a version where there is none."""
-    for found in _pages(
-        client.pipelines.pipeline_service_list_pipelines,
-        "pipelines",
-        filter=_named(name),
-        **_in(namespace),
-    ):
+    listed = client.pipelines.pipeline_service_list_pipelines
+    if found := _named(listed, "pipelines", name, namespace=namespace):
         return found.pipeline_id
     made = client.pipelines.pipeline_service_create_pipeline(
         pipeline=client.api_models.V2beta1Pipeline(display_name=name, namespace=namespace)
@@ -164,13 +144,8 @@ def _pipeline(client: Any, name: str, namespace: str | None, done: list[str]) ->
 
 def _version(client: Any, pipeline: str, name: str, spec: str, done: list[str]) -> str:
     """Id of the pipeline's version of that name, which is uploaded where there is none."""
-    listed = _pages(
-        client.list_pipeline_versions,
-        "pipeline_versions",
-        pipeline_id=pipeline,
-        filter=_named(name),
-    )
-    for found in listed:
+    listed = client.list_pipeline_versions
+    if found := _named(listed, "pipeline_versions", name, pipeline_id=pipeline):
         return found.pipeline_version_id
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "pipeline.yaml")
@@ -181,16 +156,13 @@ def _version(client: Any, pipeline: str, name: str, spec: str, done: list[str]) 
     return made.pipeline_version_id
 
 
-def _recurring_runs(client: Any, namespace: str | None) -> Iterator[Any]:
-    return _pages(client.list_recurring_runs, "recurring_runs", namespace=namespace)
+def _named(list_page: Callable[..., Any], field: str, name: str, **query: Any) -> Any:
+    """The first item with a display name, or None."""
+    rule = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+    return next(_all(list_page, field, filter=json.dumps({"predicates": [rule]}), **query), None)
 
 
-def _pipeline_of(recurring_run: Any) -> str:
-    reference = recurring_run.pipeline_version_reference
-    return reference.pipeline_id if reference else ""
-
-
-def _pages(list_page: Callable[..., Any], field: str, **query: Any) -> Iterator[Any]:
+def _all(list_page: Callable[..., Any], field: str, **query: Any) -> Iterator[Any]:
     """All items of a list that the API gives in pages."""
     token = ""
     while True:
@@ -199,14 +171,3 @@ def _pages(list_page: Callable[..., Any], field: str, **query: Any) -> Iterator[
         token = page.next_page_token
         if not token:
             return
-
-
-def _named(name: str) -> str:
-    """The API's filter for a display name."""
-    return json.dumps(
-        {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
-    )
-
-
-def _in(namespace: str | None) -> dict[str, str]:
-    return {"namespace": namespace} if namespace else {}

@@ -28,13 +28,7 @@ class Failed(RuntimeError):
 
 
 class Child:
-    """One process with all that it starts.
-
-    It dies with the one that started it, so that after a crash nobody works on beside the next try.
-
-    Args:
-      command: program and arguments.
-    """
+    """One process with all that it starts; it dies with the process that started it."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = list(command)
@@ -44,8 +38,7 @@ class Child:
         """Runs it to its end and hands on every line that it prints.
 
         Raises:
-          Failed: it failed; the message has the reason and the path of the full log where it named
-            one.
+          Failed: the message has the reason, and the path of the full log if it named one.
         """
         last = log = ""
         self._process = start(
@@ -94,8 +87,7 @@ def end(process: subprocess.Popen, patience: float) -> None:
 
 
 def die_with_parent() -> None:
-    """Called in a process: it ends when the one that started it does, now if that has happened
-    already.
+    """Ends this process when its parent ends, or now if the parent has ended already.
 
     Both must be of one session; whoever gets the processes of the dead is of another.
     """
@@ -105,11 +97,6 @@ def die_with_parent() -> None:
 
 
 def _guard(command: Sequence[str]) -> int:
-    if os.getsid(0) != os.getpid():
-        sys.exit(
-            f"{__file__} would end the terminal that runs it: use"
-            " pipeline.local.child_process.start."
-        )
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
     except OSError as error:

@@ -30,7 +30,7 @@ from models.weights import pretrained
 from pipeline.config import metadata as store
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError
-from pipeline.local import batch_coder, figures, leftovers
+from pipeline.local import figures, leftovers
 from pipeline.local.terminal_view import View
 from pipeline.pipeline import create_pipeline
 
@@ -42,16 +42,13 @@ def prepare(config: Config) -> None:
     """Sets this process up for the nodes of a run.
 
     Raises:
-      ConfigError: a place that TensorFlow or Beam cannot reach with what is installed, or cannot be
-        written.
+      ConfigError: a place that cannot be reached with what is installed, or cannot be written.
     """
     paths = Paths(config)
     _check_reach("artifacts", paths.artifacts, filesystems.FileSystems.get_filesystem)
     for name, path in (("artifacts", paths.artifacts), ("serve.directory", paths.serving)):
         _check_reach(name, path, tf.io.gfile.exists)
     _check_writable("serve.directory", paths.serving)
-    if config.beam.runner == "direct":
-        batch_coder.register()
     if config.train.cpu_devices > 0:
         # Before any component starts TensorFlow: later it cannot be changed.
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -83,12 +80,7 @@ def _check_reach(name: str, path: str, look: Callable[[str], Any]) -> None:
 
 
 def compiled(config: Config, run_id: str) -> Any:
-    """The graph of one run as TFX's intermediate representation.
-
-    Args:
-      config: checked.
-      run_id: names the run in ML Metadata; "" takes the time.
-    """
+    """The graph of one run in TFX's intermediate representation, named as by `named`."""
     return named(compiler.Compiler().compile(create_pipeline(config)), run_id)
 
 
@@ -109,8 +101,7 @@ def node_ids(ir: Any) -> list[str]:
 class _Afresh:
     """Empties the folders of a node's outputs before it runs; TFX would let it add to them.
 
-    They hold what a killed try has left, or a run whose metadata store is lost: the number of the
-    execution is in use again.
+    A killed try has left something there, or a run whose metadata store is lost.
     """
 
     def run_executor(self, execution_info: Any, *args: Any) -> Any:
@@ -138,11 +129,6 @@ _OPERATORS = {
 class Nodes:
     """Runs the nodes of one compiled graph and shows each.
 
-    Args:
-      ir: of `compiled`.
-      config: that it was compiled from.
-      view: where to show it.
-
     Attributes:
       outputs: of the nodes that have run, by node id.
       current: id of the node that runs.
@@ -164,23 +150,17 @@ class Nodes:
             self.run(name)
 
     def run(self, name: str) -> str:
-        """One node, from the cache where nothing has changed; returns "done", "cached" or
-        "skipped".
-        """
+        """One node, or what the cache has of it; returns "done", "cached" or "skipped"."""
         self.current = name
         with self._view.component(name, talks=name in ("Trainer", "Tuner")) as outcome:
             info = self._launcher(name).launch()
-            cached, outputs = (
-                _result(self._connection, info.execution_id)
-                if info and info.execution_id
-                else (False, {})
-            )
-            if not outputs:
-                outcome.state, outcome.figure = "skipped", "its inputs are missing"
-                return outcome.state
-            self.outputs[name] = outputs
-            outcome.state = "cached" if cached else "done"
-            outcome.figure = figures.of(name, self.outputs)
+            assert info
+            outcome.state, outputs = _result(self._connection, info.execution_id)
+            if outputs:
+                self.outputs[name] = outputs
+                outcome.figure = figures.of(name, self.outputs)
+            else:
+                outcome.figure = "its inputs are missing"
             return outcome.state
 
     def _launcher(self, name: str) -> launcher.Launcher:
@@ -201,12 +181,7 @@ class Nodes:
 
 
 class Runner(local_dag_runner.LocalDagRunner):
-    """Upstream's runner with our view of the nodes; `tfx pipeline create` finds pipelines by its
-    `run`.
-
-    Args:
-      config: that the pipeline was made from.
-      view: where to show the nodes.
+    """Upstream's runner with our view; `tfx pipeline create` finds pipelines by its `run`.
 
     Attributes:
       nodes: of the run; None before it, and where the run is only registered.
@@ -217,11 +192,8 @@ class Runner(local_dag_runner.LocalDagRunner):
         self._config, self._view = config, view
         self.nodes: Nodes | None = None
 
-    def run_with_ir(self, pipeline: Any, run_options: Any = None, **kwargs: Any) -> None:
-        """See the base class; partial runs are left to it."""
-        if run_options:
-            super().run_with_ir(pipeline, run_options)
-            return
+    def run_with_ir(self, pipeline: Any, *args: Any, **kwargs: Any) -> None:
+        """See the base class; there are no partial runs."""
         self.nodes = Nodes(named(pipeline, ""), self._config, self._view)
         self.nodes.run_all()
 
@@ -234,9 +206,10 @@ def _nothing_whole(folder: str) -> bool:
 
 def _result(
     connection: metadata_store_pb2.ConnectionConfig, execution_id: int
-) -> tuple[bool, Outputs]:
-    """Whether an execution came from the cache, and its outputs as MLMD has them."""
+) -> tuple[str, Outputs]:
+    """How an execution ended, "done", "cached" or "skipped" (without outputs), and its outputs."""
     with metadata.Metadata(connection) as handle:
         [execution] = handle.store.get_executions_by_id([execution_id])
         cached = execution.last_known_state == execution.CACHED
-        return cached, execution_lib.get_output_artifacts(handle, execution_id)
+        outputs = execution_lib.get_output_artifacts(handle, execution_id)
+        return ("cached" if cached else "done") if outputs else "skipped", outputs

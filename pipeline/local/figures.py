@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -48,14 +49,9 @@ def _transform(outputs: Mapping[str, Any]) -> str:
     return f"{len(constants.labels):,} classes, mean colour ({mean})"
 
 
-def _trainer_summary(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What the training wrote about itself (models.train)."""
-    with tf.io.gfile.GFile(os.path.join(uri(outputs, "model_run"), "summary.json")) as file:
-        return json.load(file)
-
-
 def _trainer(outputs: Mapping[str, Any]) -> str:
-    done = _trainer_summary(outputs)
+    with tf.io.gfile.GFile(os.path.join(uri(outputs, "model_run"), "summary.json")) as file:
+        done = json.load(file)
     if "members" in done:
         return f"ensemble of {len(done['members'])} models, {done['parameters']:,} parameters"
     # One step alone is not timed.
@@ -79,20 +75,12 @@ def pushed_version(outputs: Mapping[str, Any]) -> str:
     return artifact.get_string_custom_property("pushed_destination")
 
 
-def _serving_validator(outputs: Mapping[str, Any]) -> str:
-    return serving_validator.describe(uri(outputs, "blessing"))
-
-
 def _pusher(outputs: Mapping[str, Any]) -> str:
-    version = pushed_version(outputs)
-    return (
-        f"version {os.path.basename(version)}"
-        if version
-        else "nothing pushed: the model is not blessed"
-    )
+    version = os.path.basename(pushed_version(outputs))
+    return f"version {version}" if version else "nothing pushed: the model is not blessed"
 
 
-def _version(outputs: Mapping[str, Any], found: str, none: str) -> str:
+def _version(found: str, none: str, outputs: Mapping[str, Any]) -> str:
     """Which pushed version was found, or none, and which were passed over."""
     [artifact] = outputs["model"]
     version = os.path.basename(artifact.get_string_custom_property("version"))
@@ -100,22 +88,18 @@ def _version(outputs: Mapping[str, Any], found: str, none: str) -> str:
     return "; ".join(filter(None, (f"{found} {version}" if version else none, note)))
 
 
-def _baseline(outputs: Mapping[str, Any]) -> str:
-    return _version(outputs, "compared with pushed version", "compared with no pushed model")
-
-
-def _warm_start(outputs: Mapping[str, Any]) -> str:
-    return _version(outputs, "from pushed version", "no pushed model of this network yet")
-
-
 _FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ExampleGen": _example_gen,
     "ExampleValidator": _validator,
     "Transform": _transform,
-    "WarmStart": _warm_start,
+    "WarmStart": functools.partial(
+        _version, "from pushed version", "no pushed model of this network yet"
+    ),
     "Trainer": _trainer,
-    "Baseline": _baseline,
+    "Baseline": functools.partial(
+        _version, "compared with pushed version", "compared with no pushed model"
+    ),
     "Evaluator": _evaluator,
-    "ServingValidator": _serving_validator,
+    "ServingValidator": lambda outputs: serving_validator.describe(uri(outputs, "blessing")),
     "Pusher": _pusher,
 }

@@ -20,14 +20,10 @@ _OPEN = (metadata_store_pb2.Execution.NEW, metadata_store_pb2.Execution.RUNNING)
 
 
 def close(config: Config) -> int:
-    """Closes the executions that killed runs of this pipeline left open, and removes what they
-    wrote.
+    """Closes executions that killed runs of this pipeline left open; removes what they wrote.
 
     A server of ML Metadata is left alone: the lock holds on this machine only, and a run of another
-    one may be active.
-
-    Returns:
-      How many.
+    one may be active. Returns the number of executions.
     """
     if config.metadata.kind != "sqlite":
         return 0
@@ -52,9 +48,7 @@ def close(config: Config) -> int:
 def _remove_outputs(
     store: ml_metadata.MetadataStore, artifacts: str, pipeline: str, execution: int
 ) -> None:
-    """Removes an execution's folders, which TFX calls NODE/OUTPUT/EXECUTION and
-    NODE/.system/*/EXECUTION.
-    """
+    """TFX calls an execution's folders NODE/OUTPUT/EXECUTION and NODE/.system/*/EXECUTION."""
     for context in store.get_contexts_by_execution(execution):
         if context.type != "node":
             continue

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
+from tfx.utils import path_utils
 
 from components.evaluator import evaluation
 from components.evaluator.metric_table import METRICS
@@ -35,16 +36,36 @@ def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs])
     view.line()
     _verdict(view, config, folder)
     if "ServingValidator" in nodes and evaluation.verdict(folder)[0]:
-        _serving_verdict(view, figures.uri(nodes["ServingValidator"], "blessing"))
+        served = serving_validator.read(figures.uri(nodes["ServingValidator"], "blessing"))
+        if served.reasons:
+            reasons = escape("; ".join(served.reasons))
+            view.line(f"[yellow]Not served[/], nothing pushed: {reasons}.")
     version = figures.pushed_version(nodes["Pusher"])
     if version:
-        made = _write_files(view, config, paths)
-        view.line(f"Model    {escape(short(version))}")
-        view.line(f"Serve    {escape(serve_command(made, short(paths.deployment)))}")
-        view.line(f"Predict  {escape(predict_command(config.serve))}")
-        view.line(
-            f"Deploy   {escape(short(paths.deployment))} (TensorFlow Serving, Compose, Kubernetes)"
+        # As `python -m pipeline.serving_files` does.
+        stored, place = (
+            short(f"{view.log.removesuffix('.log')}.config.json"),
+            short(paths.deployment),
         )
+        made = serving_files.produce(config, place, ["--config", stored, "--out", place])
+        view.line(f"Model    {escape(short(version))}")
+        view.line(f"Serve    {escape(serve_command(made, place))}")
+        view.line(f"Predict  {escape(predict_command(config.serve))}")
+        view.line(f"Deploy   {escape(place)} (TensorFlow Serving, Compose, Kubernetes)")
+
+
+def show_refused(view: View, nodes: Mapping[str, Outputs]) -> None:
+    """Where a candidate lies that was not pushed, and what to do next."""
+    model = path_utils.serving_model_path(figures.uri(nodes["Trainer"], "model"))
+    view.line(f"Candidate {escape(short(model))}")
+    if evaluation.verdict(figures.uri(nodes["Evaluator"], "evaluation"))[0]:
+        step = "change what the server did not bear (serve.max_latency_ms, serve.max_memory_mb)"
+    else:
+        step = (
+            "train longer or otherwise (train.epochs, train.learning_rate, data), or change the"
+            " bound"
+        )
+    view.line(f"Next      {step}, and run the command again: a new bound needs no new training.")
 
 
 def table(folder: str, protocols: Sequence[str]) -> Table:
@@ -63,12 +84,6 @@ def table(folder: str, protocols: Sequence[str]) -> Table:
         row = [metric.text(new[name][key]) for key, metric in METRICS.items()]
         shown.add_row(name, *row, *([METRICS["top1"].text(old[name]["top1"])] if old else []))
     return shown
-
-
-def _write_files(view: View, config: Config, paths: Paths) -> tensorflow_serving.Deployment:
-    """Writes what a production server needs, as `python -m pipeline.serving_files` does."""
-    stored, folder = short(f"{view.log.removesuffix('.log')}.config.json"), short(paths.deployment)
-    return serving_files.produce(config, folder, ["--config", stored, "--out", folder])
 
 
 def serve_command(made: tensorflow_serving.Deployment, folder: str) -> str:
@@ -136,9 +151,3 @@ def _verdict(view: View, config: Config, folder: str) -> None:
         view.line(f"[green]Blessed[/]: {bounds}.")
     else:
         view.line("[yellow]Not blessed[/], nothing pushed: " + escape("; ".join(reasons)) + ".")
-
-
-def _serving_verdict(view: View, blessing: str) -> None:
-    reasons = serving_validator.read(blessing).reasons
-    if reasons:
-        view.line(f"[yellow]Not served[/], nothing pushed: {escape('; '.join(reasons))}.")

@@ -13,14 +13,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def folder(home: str) -> Iterator[None]:
-    """Makes temporary files of this process, and of those that it starts, in a folder of the
-    pipeline's own.
+    """Makes temporary files of this process, and of those that it starts, in a folder of its own.
 
-    It goes with the run; what a killed run has left goes at the start of the next one.
-
-    Args:
-      home: folder of the pipeline, by which the other one is named; that is short, as sockets lie
-        there.
+    It goes with the run; what a killed run has left goes at the start of the next one. Its name
+    comes from `home`, the pipeline's folder, and is short, as sockets lie there.
     """
     before = tempfile.tempdir, os.environ.get("TMPDIR")
     name = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]

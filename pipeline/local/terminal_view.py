@@ -23,14 +23,16 @@ from models.training import terminal
 # Read by the training callbacks (models.training.callbacks).
 PROGRESS_FD = "RESNET_TFX_PROGRESS_FD"
 _WIDTH = 18
+_MARKS = {
+    "done": ("✓", "green"),
+    "cached": ("·", "cyan"),
+    "failed": ("✗", "red"),
+    "skipped": ("-", "yellow"),
+}
 
 
 class View:
-    """Prints the run to the terminal while `redirected` sends all else to the log.
-
-    Args:
-      log: path of the log file; made when `redirected` is entered.
-    """
+    """Prints the run to the terminal while `redirected` sends all else to the file `log`."""
 
     def __init__(self, log: str) -> None:
         self.log = log
@@ -67,12 +69,7 @@ class View:
 
     @contextlib.contextmanager
     def component(self, name: str, talks: bool = False) -> Iterator[Outcome]:
-        """One component: a running clock on a terminal, then its outcome.
-
-        Args:
-          name: node id.
-          talks: the component prints its own progress lines (training).
-        """
+        """One component: a running clock unless it `talks` itself (training), then its outcome."""
         outcome = Outcome()
         start = time.monotonic()
         stop = threading.Event()
@@ -96,19 +93,9 @@ class View:
                 clock.join()
             if self._live:
                 self._stream.write("\r\033[K")
-            mark, style = {
-                "done": ("✓", "green"),
-                "cached": ("·", "cyan"),
-                "failed": ("✗", "red"),
-                "skipped": ("-", "yellow"),
-            }[outcome.state]
+            mark, style = _MARKS[outcome.state]
+            note = f"cached  {outcome.figure}" if outcome.state == "cached" else outcome.figure
             seconds = time.monotonic() - start
-            note = {
-                "done": outcome.figure,
-                "cached": f"cached  {outcome.figure}",
-                "failed": outcome.figure,
-                "skipped": outcome.figure or "skipped",
-            }[outcome.state]
             self.line(
                 f"  [{style}]{mark}[/] {name:<{_WIDTH}} {seconds:7.1f} s   {escape(note.strip())}"
             )

@@ -1,7 +1,6 @@
 """Runs a study of the paper and writes its report.
 
-python -m pipeline.study degradation --set data.source=TFDS_DATA_DIR [--seeds 0 1] [--devices 0 1 2
-3]
+python -m pipeline.study degradation --set data.source=TFDS_DATA_DIR [--seeds 0 1] [--devices 0 1]
 """
 
 from __future__ import annotations

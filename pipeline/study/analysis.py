@@ -1,24 +1,18 @@
-"""What happens inside a trained network: responses (paper, Figure 7) and gradients (section 4.1) by
-layer.
+"""Responses (paper, Figure 7) and gradients (section 4.1) of a trained network, layer by layer.
 
-Both are measured on training images without augmentation, and kept as JSON in the member's folder
-for as long as the model, the number of images and this file stay the same.
+Both are measured on training images without augmentation.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from components import files
 from models import preprocessing
 from models.data import input as batches
 from models.export.export import KERAS_FILE
@@ -30,49 +24,25 @@ BATCH = 128  # images at a time, at most; fewer where the training has smaller b
 
 
 def responses(result: Result, examples: int) -> Layers:
-    """Standard deviation of what each 3x3 layer answers to training images.
-
-    Args:
-      result: a finished member.
-      examples: images to look at, the first of the training files.
-
-    Returns:
-      Layer, such as conv2_block1_1, -> figure of `layer_responses`.
+    """`layer_responses` on the first `examples` training images of a finished member.
 
     Raises:
       ValueError: the member has no pushed model.
     """
-
-    def compute() -> Layers:
-        images = (images for images, _ in _batches(result, examples, full=False))
-        return layer_responses(load(result), images)
-
-    return _cached(result, f"responses-{examples}", compute)
+    images = (images for images, _ in _batches(result, examples, full=False))
+    return layer_responses(load(result), images)
 
 
 def gradients(result: Result, examples: int, initial: bool = False) -> tuple[Layers, Layers]:
-    """Norms of the loss gradient of each convolution layer on training images.
+    """`layer_gradients` on the first `examples` training images of a finished member.
 
-    Args:
-      result: a finished member.
-      examples: images to look at, the first of the training files.
-      initial: the network as it was before its first step, drawn anew from the member's seed.
-
-    Returns:
-      The figures of `layer_gradients`: by kernel, and by response.
+    `initial`: of the network before its first step, drawn anew from the member's seed.
 
     Raises:
       ValueError: the member has no pushed model.
     """
-
-    def compute() -> tuple[Layers, Layers]:
-        model = build(result) if initial else load(result)
-        return layer_gradients(model, _batches(result, examples, full=True))
-
-    kernels, outputs = _cached(
-        result, f"gradients-{'first' if initial else 'last'}-{examples}", compute
-    )
-    return kernels, outputs
+    model = build(result) if initial else load(result)
+    return layer_gradients(model, _batches(result, examples, full=True))
 
 
 def layer_responses(model: keras.Model, images: Iterable[np.ndarray]) -> Layers:
@@ -153,12 +123,14 @@ def layer_gradients(
 
 
 def load(result: Result) -> keras.Model:
-    """The trained network: images, mean subtracted -> logits.
-
-    Raises:
-      ValueError: the member has no pushed model.
-    """
-    return keras.saving.load_model(_keras_file(result), compile=False)
+    """The trained network, images without mean -> logits; ValueError: there is none."""
+    path = os.path.join(result.model, "assets.extra", KERAS_FILE)
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"{result.member}, seed {result.seed}: there is no {path}; delete "
+            f"{os.path.join(result.folder, 'result.json')} and run the study again."
+        )
+    return keras.saving.load_model(path, compile=False)
 
 
 def build(result: Result) -> keras.Model:
@@ -166,16 +138,6 @@ def build(result: Result) -> keras.Model:
     constants = preprocessing.load_constants(result.transform_graph)
     keras.utils.set_random_seed(result.config.train.seed + 1)  # as models.train.compiled_model
     return architecture.build(result.config.model, len(constants.labels))
-
-
-def _keras_file(result: Result) -> str:
-    path = os.path.join(result.model, "assets.extra", KERAS_FILE)
-    if not os.path.isfile(path):
-        raise ValueError(
-            f"{result.member}, seed {result.seed}: there is no {path}; delete "
-            f"{os.path.join(result.folder, 'result.json')} and run the study again."
-        )
-    return path
 
 
 def _convolutions(model: keras.Model) -> list[keras.layers.Conv2D]:
@@ -196,9 +158,7 @@ def _normalised(model: keras.Model, convolution: str) -> keras.KerasTensor:
 
 
 def _batches(result: Result, examples: int, full: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Training images as the test protocol `center` shows them, and their labels; `full` batches or
-    all.
-    """
+    """Training images as the protocol `center` shows them, and labels; `full` batches or all."""
     constants = preprocessing.load_constants(result.transform_graph)
     examples = min(examples, sum(constants.class_counts))
     batch = min(BATCH, result.config.train.batch_size, examples)
@@ -214,28 +174,3 @@ def _batches(result: Result, examples: int, full: bool) -> Iterator[tuple[np.nda
     for images, labels, weights in stream:
         real = weights.numpy() > 0  # the rest fills the last batch
         yield images.numpy()[real], labels.numpy()[real]
-
-
-def _cached(result: Result, name: str, compute: Callable[[], Any]) -> Any:
-    """What `compute` gives, as JSON, from the member's folder where it lies there for this model
-    and code.
-    """
-    path = os.path.join(result.folder, f"{name}.json")
-    key = _key(result)
-    if os.path.isfile(path):
-        with open(path) as file:
-            found = json.load(file)
-        if found["of"] == key:
-            return found["figures"]
-    figures = compute()
-    files.write(path, json.dumps({"of": key, "figures": figures}, indent=1).encode())
-    return json.loads(json.dumps(figures))
-
-
-def _key(result: Result) -> str:
-    """Digest of the network and of this file."""
-    total = hashlib.sha256()
-    for path in (_keras_file(result), __file__):
-        with open(path, "rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()

@@ -1,6 +1,4 @@
-"""What the report of each kind of study shows: a figure, its caption, columns of the table,
-findings.
-"""
+"""What the report of each kind of study shows: a figure, its caption, columns of the table."""
 
 from __future__ import annotations
 
@@ -54,14 +52,11 @@ class Shown(NamedTuple):
     caption: str
     header: list[str] = []
     cells: dict[str, list[str]] = {}  # label -> one cell for each of `header`
-    findings: list[str] = []
     layers: list[list[object]] = []  # rows of layers.csv
 
 
 def of(study: Study, nets: Sequence[Net]) -> Shown:
-    """What to show of the runs; responses and gradients are computed where the members' folders
-    lack them.
-    """
+    """What to show of the runs; responses and gradients are computed now."""
     return KINDS[study.kind](study, nets)
 
 
@@ -116,7 +111,7 @@ def _curves(study: Study, nets: Sequence[Net]) -> Shown:
         caption += " Means over seeds."
     cells = {net.label: [mean(net.training_errors())] for net in nets}
     figure = plots.curves(panels) if trained else ""
-    return Shown(figure, caption, ["training error"], cells, _against_depth(study, trained))
+    return Shown(figure, caption, ["training error"], cells)
 
 
 def _curve(net: Net) -> plots.Curve:
@@ -130,54 +125,6 @@ def _curve(net: Net) -> plots.Curve:
     iterations = [row["epoch"] * first.steps_per_epoch for row in first.history[:epochs]]
     return plots.Curve(
         net.label, net.depth, iterations, errors("top1_error"), errors("val_top1_error")
-    )
-
-
-def _against_depth(study: Study, nets: Sequence[Net]) -> list[str]:
-    """The deepest net of either family against the shallowest."""
-    found = []
-    for residual in (False, True):
-        family = sorted(
-            (net for net in nets if net.residual == residual), key=lambda net: net.depth
-        )
-        if len(family) < 2:
-            continue
-        shallow, deep = family[0], family[-1]
-        parts = [
-            f"{name} error {statistics.fmean(b) - statistics.fmean(a):+.2f} points"
-            for name, a, b in (
-                ("training", shallow.training_errors(), deep.training_errors()),
-                (
-                    "test",
-                    shallow.errors(study.protocol, "top1"),
-                    deep.errors(study.protocol, "top1"),
-                ),
-            )
-            if a and b
-        ]
-        found.append(f"{deep.label} against {shallow.label}: {', '.join(parts)}.")
-    return found
-
-
-def _errors_only(study: Study, nets: Sequence[Net]) -> Shown:
-    panels = {}
-    for key in shown_errors(study):
-        bars = [_bar(study, net, key) for net in nets]
-        if not all(math.isnan(bar.ours) for bar in bars):
-            panels[f"{METRICS[key].title}{' (%)' * METRICS[key].error}"] = bars
-    caption = f"Errors under {study.protocol}, here and in the paper."
-    if any(len(net.results) > 1 for net in nets):
-        caption += " Bars are one standard deviation over seeds."
-    return Shown(plots.bars(panels) if panels else "", caption)
-
-
-def _bar(study: Study, net: Net, key: str) -> plots.Bar:
-    ours = net.errors(study.protocol, key)
-    return plots.Bar(
-        net.label,
-        statistics.fmean(ours) if ours else math.nan,
-        statistics.stdev(ours) if len(ours) > 1 else math.nan,
-        (net.member.paper or {}).get(key, math.nan),
     )
 
 
@@ -260,7 +207,7 @@ def _over_seeds(seeds: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 KINDS: dict[str, Callable[[Study, Sequence[Net]], Shown]] = {
     "curves": _curves,
-    "table": _errors_only,
+    "table": lambda study, nets: Shown("", ""),
     "responses": _responses,
     "gradients": _gradients,
 }

@@ -12,80 +12,45 @@ from pipeline.config.settings import Config
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One net of a study.
+    """One net of a study."""
 
-    Attributes:
-      label: as in the paper, such as "ResNet-34 A".
-      settings: `section.field=value` assignments on top of the study's.
-      paper: published errors in percent, "top1" and "top5"; None where there is no number.
-    """
-
-    label: str
-    settings: tuple[str, ...]
-    paper: dict[str, float] | None = None
+    label: str  # as in the paper, such as "ResNet-34 A"
+    settings: tuple[str, ...]  # `section.field=value` on top of the study's
+    paper: dict[str, float] | None = None  # published "top1" and "top5" errors in percent
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A set of runs and what is shown of them.
-
-    Attributes:
-      name: of the command line.
-      title: what is studied.
-      source: table or figure of the paper.
-      preset: where the configuration of every member starts from.
-      members: nets, in the paper's order.
-      kind: what the report shows: "curves", "table", "responses" or "gradients".
-      protocol: test protocol of the published errors.
-      caption: what the paper found.
-      settings: `section.field=value` assignments for all members.
-    """
+    """A set of runs and what is shown of them."""
 
     name: str
     title: str
-    source: str
-    preset: str
-    members: tuple[Member, ...]
-    kind: str
-    protocol: str
-    caption: str
-    settings: tuple[str, ...] = ()
+    source: str  # table or figure of the paper
+    preset: str  # where the configuration of every member starts from
+    members: tuple[Member, ...]  # in the paper's order
+    kind: str  # what the report shows: "curves", "table", "responses" or "gradients"
+    protocol: str  # test protocol of the published errors
+    caption: str  # what the paper found
+    settings: tuple[str, ...] = ()  # `section.field=value` for all members
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One finished member.
+    """One finished member."""
 
-    Attributes:
-      member: label.
-      seed: of the training.
-      folder: the member's own.
-      config: of the run.
-      history: a row an epoch, as in history.csv; errors from 0 to 1.
-      steps_per_epoch: optimisation steps.
-      errors: protocol -> key of METRICS (components.evaluator.metric_table) -> what the Evaluator
-        measured, NaN where it did not.
-      parameters: with the statistics of batch normalisation.
-      seconds: of the Trainer; NaN for a training that was interrupted.
-      model: folder of the pushed version.
-      transform_graph: folder of Transform's analysis.
-      train_files: glob pattern of the training examples, TFRecords.
-      commit: of the code, "" when unknown.
-    """
-
-    member: str
+    member: str  # its label
     seed: int
-    folder: str
+    folder: str  # the member's own
     config: Config
-    history: list[dict[str, float]]
+    history: list[dict[str, float]]  # a row an epoch, as in history.csv; errors from 0 to 1
     steps_per_epoch: int
-    errors: dict[str, dict[str, float]]
-    parameters: int
-    seconds: float
-    model: str
-    transform_graph: str
-    train_files: str
-    commit: str
+    errors: dict[str, dict[str, float]]  # protocol -> key of METRICS -> the Evaluator's value
+    parameters: int  # with the statistics of batch normalisation
+    seconds: float  # of the Trainer; NaN for a training that was interrupted
+    model: str  # folder of the pushed version
+    transform_graph: str  # folder of Transform's analysis
+    train_files: str  # glob pattern of the training examples, TFRecords
+    commit: str  # of the code, "" when unknown
 
 
 def _cifar(depth: int, residual: bool = True, top1: float | None = None) -> Member:

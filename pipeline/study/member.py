@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from components import files
-from components.evaluator.metric_table import METRICS
 from pipeline import local_runner
 from pipeline.config.options import from_dict
 from pipeline.config.settings import to_dict
@@ -21,12 +20,12 @@ from pipeline.study.definitions import Result
 
 RESULT = "result.json"
 REQUEST = "request.json"
+# What is noted relative to the member's folder, so that a study can be moved.
+_PATHS = ("model", "transform_graph", "train_files")
 
 
 def main() -> int:
-    """Runs the pipeline that the request describes and notes what came out; returns the exit
-    status.
-    """
+    """Runs the pipeline of the request and notes what came out; returns the exit status."""
     with open(sys.argv[1]) as file:
         request = json.load(file)
     config = from_dict(request["config"])
@@ -45,7 +44,7 @@ def main() -> int:
 
 
 def read(folder: str) -> Result | None:
-    """The result that a member's folder holds; None before its run has ended well.
+    """The result in a member's folder, None before its run has ended well.
 
     Raises:
       ValueError: its file cannot be read; the message names it.
@@ -54,23 +53,10 @@ def read(folder: str) -> Result | None:
     if not os.path.exists(path):
         return None
     with _named(path), open(path) as file:
-        return _result(folder, json.load(file))
-
-
-def _result(folder: str, found: Mapping[str, Any]) -> Result:
-    return Result(
-        member=found["member"],
-        seed=found["seed"],
-        folder=folder,
-        config=from_dict(found["config"]),
-        history=found["history"],
-        steps_per_epoch=found["steps_per_epoch"],
-        errors={name: _errors(values) for name, values in found["errors"].items()},
-        parameters=found["parameters"],
-        seconds=_number(found["seconds"]),
-        commit=found["commit"],
-        **{key: os.path.normpath(os.path.join(folder, found[key])) for key in _PATHS},
-    )
+        found = json.load(file)
+        paths = {key: os.path.normpath(os.path.join(folder, found[key])) for key in _PATHS}
+        config = from_dict(found["config"])
+        return Result(**{**found, **paths, "folder": folder, "config": config})
 
 
 @contextlib.contextmanager
@@ -83,10 +69,6 @@ def _named(path: str) -> Iterator[None]:
             f"{path} is damaged or of another version ({error}): remove it, and the run is made"
             " again."
         ) from error
-
-
-# Relative to the member's folder, so that a study can be moved.
-_PATHS = ("model", "transform_graph", "train_files")
 
 
 def write_request(folder: str, member: str, config: Any) -> str:
@@ -126,7 +108,6 @@ def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
         history = [
             {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
         ]
-    errors = evaluation.errors(figures.uri(nodes["Evaluator"], "evaluation"))
     examples = nodes["Transform"].get("transformed_examples") or nodes["ExampleGen"]["examples"]
     paths = {
         "model": figures.pushed_version(nodes["Pusher"]),
@@ -136,43 +117,20 @@ def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
     return {
         "history": history,
         "steps_per_epoch": summary["steps"] // summary["epochs"],
-        "errors": {
-            protocol: {key: None if math.isnan(one) else one for key, one in values.items()}
-            for protocol, values in errors.items()
-        },
+        "errors": evaluation.errors(figures.uri(nodes["Evaluator"], "evaluation")),
         "parameters": summary["parameters"],
         # After an interruption the summary has the time of the last part only.
-        "seconds": None if summary["resumed_from"] else summary["seconds"],
+        "seconds": math.nan if summary["resumed_from"] else summary["seconds"],
         **{key: os.path.relpath(path, folder) for key, path in paths.items()},
     }
-
-
-def _errors(stored: Any) -> dict[str, float]:
-    """Values of a protocol by the keys of METRICS; earlier releases stored a list of two."""
-    both = ("top1", "top5")
-    values = dict(zip(both, stored, strict=True)) if isinstance(stored, list) else stored
-    return {key: _number(values.get(key)) for key in METRICS}
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value  # JSON has no NaN
 
 
 def _commit() -> str:
     """Commit of the code, with a + where files differ from it; "" outside a checkout."""
     here = os.path.dirname(os.path.abspath(__file__))
-
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", here, *args], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
+    command = ["git", "-C", here, "describe", "--always", "--exclude=*", "--dirty=+"]
     try:
-        commit = git("rev-parse", "--short", "HEAD")
-        return (
-            f"{commit}+"
-            if commit and git("status", "--porcelain", "--untracked-files=no")
-            else commit
-        )
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
     except FileNotFoundError:  # no git on this machine
         return ""
 

@@ -1,4 +1,4 @@
-"""Figures in the forms of the paper, as SVG. Equal inputs give equal bytes."""
+"""Figures in the forms of the paper, as texts of SVG. Equal inputs give equal bytes."""
 
 from __future__ import annotations
 
@@ -56,23 +56,10 @@ class Line(NamedTuple):
     values: Series
 
 
-class Bar(NamedTuple):
-    """An error in percent: ours, its deviation over seeds, the paper's; NaN where there is none."""
-
-    label: str
-    ours: float
-    deviation: float
-    paper: float
-
-
 def curves(panels: Mapping[str, Sequence[Curve]]) -> str:
     """Figures 1, 4 and 6: error by iterations, thin dashed in training and bold in tests.
 
-    Args:
-      panels: title -> nets, from left to right; all have the same axes.
-
-    Returns:
-      The SVG document.
+    `panels`: title -> nets, from left to right; all have the same axes.
     """
     shown = {title: nets for title, nets in panels.items() if nets}
     nets = [curve for panel in shown.values() for curve in panel]
@@ -94,25 +81,19 @@ def curves(panels: Mapping[str, Sequence[Curve]]) -> str:
                 ylim=(low, high),
             )
             for curve in panel:
-                x, colour = np.asarray(curve.iterations) / unit, colours[curve.depth]
+                x = np.asarray(curve.iterations) / unit
                 marker = "." if len(x) == 1 else ""  # one epoch makes no line
-                ax.plot(
-                    x, curve.training, marker=marker, color=colour, linewidth=0.8, linestyle=_DASHED
-                )
-                ax.plot(x, curve.test, marker=marker, color=colour, linewidth=1.6)
-            _end_labels(
-                ax, [(curve.label, curve.test[-1], colours[curve.depth]) for curve in panel]
-            )
-        _key(figure, [("training error", 0.8, _DASHED), ("test error", 1.6, "-")])
+                style = {"marker": marker, "color": colours[curve.depth]}
+                ax.plot(x, curve.training, linewidth=0.8, linestyle=_DASHED, **style)
+                ax.plot(x, curve.test, linewidth=1.6, label=curve.label, **style)
+            ax.legend(loc="upper right")
+        grey = _COLOURS[-1]
+        _key(figure, {"training error": (grey, 0.8, _DASHED), "test error": (grey, 1.6, "-")})
         return _svg(figure)
 
 
 def responses(lines: Sequence[Line]) -> str:
-    """Figure 7: standard deviation of the responses of 3x3 layers, in their order and by magnitude.
-
-    Returns:
-      The SVG document.
-    """
+    """Figure 7: standard deviation of the responses of 3x3 layers, in order and by magnitude."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 6.2), layout="constrained")
         axes = figure.subplots(2, 1, sharey=True)
@@ -129,11 +110,7 @@ def responses(lines: Sequence[Line]) -> str:
 def gradients(panels: Mapping[str, Mapping[str, Sequence[Line]]]) -> str:
     """Gradient norms by layer on a logarithmic scale.
 
-    Args:
-      panels: name of the norm (a row, with one scale) -> moment (a column) -> nets.
-
-    Returns:
-      The SVG document.
+    `panels`: name of the norm (a row, with one scale) -> moment (a column) -> nets.
     """
     rows, columns = len(panels), max(len(row) for row in panels.values())
     with matplotlib.rc_context(_STYLE):
@@ -157,55 +134,6 @@ def gradients(panels: Mapping[str, Mapping[str, Sequence[Line]]]) -> str:
         return _svg(figure)
 
 
-def bars(panels: Mapping[str, Sequence[Bar]]) -> str:
-    """Tables 3, 4 and 6: our errors beside the paper's.
-
-    Args:
-      panels: name of the error -> nets, from top to bottom.
-
-    Returns:
-      The SVG document.
-    """
-    rows = max(len(panel) for panel in panels.values())
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(
-            figsize=(_WIDTH if len(panels) > 1 else 0.7 * _WIDTH, 1.2 + 0.3 * rows),
-            layout="constrained",
-        )
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for ax, (name, panel) in zip(axes, panels.items(), strict=True):
-            places = np.arange(len(panel))
-            deviations = [0 if math.isnan(bar.deviation) else bar.deviation for bar in panel]
-            ax.errorbar(
-                [bar.ours for bar in panel],
-                places,
-                xerr=deviations,
-                fmt="o",
-                color=_COLOURS[0],
-                capsize=3,
-            )
-            ax.plot([bar.paper for bar in panel], places, "D", color=_COLOURS[1], fillstyle="none")
-            ax.set_yticks(
-                places, [bar.label for bar in panel] if ax is axes[0] else [""] * len(panel)
-            )
-            ax.set(xlabel=name, ylim=(len(panel) - 0.5, -0.5))
-            ax.margins(x=0.12)
-        handles = [
-            Line2D([], [], marker="o", linestyle="none", color=_COLOURS[0], label="here"),
-            Line2D(
-                [],
-                [],
-                marker="D",
-                linestyle="none",
-                color=_COLOURS[1],
-                fillstyle="none",
-                label="paper",
-            ),
-        ]
-        figure.legend(handles=handles, loc="outside upper center", ncols=2)
-        return _svg(figure)
-
-
 def _colours(depths: Iterable[int]) -> dict[int, str]:
     """A colour for each depth, the same for plain and residual nets."""
     return {depth: _COLOURS[i % len(_COLOURS)] for i, depth in enumerate(sorted(set(depths)))}
@@ -225,55 +153,6 @@ def error_range(nets: Sequence[Curve]) -> tuple[float, float]:
     return low, high
 
 
-def _end_labels(ax: Axes, labels: Sequence[tuple[str, float, str]]) -> None:
-    """Names right of the ends of the curves, moved apart where they would overlap."""
-    low, high = ax.get_ylim()
-    ordered = sorted(labels, key=lambda entry: entry[1])
-    places = spread([value for _, value, _ in ordered], 0.055 * (high - low), low, high)
-    for (label, value, colour), place in zip(ordered, places, strict=True):
-        ax.annotate(
-            label,
-            (1, value),
-            (1.06, place),
-            xycoords=ax.get_yaxis_transform(),
-            textcoords=ax.get_yaxis_transform(),
-            color=colour,
-            va="center",
-            fontsize=8,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": 0.6,
-                "shrinkA": 0,
-                "shrinkB": 0,
-            }
-            | {"relpos": (0, 0.5)},
-            annotation_clip=False,
-        )
-
-
-def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places near rising `values`, `gap` apart or more, from `low` to `high` as far as they fit."""
-    groups: list[list[float]] = []
-
-    def middle(group: list[float]) -> float:
-        half = gap * len(group) / 2
-        return max(low + half, min(high - half, sum(group) / len(group)))
-
-    for value in values:
-        groups.append([value])
-        while len(groups) > 1:
-            below, above = groups[-2:]
-            if middle(above) - middle(below) >= gap * (len(below) + len(above)) / 2:
-                break
-            groups[-2:] = [below + above]
-    return [
-        middle(group) + gap * (i - (len(group) - 1) / 2)
-        for group in groups
-        for i in range(len(group))
-    ]
-
-
 def _layers(ax: Axes, lines: Sequence[Line]) -> None:
     colours = _colours(line.depth for line in lines)
     for line in lines:
@@ -291,28 +170,17 @@ def _style(line: Line) -> Any:
 
 def _nets_key(figure: Figure, lines: Sequence[Line]) -> None:
     colours = _colours(line.depth for line in lines)
-    handles = {
-        line.label: Line2D(
-            [],
-            [],
-            color=colours[line.depth],
-            linewidth=1.4,
-            label=line.label,
-            linestyle=_style(line),
-        )
-        for line in lines
-    }
-    figure.legend(
-        handles=list(handles.values()), loc="outside upper center", ncols=min(len(handles), 6)
-    )
+    nets = {line.label: (colours[line.depth], 1.4, _style(line)) for line in lines}
+    _key(figure, nets)
 
 
-def _key(figure: Figure, entries: Sequence[tuple[str, float, Any]]) -> None:
+def _key(figure: Figure, entries: Mapping[str, tuple[str, float, Any]]) -> None:
+    """A legend above the panels: label -> colour, width and style of its line."""
     handles = [
-        Line2D([], [], color="#333333", linewidth=width, label=label, linestyle=style)
-        for label, width, style in entries
+        Line2D([], [], color=colour, linewidth=width, linestyle=style, label=label)
+        for label, (colour, width, style) in entries.items()
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
 
 
 def _svg(figure: Figure) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jinja2
+import pandas as pd
 
 from components import files
 from components.evaluator.metric_table import METRICS
@@ -44,17 +43,9 @@ class Table(NamedTuple):
 
 
 def write(study: Study, results: Sequence[Result], folder: str, command: str) -> str:
-    """Writes report.html, figure.svg, results.csv and results.md, and layers.csv where layers are
-    studied.
+    """Writes report.html, results.csv, results.md, and where there are any figure.svg, layers.csv.
 
-    Each file is whole or not there. Responses and gradients are computed here, unless they lie in
-    the members' folders.
-
-    Args:
-      study: what was to be run.
-      results: what has been, in any order; some may be missing, and are named.
-      folder: to write into; made when it is not there.
-      command: the command line that gives this report.
+    `results` come in any order; missing ones are named. `command` is what gives this report.
 
     Returns:
       Path of report.html, which needs no other file and no network.
@@ -67,7 +58,7 @@ def write(study: Study, results: Sequence[Result], folder: str, command: str) ->
         "shown": shown,
         # Without the XML declaration, which is for files of their own.
         "figure": shown.figure[max(0, shown.figure.find("<svg")) :],
-        "tables": _tables(study, nets, shown),
+        "tables": [_results(study, nets, shown), *_other_protocols(study, nets)] if nets else [],
         "note": _note(study, nets),
         "facts": _facts(nets) if nets else [],
         "differences": differences(study, nets),
@@ -110,12 +101,6 @@ def _plain(value: object) -> str:
 
 
 # The tables, a row for each net.
-
-
-def _tables(study: Study, nets: Sequence[Net], shown: Shown) -> list[Table]:
-    if not nets:
-        return []
-    return [_results(study, nets, shown), *_other_protocols(study, nets)]
 
 
 def _results(study: Study, nets: Sequence[Net], shown: Shown) -> Table:
@@ -167,13 +152,10 @@ def _errors(
         columns.append(
             ("paper", [contents.NONE if value is None else f"{value:.2f}" for value in paper])
         )
+        pairs = zip(ours, paper, strict=True)
         gaps = [
-            (
-                f"{statistics.fmean(values) - value:+.2f}"
-                if values and value is not None
-                else contents.NONE
-            )
-            for values, value in zip(ours, paper, strict=True)
+            contents.NONE if not a or b is None else f"{statistics.fmean(a) - b:+.2f}"
+            for a, b in pairs
         ]
         columns.append(("difference", gaps))
     return columns
@@ -193,17 +175,6 @@ def _note(study: Study, nets: Sequence[Net]) -> str:
         )
     if not any(net.errors(study.protocol, "top1") for net in nets):
         parts.append(f"{study.protocol}, the protocol of the paper's numbers, was not measured.")
-    preset = presets.get(study.preset)
-    own, same = _data(preset), ("kind", "tfds_name", "classes", "train_split", "eval_split")
-    if any(
-        getattr(result.config.data, name) != getattr(preset.data, name)
-        for net in nets
-        for result in net.results
-        for name in same
-    ):
-        parts.append(
-            f"The data are not the study's ({own}); the paper's errors are for those images alone."
-        )
     parts.append("Parameters count the moving statistics of batch normalisation.")
     return " ".join(parts)
 
@@ -272,14 +243,9 @@ def _runs(nets: Sequence[Net]) -> list[list[object]]:
     return rows
 
 
-def _csv(rows: Iterable[Sequence[object]]) -> str:
+def _csv(rows: Sequence[Sequence[object]]) -> str:
     """Rows as CSV; NaN is left empty."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        ["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row]
-        for row in rows
-    )
-    return text.getvalue()
+    return pd.DataFrame(rows).to_csv(index=False, header=False, lineterminator="\n")
 
 
 def _template(name: str) -> jinja2.Template:

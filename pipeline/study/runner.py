@@ -29,20 +29,8 @@ _NO_GATE = (
     "evaluate.max_top1_increase=1",
     "serve.validator=none",
 )
-# What does not change what a run computes: settings and sections, and fields of "train".
-_ELSEWHERE = (
-    "name",
-    "preset",
-    "root",
-    "artifacts",
-    "cache",
-    "no_cache",
-    "serve",
-    "beam",
-    "metadata",
-    "schedule",
-    "kubeflow",
-)
+# What a run computes, less the fields of `train` that say on what.
+_COMPUTED = ("data", "transform", "model", "train", "tune", "evaluate")
 _HARDWARE = ("strategy", "cpu_devices", "tpu", "checkpoint_seconds", "checkpoint_dir")
 # What members and seeds are made of.
 _OURS = (
@@ -57,13 +45,7 @@ _OURS = (
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One member with one seed.
-
-    Attributes:
-      member: net.
-      config: of its run.
-      folder: its own, named after what the run computes, so that studies share members.
-    """
+    """One member with one seed; `folder` is named after what the run computes: studies share it."""
 
     member: Member
     config: Config
@@ -82,8 +64,7 @@ def jobs(
 
     Args:
       study: of pipeline.study.definitions.
-      settings: `section.field=value` assignments for all members, after the study's and the
-        member's own.
+      settings: `section.field=value` for all members, after the study's and the member's own.
       seeds: of the trainings.
       labels: of the members to run; empty is all.
 
@@ -130,27 +111,24 @@ def jobs(
 
 
 def _computed(config: Config) -> dict[str, Any]:
-    """What makes a run another run: its settings without those that have their default.
-
-    A setting that a later version adds does not make finished runs strangers.
-    """
+    """The settings that make a run another run, less defaults: later versions may add settings."""
     tree, usual = to_dict(config), to_dict(Config())
     for name in _HARDWARE:
         del tree["train"][name]
     if config.data.source:
         tree["data"]["source"] = os.path.abspath(os.path.expanduser(config.data.source))
     return {
-        section: {key: value for key, value in fields.items() if value != usual[section][key]}
-        for section, fields in tree.items()
-        if section not in _ELSEWHERE
+        section: {
+            key: value for key, value in tree[section].items() if value != usual[section][key]
+        }
+        for section in _COMPUTED
     }
 
 
 def run(todo: Sequence[Job], devices: Sequence[str], say: Callable[[str], None]) -> list[Job]:
-    """Runs the jobs that have no result yet; returns those that failed.
+    """Runs the jobs that have no result yet, in order; returns those that failed.
 
     Args:
-      todo: in this order.
       devices: values of CUDA_VISIBLE_DEVICES, one run at a time on each. Empty runs one after the
         other on all devices there are, and shows each run as it goes.
       say: told what happens.

@@ -2,7 +2,6 @@
 
 import io
 import os
-import stat
 
 import pytest
 import tensorflow as tf
@@ -66,16 +65,3 @@ def test_a_remote_write_that_fails_leaves_nothing(monkeypatch):
         files.write(f"{folder}/file", "new")
     assert files.read(f"{folder}/file") == b"old"
     assert tf.io.gfile.listdir(folder) == ["file"]
-
-
-def test_a_secret_is_its_owners_alone_from_the_first_byte_on(tmp_path, monkeypatch):
-    seen = []
-    replace = os.replace
-
-    def look(temp, path):
-        seen.append(stat.S_IMODE(os.stat(temp).st_mode))
-        replace(temp, path)
-
-    monkeypatch.setattr(os, "replace", look)
-    files.write(str(tmp_path / "password"), "secret", private=True)
-    assert seen == [0o600] == [stat.S_IMODE(os.stat(tmp_path / "password").st_mode)]

@@ -162,7 +162,7 @@ def test_bad_input_is_one_sentence(capsys, photos, model, tmp_path):
             model,
             "empty holds no file; name a folder of images as you have them.",
         ),
-        (photos, photos, f"{photos} holds no SavedModel; name the folder of a pushed model."),
+        (photos, photos, f"{photos} holds no pushed model; give the folder of one"),
         (photos, tmp_path / "broken", "broken is no model that this project has exported ("),
     ):
         status, output, said = run(capsys, "--data", data, "--model", served)

@@ -15,7 +15,6 @@ from components.evaluator import evaluation
 from components.pusher import component as pusher
 from pipeline.config import beam_arguments
 from pipeline.config.settings import Beam
-from pipeline.local import batch_coder
 from tests.components.evaluator import test_evaluation as known
 
 
@@ -40,7 +39,6 @@ def artifacts(tmp_path):
 
 def evaluate(inputs, outputs, values):
     config = evaluation.eval_config(list(values), "center", known.CLASSES, 0.9, 0.9, 1.0)
-    batch_coder.register()
     context = evaluator.Executor.Context(beam_pipeline_args=beam_arguments.arguments(Beam()))
     properties = {
         "eval_config": proto_utils.proto_to_json(config),

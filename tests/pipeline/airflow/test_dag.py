@@ -198,15 +198,6 @@ def test_airflow_finds_the_dag_in_the_file_itself(tmp_path, environment):
     }
 
 
-def test_a_file_with_its_own_configuration_asks_for_no_other(tmp_path, environment):
-    os.makedirs(tmp_path / "dags")
-    _, path = store(tmp_path / "c.json", f"root={tmp_path}/mine", "name=mine")
-    text = f"from pipeline.airflow_runner import dag\n\nDAG = dag({path!r})\n"
-    (tmp_path / "dags" / "mine.py").write_text(text)
-    found = find(environment, RESNET_TFX_CONFIG="/nowhere.json")
-    assert found == {"dags": {"mine": f"{tmp_path}/mine"}, "errors": []}
-
-
 def test_a_run_has_a_name_in_ml_metadata_that_no_other_had(tmp_path, environment):
     """Another database of Airflow begins with the names of the first."""
     _, path = store(tmp_path / "c.json", f"root={tmp_path}/runs")

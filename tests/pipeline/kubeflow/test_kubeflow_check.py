@@ -69,22 +69,16 @@ def test_a_cluster_for_beam_must_not_need_the_steps_containers():
 
 def test_a_node_has_its_own_resources_and_the_others_those_of_the_star():
     found = check.resources(config("kubeflow.resources=Trainer cpu=16 memory=64G gpu=4,* cpu=500m"))
-    assert found["Trainer"] == check.Resources(cpu="16", memory="64G", gpu="4")
-    assert found["Evaluator"] == found["ExampleGen"] == check.Resources(cpu="500m")
+    assert found["Trainer"] == {"cpu": "16", "memory": "64G", "gpu": "4"}
+    assert found["Evaluator"] == found["ExampleGen"] == {"cpu": "500m"}
 
 
-def test_folders_of_this_machine_are_warned_of(tmp_path, monkeypatch):
-    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+def test_folders_of_this_machine_are_warned_of(tmp_path):
     for settings, words in (
         ([f"data.source={tmp_path}"], f"data.source: {tmp_path} is a folder"),
         (["data.source=not/there"], "data.source: not/there is a folder"),
-        (["data.kind=tfds", "data.source="], "data.source: ~/tensorflow_datasets is a folder"),
-        (
-            ["data.kind=digits", "data.source="],
-            "data.kind=digits, written below root: runs is a folder",
-        ),
         ([f"train.init_from={tmp_path}"], f"train.init_from: {tmp_path} is a folder"),
-        ([f"model.ensemble={tmp_path}"], f"model.ensemble[0]: {tmp_path} is a folder"),
+        ([f"model.ensemble={tmp_path}"], f"model.ensemble: {tmp_path} is a folder"),
     ):
         [sentence] = check.check(config(*settings))
         assert sentence.startswith(words)

@@ -153,21 +153,12 @@ def result(tmp_path_factory):
     )
 
 
-def test_a_member_is_analysed_once(result):
+def test_a_member_is_analysed_on_the_images_that_are_asked_for(result):
     model = analysis.load(result)
     batches = list(analysis._batches(result, 50, full=False))
     assert [len(labels) for _, labels in batches] == [16, 16, 16, 2]
     expected = analysis.layer_responses(model, [part for part, _ in batches])
     assert analysis.responses(result, 50) == pytest.approx(expected)
-    kept = os.path.join(result.folder, "responses-50.json")
-    before = os.stat(kept).st_mtime_ns
-    assert analysis.responses(result, 50) == pytest.approx(expected)
-    assert os.stat(kept).st_mtime_ns == before
-    path = os.path.join(result.model, "assets.extra", KERAS_FILE)
-    model.get_layer("conv1_bn").gamma.assign(model.get_layer("conv1_bn").gamma * 2)
-    model.get_layer("conv1_bn").beta.assign(model.get_layer("conv1_bn").beta * 2)
-    model.save(path)
-    assert analysis.responses(result, 50)["conv1"] == pytest.approx(2 * expected["conv1"], rel=1e-4)
 
 
 def test_gradients_before_training_are_those_of_the_network_that_training_starts_with(result):
