@@ -56,11 +56,7 @@ def run_fn(fn_args: Any) -> None:
 
 
 def load(folder: str, labels: tuple[str, ...]) -> Network:
-    """The network of a pushed version.
-
-    Args:
-      folder: of one version.
-      labels: the classes that it has to have, in label order.
+    """The network of a pushed version, which must have the classes `labels` in this order.
 
     Raises:
       ValueError: the folder holds no single network, or one with other classes.
@@ -69,7 +65,7 @@ def load(folder: str, labels: tuple[str, ...]) -> Network:
         raise ValueError(
             f"{folder} is no pushed model; make one of it with python -m models.import_weights."
         )
-    found = pretrained.load(folder, Model())
+    found = pretrained.load(folder)
     if found.constants is None or found.transform is None:
         raise ValueError(
             f"{folder} does not say with which means and classes it was trained; model.ensemble"

@@ -6,7 +6,6 @@ python -m models.import_weights resnet50.pth serving/resnet50 --labels synsets.t
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 import time
@@ -27,7 +26,7 @@ def push(
     transform: Transform,
     names: Sequence[str] = (),
 ) -> str:
-    """Writes the network as the newest version of a pushed model.
+    """Writes the network as the newest version of a pushed model; returns its folder.
 
     Args:
       found: with its head.
@@ -36,9 +35,6 @@ def push(
         (synsets) make the network fit that data set in train.init_from and model.ensemble.
       transform: of `conversion.crops`.
       names: of the classes, for people; none are the labels.
-
-    Returns:
-      The folder of the version.
 
     Raises:
       ValueError: there is no head, another number of labels or names than outputs, or no crop fits.
@@ -54,9 +50,8 @@ def push(
             f"There are {len(labels)} labels for {classes} outputs; give one for each."
         )
     labels = labels or [f"{number:0{len(str(classes - 1))}}" for number in range(classes)]
-    measured = conversion.constants(found.channel_mean, labels, transform.size)
-    if transform.mean == "pixel" and found.pixel_mean is not None:
-        measured = dataclasses.replace(measured, pixel_mean=found.pixel_mean)
+    image = found.pixel_mean if transform.mean == "pixel" else None
+    measured = conversion.constants(found.channel_mean, labels, transform.size, image)
     network = protocols.network(found.model, transform, measured)
     version = int(time.time())
     while tf.io.gfile.exists(os.path.join(folder, str(version))):
@@ -71,13 +66,9 @@ def push(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Imports a file; returns 1, after a sentence on stderr, when that cannot be done."""
     parsed = _parser().parse_args(arguments)
-    expected = {name: getattr(parsed, name) for name in ("family", "depth", "shortcut", "variant")}
-    wanted = {name: value for name, value in expected.items() if value is not None}
     try:
         labels, names = _lines(parsed.labels), _lines(parsed.names)
-        found = conversion.load_like(
-            parsed.checkpoint, wanted, parsed.mean, parsed.std, parsed.mean_file
-        )
+        found = conversion.load(parsed.checkpoint, parsed.mean, parsed.std, parsed.mean_file)
         view = conversion.crops(found, parsed.size, parsed.test_shorter_side)
         version = push(found, parsed.out, labels, view, names)
     except (ValueError, OSError, tf.errors.OpError) as error:
@@ -97,47 +88,24 @@ def _parser() -> argparse.ArgumentParser:
         prog="import_weights",
         description="Makes a pushed model, ready to be served, of published weights.",
     )
-    add = parser.add_argument
-    add("checkpoint", help="file of weights (docs/weights.md)")
-    add("out", help="folder of the model; a new version is written into it")
-    add(
-        "--labels",
-        default="",
-        metavar="FILE",
-        help="class names in the order of the outputs, one a line",
-    )
-    add(
-        "--names",
-        default="",
-        metavar="FILE",
-        help="the same for people, where the labels are synsets",
-    )
-    add(
-        "--mean",
-        nargs=3,
-        type=float,
-        default=TORCH_MEAN,
-        metavar="X",
-        help="of RGB in 0..1 (PyTorch)",
-    )
-    add(
-        "--std",
-        nargs=3,
-        type=float,
-        default=TORCH_STD,
-        metavar="X",
-        help="of RGB in 0..1 (PyTorch)",
-    )
-    add(
-        "--mean_file",
-        default="",
-        metavar="FILE",
-        help="mean image (Caffe); else the one beside the weights",
-    )
-    add("--size", type=int, default=0, help="side of the images; 224, or 32 in the CIFAR family")
-    add("--test_shorter_side", type=int, default=0, help="before the crop; 256 for 224, 32 for 32")
-    for field, kind in (("family", str), ("depth", int), ("shortcut", str), ("variant", str)):
-        add(f"--{field}", type=kind, help="refuse weights of another one")
+    parser.add_argument("checkpoint", help="file of weights (docs/weights.md)")
+    parser.add_argument("out", help="folder of the model; a new version is written into it")
+    for name, text in (
+        ("labels", "class names in the order of the outputs, one a line"),
+        ("names", "the same for people, where the labels are synsets"),
+        ("mean_file", "mean image (Caffe); else the one beside the weights"),
+    ):
+        parser.add_argument(f"--{name}", default="", metavar="FILE", help=text)
+    for name, default in (("mean", TORCH_MEAN), ("std", TORCH_STD)):
+        text = f"{name} of RGB in 0..1 (PyTorch)"
+        parser.add_argument(
+            f"--{name}", nargs=3, type=float, default=default, metavar="X", help=text
+        )
+    for name, text in (
+        ("size", "side of the images; 224, or 32 in the CIFAR family"),
+        ("test_shorter_side", "before the crop; 256 for 224, 32 for 32"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=0, help=text)
     return parser
 
 

@@ -22,11 +22,8 @@ from models.pixels import augmentation, decoding
 from models.pixels.augmentation import Constants
 from models.settings import Transform, check_transform
 
-# Here because every runner imports this module, in the process that builds the Beam job, before it
-# does so.
+# Every runner imports this module in the process that builds the Beam job, before it does so.
 tfx_bsl_batches.limit_bytes()
-
-_Batch = tuple[np.ndarray, ...]
 
 
 def preprocessing_fn(
@@ -39,8 +36,7 @@ def preprocessing_fn(
 
     Args:
       inputs: a batch of the features of the data contract; scalars, dense, ragged or sparse.
-      custom_config: {"transform": the fields of models.settings.Transform}; other keys (a hash of
-        the code, which makes the cache notice changes) are ignored.
+      custom_config: {"transform": the fields of models.settings.Transform}; other keys are ignored.
 
     Returns:
       [batch] tensors: image/encoded, image/height, image/width, image/class/label,
@@ -78,13 +74,9 @@ def _flat(column: Any) -> tf.Tensor:
     return tf.reshape(column, [-1])
 
 
-# Analysis.
-
-
 def _analyze(columns: Mapping[str, tf.Tensor], settings: Transform) -> None:
-    totals = _totals(
-        columns["image/encoded"], _sampled(columns["image/filename"], settings), settings
-    )
+    rows = _sampled(columns["image/filename"], settings)
+    totals = _totals(columns["image/encoded"], rows, settings)
     # The path is a constant of the graph, which makes the file one of its assets.
     tft.experimental.ptransform_analyzer(
         inputs=[columns["image/class/label"], columns["image/class/synset"], *totals],
@@ -136,30 +128,23 @@ class _Measure(tft_beam.experimental.PTransformAnalyzer):
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         path = os.path.join(self.base_temp_dir, augmentation.CONSTANTS_FILE)
-        total = batches | "Sum" >> beam.CombineGlobally(_Sum())
+        total = batches | "Sum" >> beam.Map(_summed) | "Add" >> beam.CombineGlobally(_added)
         return total | "Write" >> beam.Map(_write, path, self._settings)
 
 
-class _Sum(beam.CombineFn):
-    """Adds batches; the accumulator is (classes, count, image, outer)."""
+def _summed(batch: tuple[np.ndarray, ...]) -> tuple:
+    labels, synsets, count, image, outer = batch
+    classes = collections.Counter(zip(labels.tolist(), synsets.tolist(), strict=True))
+    return classes, count.sum(), image.sum(0), outer.sum(0)
 
-    def create_accumulator(self) -> tuple:
-        return collections.Counter(), 0, 0.0, 0.0
 
-    def add_input(self, total: tuple, batch: _Batch) -> tuple:
-        labels, synsets, count, image, outer = batch
-        classes = collections.Counter(zip(labels.tolist(), synsets.tolist(), strict=True))
-        return self.merge_accumulators([total, (classes, count.sum(), image.sum(0), outer.sum(0))])
-
-    def merge_accumulators(self, totals: Iterable[tuple]) -> tuple:
-        classes, count, image, outer = self.create_accumulator()
-        for more in totals:
-            classes.update(more[0])
-            count, image, outer = count + more[1], image + more[2], outer + more[3]
-        return classes, count, image, outer
-
-    def extract_output(self, total: tuple) -> tuple:
-        return total
+def _added(totals: Iterable[tuple]) -> tuple:
+    classes: collections.Counter = collections.Counter()
+    count, image, outer = 0, 0.0, 0.0
+    for more in totals:
+        classes.update(more[0])
+        count, image, outer = count + more[1], image + more[2], outer + more[3]
+    return classes, count, image, outer
 
 
 def _write(total: tuple, path: str, settings: Transform) -> np.ndarray:
@@ -204,9 +189,6 @@ def _vocabulary(classes: Mapping[tuple[int, bytes], int]) -> tuple[list[str], li
     return [_text(synset) for (_, synset), _ in entries], [count for _, count in entries]
 
 
-# Scale stage.
-
-
 def rescale(columns: Mapping[str, tf.Tensor], settings: Transform) -> dict[str, tf.Tensor]:
     """The [batch] tensors of `preprocessing_fn`, with large images stored as small ones."""
     keys = ("image/encoded", "image/height", "image/width")
@@ -222,10 +204,7 @@ def rescale(columns: Mapping[str, tf.Tensor], settings: Transform) -> dict[str, 
         large = tf.minimum(height, width) > settings.shorter_side
         return tf.cond(large, lambda: smaller(encoded), lambda: (encoded, height, width))
 
-    rescaled = tf.map_fn(
-        row,
-        tuple(columns[key] for key in keys),
-        fn_output_signature=(tf.string, tf.int64, tf.int64),
-        parallel_iterations=1,  # one decoded photograph in memory
-    )
+    values, kinds = tuple(columns[key] for key in keys), (tf.string, tf.int64, tf.int64)
+    # One decoded photograph in memory.
+    rescaled = tf.map_fn(row, values, fn_output_signature=kinds, parallel_iterations=1)
     return {**columns, **dict(zip(keys, rescaled, strict=True))}

@@ -291,21 +291,15 @@ class Tune:
 def check(transform: Transform, model: Model, train: Train, tune: Tune) -> None:
     """Raises ValueError for settings out of their range, and says what would be right."""
     check_transform(transform)
-    fields.check(model, "model.")
+    check_model(model)
     fields.check(train, "train.")
     fields.check(tune, "tune.")
-    _check_depth(model)
     _check_train(train)
-    if model.family == "cifar" and train.frozen_stages > 4:
-        raise ValueError(
-            f"train.frozen_stages={train.frozen_stages}: must be from 0 to 4, as a cifar network"
-            " ends with conv4_x."
-        )
-    if tune.enabled and not train.epochs:
-        raise ValueError(
-            "train.epochs=0: nothing is trained, so there is nothing to tune; set"
-            " tune.enabled=false."
-        )
+    stages = train.frozen_stages
+    rule = "must be from 0 to 4, as a cifar network ends with conv4_x"
+    _need(model.family == "imagenet" or stages <= 4, "train.frozen_stages", stages, rule)
+    rule = "nothing is trained, so there is nothing to tune; set tune.enabled=false"
+    _need(train.epochs > 0 or not tune.enabled, "train.epochs", train.epochs, rule)
 
 
 def check_transform(transform: Transform) -> None:
@@ -329,7 +323,9 @@ def check_transform(transform: Transform) -> None:
     _need(fits, "transform.shorter_side", t.shorter_side, rule)
 
 
-def _check_depth(model: Model) -> None:
+def check_model(model: Model) -> None:
+    """Raises ValueError when there is no such network."""
+    fields.check(model, "model.")
     depth = model.depth
     if model.family == "imagenet":
         rule = f"must be one of {', '.join(map(str, BLOCKS))} in the imagenet family"
@@ -345,11 +341,9 @@ def _check_train(train: Train) -> None:
     rising = list(train.boundaries) == sorted(set(train.boundaries))
     rule = "must be epochs that rise, as [30,60,80] does"
     _need(rising, "train.boundaries", list(train.boundaries), rule)
-    if train.frozen_stages and not train.init_from:
-        raise ValueError(
-            f"train.frozen_stages={train.frozen_stages}: stages can be frozen only when"
-            " train.init_from names the weights that they have."
-        )
+    stages = train.frozen_stages
+    rule = "stages can be frozen only when train.init_from names the weights that they have"
+    _need(not stages or bool(train.init_from), "train.frozen_stages", stages, rule)
     if train.warmup_error and train.warmup_epochs:
         raise ValueError(
             f"train.warmup_error={train.warmup_error} and"

@@ -77,13 +77,7 @@ class Learned(NamedTuple):
 def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
     """Trains from the last checkpoint, from `task.start` or from scratch (models.weights.finetune).
 
-    Args:
-      task: what to train.
-      checkpoint_dir: as in `run_fn`.
-      log_dir: folder for history.csv and the TensorBoard curves.
-
-    Raises:
-      ValueError, DivergedError: as `run_fn`.
+    Writes history.csv and the TensorBoard curves to `log_dir`. Raises what `run_fn` raises.
     """
     where = strategy.make_strategy(task.train)
     # Transform has counted the training split: ImageNet's is too long to read for its length alone.
@@ -112,14 +106,8 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
             f"train.batch_size={task.train.batch_size} is more than the {totals[0]:,} training"
             " images: every step has some of them twice or more"
         )
-    guard = Guard(run, checkpoints)
-    callbacks = [
-        Follow(run),
-        guard,
-        progress,
-        Curves(run, log_dir),
-        Checkpoint(run, checkpoints, guard),
-    ]
+    guard, curves = Guard(run, checkpoints), Curves(run, log_dir)
+    callbacks = [Follow(run), guard, progress, curves, Checkpoint(run, checkpoints, guard)]
     if task.train.ema:
         callbacks.append(average.Average())
     start = time.monotonic()
@@ -135,18 +123,21 @@ def learn(task: Task, checkpoint_dir: str, log_dir: str) -> Learned:
     changes = task.train.bn_examples or task.train.precision != "float32" or replicas > 1
     if changes or not run.history:
         figures |= finish.finish(network, task, replicas, totals[1], progress.say)
-    summary = {**_summary(task, run, figures), "replicas": replicas, "resumed_from": resumed}
-    summary["fit_seconds"] = fitted
-    return Learned(network, {**summary, "parameters": network.count_params()}, checkpoints)
+    summary = {
+        **_summary(task, run, figures),
+        "replicas": replicas,
+        "resumed_from": resumed,
+        "fit_seconds": fitted,
+        "parameters": network.count_params(),
+    }
+    return Learned(network, summary, checkpoints)
 
 
 def _check_counts(task: Task, totals: tuple[int, int]) -> None:
     """Raises ValueError when there are more or fewer examples than ingestion has written."""
     written = ingested(task.eval_files)
-    if written is None:
-        return
     for split, found, node in zip(("train", "eval"), totals, ("Transform", "Trainer"), strict=True):
-        if found != written[split]:
+        if written is not None and found != written[split]:
             raise ValueError(
                 f"{node} saw {found:,} examples of the {split} split and ingestion wrote"
                 f" {written[split]:,}: files in"
@@ -172,8 +163,7 @@ def _summary(task: Task, run: Run, figures: dict[str, float]) -> dict[str, Any]:
 
 
 def compiled_model(task: Task, where: tf.distribute.Strategy) -> keras.Model:
-    """The network with the paper's optimizer (section 3.4), ready for `fit`, on the devices of
-    `where`.
+    """The network with the paper's optimizer (section 3.4), ready for `fit`, on `where`'s devices.
 
     Raises:
       ValueError: the weights of `task.start` do not fit.
@@ -258,14 +248,10 @@ def steps(
     last: int,
     validation: tf.data.Dataset | None = None,
 ) -> None:
-    """Trains from where `run` stands to the end of an epoch.
+    """As `fit`, to the end of the epoch `last` (from 1).
 
     Args:
-      model: of `compiled_model`.
-      stream: batches of images [B, H, W, 3] and labels [B], from the step to come on.
-      run: moved on by the callbacks.
-      callbacks: `Follow` first.
-      last: number of the last epoch, from 1.
+      stream: batches of images [B, H, W, 3] and labels [B], from the next step on.
       validation: batches of images, labels and weights [B], seen after each epoch; None for none.
     """
     with strategy.precision(run.train.precision):

@@ -1,5 +1,4 @@
-"""Tuner: `tuner_fn` searches learning rate, weight decay and augmentation strength on a cheap
-proxy.
+"""Tuner: `tuner_fn` searches rate, weight decay and augmentation strength on a cheap proxy.
 
 The proxy is the task's own network on the first `tune.examples` training examples (ingestion has
 shuffled them), for `tune.epochs` epochs under a cosine schedule, judged by the top-1 error on at
@@ -11,6 +10,7 @@ times what is configured, the strength (see `models.pixels.augmentation.strength
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -36,7 +36,6 @@ from models.training.progress import Progress
 
 SPAN = 10.0
 STRENGTHS = (0.0, 1.5)
-_PROJECT = "tune"
 
 
 class TunerFnResult(NamedTuple):
@@ -95,20 +94,14 @@ def proxy(task: Task, tune: Tune, values: Mapping[str, float]) -> Task:
 
 
 class Search(keras_tuner.Tuner):
-    """Random search over `space`.
+    """Random search over `space`; keras_tuner notes the trials in `directory`.
 
     A trial that diverges has failed and the search goes on; any other error ends it.
-
-    Args:
-      task: what is tuned.
-      tune: how much is tried.
-      directory: where keras_tuner notes the trials.
     """
 
     def __init__(self, task: Task, tune: Tune, directory: str) -> None:
         self._task = task
         self._tune = tune
-        self._totals: tuple[int, int] | None = None
         super().__init__(
             oracle=_Oracle(
                 objective=keras_tuner.Objective(VALIDATION_ERROR, "min"),
@@ -120,7 +113,7 @@ class Search(keras_tuner.Tuner):
                 tune_new_entries=False,
             ),
             directory=directory,
-            project_name=_PROJECT,
+            project_name="tune",
             overwrite=True,
         )
 
@@ -130,21 +123,15 @@ class Search(keras_tuner.Tuner):
         Raises:
           RuntimeError: none has ended well; the message has the last one's reason.
         """
-        failures: str = ""
         try:
             super().search(*fit_args, **fit_kwargs)
         except keras_tuner.errors.FatalError:
             raise
-        except RuntimeError as error:  # keras_tuner's own, after max_consecutive_failed_trials
-            failures = str(error)
-        trials = self.oracle.trials.values()
-        if any(trial.status == "COMPLETED" for trial in trials):
-            return
-        reasons = [trial.message.strip().splitlines()[-1] for trial in trials if trial.message]
-        raise RuntimeError(
-            f"All {len(trials)} trials of the search failed; the last one:"
-            f" {(reasons or [failures])[-1]}"
-        )
+        except RuntimeError as error:  # keras_tuner's own, when all have failed
+            raise RuntimeError(
+                f"All {self._tune.trials} trials of the search failed; the last one:"
+                f" {str(error).strip().splitlines()[-1]}"
+            ) from error
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Trains the proxy with a trial's values; returns its figures after the last epoch."""
@@ -162,20 +149,19 @@ class Search(keras_tuner.Tuner):
             keras.backend.clear_session()
             gc.collect()
 
+    @functools.cached_property
+    def _eval_total(self) -> int:
+        return min(batches.count(self._task.eval_files), self._tune.examples)
+
     def _run(self, values: Mapping[str, float]) -> dict[str, float]:
         tune, task = self._tune, proxy(self._task, self._tune, values)
-        if self._totals is None:
-            totals = sum(task.constants.class_counts), batches.count(task.eval_files)
-            self._totals = min(totals[0], tune.examples), min(totals[1], tune.examples)
+        totals = min(sum(task.constants.class_counts), tune.examples), self._eval_total
         model = compiled_model(task, strategy.make_strategy(task.train))
-        run = Run(
-            task.train,
-            steps_per_epoch=batches.steps_per_epoch(self._totals[0], task.train.batch_size),
-        )
+        run = Run(task.train, batches.steps_per_epoch(totals[0], task.train.batch_size))
         progress = Progress(run, prefix=f"trial {len(self.oracle.trials)}/{tune.trials}  ")
         guard = Guard(run, Checkpoints("", "", model))
         callbacks = [Follow(run), guard, progress]
-        fit(model, task, run, callbacks, self._totals, progress.say, examples=tune.examples)
+        fit(model, task, run, callbacks, totals, progress.say, examples=tune.examples)
         return {name: value for name, value in run.history[-1].items() if name.startswith("val_")}
 
 

@@ -81,7 +81,7 @@ def newest_same_network(folder: str, model: Model, transform: Transform) -> Foun
             passed.append(_said(version, f"it is damaged: {damage}"))
             continue
         try:
-            finetune.check(version, pretrained.load(version, model), model, transform)
+            finetune.check(version, pretrained.load(version), model, transform)
         except ValueError as error:
             passed.append(_said(version, _first_line(error)))
             continue

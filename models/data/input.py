@@ -1,9 +1,8 @@
 """TFRecords of images -> batches of pixels.
 
 The training stream is endless: epoch after epoch, each shuffled anew, of as many full batches as
-the examples give; the few left over differ from epoch to epoch. It is a pure function of its
-arguments. A step can therefore be found again after a restart, and the beginning of an epoch
-without reading what came before.
+the examples give. It is a pure function of its arguments, so a step can be found again after a
+restart without reading earlier epochs.
 """
 
 from __future__ import annotations
@@ -34,11 +33,7 @@ _unconverted = tf.autograph.experimental.do_not_convert
 
 
 def resolve(patterns: Sequence[str]) -> list[str]:
-    """The files that glob patterns name, sorted.
-
-    Raises:
-      ValueError: there is none.
-    """
+    """The files that glob patterns name, sorted; raises ValueError when there is none."""
     files = sorted({file for pattern in patterns for file in tf.io.gfile.glob(pattern)})
     if not files:
         raise ValueError(
@@ -69,20 +64,14 @@ def named(files: Sequence[str]) -> Iterator[None]:
 
 
 def count(files: Sequence[str]) -> int:
-    """Number of records; reads every file once.
-
-    Raises:
-      ValueError: a file is damaged.
-    """
+    """Number of records; reads every file once, and raises ValueError where one is damaged."""
     with named(files):
         found = _records(_serialized(files), tf.data.Dataset.range(len(files)))
         return int(found.reduce(0, lambda n, _: n + 1))
 
 
 def steps_per_epoch(total: int, batch_size: int) -> int:
-    """Full batches in an epoch of `total` examples; 1 when there are fewer than a batch, some then
-    twice.
-    """
+    """Full batches in an epoch of `total` examples; 1 (with some twice) if they fill none."""
     return max(1, total // batch_size)
 
 
@@ -147,9 +136,8 @@ def train_dataset(
 
     epochs = tf.data.Dataset.counter(first_epoch).flat_map(_unconverted(epoch))
     stream = epochs.skip(skip).enumerate(position)
-    images = augmentation.train_images(
-        stream, read, train.batch_size, train.seed, settings, constants
-    )
+    batch = train.batch_size
+    images = augmentation.train_images(stream, read, batch, train.seed, settings, constants)
     return _finish(images, tf.data.INFINITE_CARDINALITY)
 
 
@@ -167,13 +155,7 @@ def eval_dataset(
     The last batch is filled up with empty images of weight 0, so that no replica is left without
     rows (which turns Keras' validation loss into NaN) and nothing is dropped or counted twice.
 
-    Args:
-      files: as in `train_dataset`.
-      settings: size, test_shorter_side and mean are used.
-      constants: of the training split.
-      batch_size: over all replicas.
-      total: number of examples, as in `train_dataset`.
-      examples: only this many examples, the first ones; None is all.
+    Args are those of `train_dataset`; `batch_size` is over all replicas.
 
     Returns:
       Batches (float32 [batch_size, size, size, 3], int64 [batch_size], float32 weights
@@ -181,14 +163,12 @@ def eval_dataset(
     """
 
     def example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        encoded, label = _parsed(serialized)
-        return augmentation.center(encoded, settings, constants), label, tf.constant(1.0)
+        found = tf.io.parse_single_example(serialized, _FEATURES)
+        image = augmentation.center(found[records.IMAGE_KEY], settings, constants)
+        return image, found[records.LABEL_KEY], tf.constant(1.0)
 
-    filler = (
-        tf.zeros([settings.size, settings.size, 3]),
-        tf.constant(0, tf.int64),
-        tf.constant(0.0),
-    )
+    empty = tf.zeros([settings.size, settings.size, 3])
+    filler = (empty, tf.constant(0, tf.int64), tf.constant(0.0))
     found = _records(_serialized(files), tf.data.Dataset.range(len(files)))
     if examples is not None:
         found = found.take(examples)
@@ -200,9 +180,7 @@ def eval_dataset(
 
 
 def _records(reader: _Reader, numbers: tf.data.Dataset) -> tf.data.Dataset:
-    """What the reader gives of the files with these numbers, in an order that depends on theirs
-    alone.
-    """
+    """What the reader gives of the files with these numbers, always in the same order."""
     return numbers.interleave(
         _unconverted(reader),
         cycle_length=_READERS,
@@ -235,12 +213,6 @@ def _placed(files: records.Files) -> _Reader:
         return chunks.take_while(lambda found: tf.shape(found)[0] > 0).unbatch()
 
     return read
-
-
-def _parsed(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Encoded image and label."""
-    features = tf.io.parse_single_example(serialized, _FEATURES)
-    return features[records.IMAGE_KEY], features[records.LABEL_KEY]
 
 
 def _finish(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:

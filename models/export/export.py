@@ -1,22 +1,10 @@
 """One SavedModel for Evaluator, Pusher and TensorFlow Serving: a network, or an ensemble.
 
-Signatures (the batch dimension is always None, all floats are float32):
-
-| signature       | inputs                                         | outputs                       |
-|-----------------|------------------------------------------------|-------------------------------|
-| serving_default | image_bytes: string, JPEG or PNG               | probabilities [n, classes]    |
-| top_k           | image_bytes: string, JPEG or PNG               | classes string, scores [n, k] |
-| classify        | inputs: string, serialized tf.Example          | classes string, scores [n, k] |
-| serving_tensor  | images: float32 [n, size, size, 3], RGB 0..255 | probabilities [n, classes]    |
-| features        | images: float32 [n, H, W, 3], RGB 0..255       | c2 .. c5: [n, h, w, channels] |
-| evaluate        | examples: string, serialized tf.Example        | [n, classes] by protocol      |
-
-k is 5, or the number of classes when that is less. serving_default, top_k and classify use the
-central test crop; the tf.Examples need `image/encoded` alone. `serving_tensor` takes images that
-are cropped already and subtracts the mean; an ensemble has it when all its networks see the same
-size. `features` is the backbone for detection and segmentation: the last map of each stage (c2 ..
-c4 of a CIFAR network) for images of any size, of which it subtracts the mean colour; an ensemble
-has none.
+README.md has the table of its signatures, which take batches of any size. The 5 best classes are as
+many as there are, when these are fewer. serving_default, top_k and classify use the central test
+crop; the tf.Examples need `image/encoded` alone. `serving_tensor` takes images that are cropped
+already and subtracts the mean; an ensemble has it when all its networks see the same size.
+`features` subtracts the mean colour; an ensemble has none.
 
 Batch normalisation is folded into the convolutions, in all signatures alike: what the Evaluator
 judges is what is served.
@@ -35,12 +23,11 @@ import os
 import uuid
 from collections.abc import Callable, Collection, Sequence
 
-import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from models.export import protocols
 from models.export.protocols import Network, as_members, find, in_parts, predict, probabilities
+from models.export.protocols import network as network_of
 from models.network import architecture, folding
 from models.pixels import augmentation
 
@@ -66,16 +53,12 @@ def export(
     sub_batch: int = 32,
     members: Sequence[str] = (),
 ) -> None:
-    """Writes the SavedModel; what was at `path` before is removed first.
-
-    It is written beside `path` and then renamed: where renaming a folder is atomic (local disks,
-    HDFS) it is whole as soon as `path` exists; object stores copy file by file.
+    """Writes the SavedModel beside `path` and then renames it, in the place of what was there.
 
     Args:
       networks: one, or the members of an ensemble, whose probabilities are averaged.
       path: folder to write.
-      names: of the classes, for people, in label order; None or none are the class names of the
-        data.
+      names: of the classes, for people, in label order; by default the class names of the data.
       protocols: names of models.settings.PROTOCOLS, the outputs of `evaluate`.
       sub_batch: most images that are in the network at a time, whatever batch comes in (except into
         `features`, which refuses more than MAX_FEATURE_PIXELS).
@@ -90,7 +73,7 @@ def export(
     _check(networks, names, protocols)
     # TensorFlow fuses no convolution with the batch normalisation behind it; folded, it fuses every
     # one with bias, addition and ReLU.
-    folded = [_folded(member) for member in networks]
+    folded = [network_of(folding.fold(one.model), one.settings, one.constants) for one in networks]
     signatures = _signatures(folded, names, protocols, sub_batch)
     # Only the variables of a network are saved: Keras's models bring functions of their own along,
     # and its ExportArchive traces every signature twice.
@@ -111,13 +94,6 @@ def export(
     finally:
         if tf.io.gfile.exists(part):
             tf.io.gfile.rmtree(part)
-
-
-def _folded(member: Network) -> Network:
-    """As it predicts: without batch normalisation. Every signature has it, so what is judged is
-    served.
-    """
-    return protocols.network(folding.fold(member.model), member.settings, member.constants)
 
 
 def _check(networks: Sequence[Network], names: Sequence[str], protocols: Sequence[str]) -> None:
@@ -205,10 +181,8 @@ def _tensor_signatures(networks: Sequence[Network], sub_batch: int) -> list[_Sig
         return tf.reduce_mean([probability(network, images) for network in networks], axis=0)
 
     def serving_tensor(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = _finite(images)
-        return {
-            "probabilities": in_parts(mean, images, sub_batch, len(networks[0].constants.labels))
-        }
+        classes = len(networks[0].constants.labels)
+        return {"probabilities": in_parts(mean, _finite(images), sub_batch, classes)}
 
     def pixels(size: int | None) -> tf.TensorSpec:
         return tf.TensorSpec([None, size, size, 3], tf.float32, "images")
@@ -227,9 +201,8 @@ def _features(network: Network) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
 
     def features(images: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = tf.reduce_prod(tf.cast(tf.shape(images)[:3], tf.int64))
-        message = (
-            f"features takes at most {MAX_FEATURE_PIXELS:,} pixels a request; send less. Pixels:"
-        )
+        most = f"features takes at most {MAX_FEATURE_PIXELS:,} pixels a request"
+        message = f"{most}; send less. Pixels:"
         few = tf.debugging.Assert(pixels <= MAX_FEATURE_PIXELS, [message, pixels])
         with tf.control_dependencies([few]):
             images = augmentation.subtract_channel_mean(_finite(images), network.constants)
@@ -264,45 +237,34 @@ def _write_files(
 
 
 def _write_warm_up(path: str, signatures: Collection[str], size: int) -> None:
-    """One request for each serving signature that the model has."""
-    with tf.io.TFRecordWriter(os.path.join(path, EXTRA, WARMUP_FILE)) as writer:
-        for (signature, name), value in _warmup_inputs(size).items():
-            if signature in signatures:
-                writer.write(_prediction_log(signature, name, value).SerializeToString())
-
-
-def _warmup_inputs(size: int) -> dict[tuple[str, str], np.ndarray]:
-    """(signature, input) -> a batch of one."""
+    """One request, a batch of one, for each serving signature that the model has."""
     photo = _photo(375, 500)  # the usual size of an ImageNet photograph
     jpeg = tf.io.encode_jpeg(photo, quality=90).numpy()
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[jpeg]))
     example = tf.train.Example(features=tf.train.Features(feature={"image/encoded": feature}))
     images = tf.image.resize(photo[tf.newaxis], [size, size], antialias=True).numpy()
-    return {
-        ("serving_default", "image_bytes"): np.array([jpeg], object),
-        ("top_k", "image_bytes"): np.array([jpeg], object),
-        ("classify", "inputs"): np.array([example.SerializeToString()], object),
+    inputs = {
+        ("serving_default", "image_bytes"): [jpeg],
+        ("top_k", "image_bytes"): [jpeg],
+        ("classify", "inputs"): [example.SerializeToString()],
         ("serving_tensor", "images"): images,
         ("features", "images"): images,
     }
+    with tf.io.TFRecordWriter(os.path.join(path, EXTRA, WARMUP_FILE)) as writer:
+        for (signature, name), value in inputs.items():
+            if signature in signatures:
+                # No model name: a server fills its own in.
+                request = predict_pb2.PredictRequest()
+                request.model_spec.signature_name = signature
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+                log = prediction_log_pb2.PredictLog(request=request)
+                entry = prediction_log_pb2.PredictionLog(predict_log=log)
+                writer.write(entry.SerializeToString())
 
 
 def _photo(height: int, width: int) -> tf.Tensor:
     """An image as costly to decode as a photograph, always the same: uint8 [height, width, 3]."""
     coarse = tf.random.stateless_uniform([height // 25, width // 25, 3], [0, 0], 0, 255)
     fine = tf.random.stateless_normal([height, width, 3], [0, 1], stddev=8.0)
-    return tf.cast(
-        tf.clip_by_value(tf.image.resize(coarse, [height, width]) + fine, 0, 255), tf.uint8
-    )
-
-
-def _prediction_log(
-    signature: str, name: str, value: np.ndarray
-) -> prediction_log_pb2.PredictionLog:
-    # No model name: a server fills its own in.
-    request = predict_pb2.PredictRequest()
-    request.model_spec.signature_name = signature
-    request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    return prediction_log_pb2.PredictionLog(
-        predict_log=prediction_log_pb2.PredictLog(request=request)
-    )
+    photo = tf.image.resize(coarse, [height, width]) + fine
+    return tf.cast(tf.clip_by_value(photo, 0, 255), tf.uint8)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -69,15 +68,11 @@ def network(model: keras.Model, settings: Transform, constants: Constants) -> Ne
 
 
 def _coverage(length: tf.Tensor, window: int) -> tf.Tensor:
-    """How often each place is inside a sliding window, relative to their mean: float32 [length].
-
-    The mean with these weights is the mean of all windows' means.
-    """
+    """Weights, float32 [length], with which a mean is that of the means of all sliding windows."""
     places = tf.range(1, length + 1)
     inside = tf.minimum(tf.minimum(places, places[::-1]), tf.minimum(window, length - window + 1))
-    return tf.cast(inside * length, tf.float32) / tf.cast(
-        window * (length - window + 1), tf.float32
-    )
+    windows = window * (length - window + 1)
+    return tf.cast(inside * length, tf.float32) / tf.cast(windows, tf.float32)
 
 
 def predict(
@@ -88,15 +83,13 @@ def predict(
 ) -> dict[str, tf.Tensor]:
     """Class probabilities of every image under every named protocol.
 
-    Whatever the size of the batch, at most `sub_batch` images are decoded and in a network at a
-    time (an image's crops count as images; at least one whole example goes).
-
     Args:
       networks: one, or the members of an ensemble: their probabilities are averaged, each with its
         own crops and means.
       encoded: string [batch], JPEG or PNG; no rows are fine.
       names: keys of `models.settings.PROTOCOLS`.
-      sub_batch: limit of images in a network.
+      sub_batch: most images, or crops, that are decoded and in a network at a time, however large
+        the batch is; at least all crops of one image.
 
     Returns:
       A dict of name -> float32 [batch, classes], rows in the order of `encoded`.
@@ -108,25 +101,20 @@ def predict(
     networks = as_members(networks)
 
     def mean(protocol: Protocol, encoded: tf.Tensor) -> tf.Tensor:
-        score = _VIEWS[protocol.views].scores
-        return in_turn(lambda network: score(network, protocol, encoded), networks)
+        score, _ = _VIEWS[protocol.views]
+        done: list[tf.Tensor] = []
+        for network in networks:
+            with tf.control_dependencies(done[-1:]):  # one of them computes at a time
+                done.append(score(network, protocol, encoded))
+        return tf.reduce_mean(done, axis=0)
 
     results = {}
     for name in names:
         protocol = find(name)
-        rows = max(1, sub_batch // _VIEWS[protocol.views].passes)
+        rows = max(1, sub_batch // _VIEWS[protocol.views][1])
         score = functools.partial(mean, protocol)
         results[name] = in_parts(score, encoded, rows, len(networks[0].constants.labels))
     return results
-
-
-def in_turn(score: Callable[[Network], tf.Tensor], networks: Sequence[Network]) -> tf.Tensor:
-    """Mean of the networks' scores; one of them computes at a time."""
-    done: list[tf.Tensor] = []
-    for network in networks:
-        with tf.control_dependencies(done[-1:]):
-            done.append(score(network))
-    return tf.reduce_mean(done, axis=0)
 
 
 def as_members(networks: Network | Sequence[Network]) -> tuple[Network, ...]:
@@ -183,8 +171,7 @@ def _cropped(
 ) -> tf.Tensor:
     """Softmax averaged over the `number` crops that `cut` takes of an image.
 
-    Crops of another size than the training's go through the fully convolutional network, and lose
-    the mean colour.
+    Crops of another size than the training's go through the fully convolutional network.
     """
     settings = protocol.transform(network.settings)
     forward = network.dense if protocol.size else network.forward
@@ -199,16 +186,11 @@ def _cropped(
 
 
 def _whole(network: Network, protocol: Protocol, encoded: tf.Tensor) -> tf.Tensor:
-    """Softmax of the fully convolutional network, averaged over mirrors and scales (paper, section
-    3.4).
+    """Softmax of the fully convolutional network, averaged over mirrors and `settings.scales`
+    (paper, section 3.4).
 
-    The whole image is decoded once and resized, antialiased, to each shorter side of
-    `settings.scales`; of one longer than 3:1 the middle is used, which bounds the memory. The mean
-    colour is subtracted, also when training subtracts the mean image, which fits one size alone.
     The class scores of all places are averaged before the softmax, the probabilities of image,
-    mirror and scales after it.
-
-    An image and its mirror are in the network at a time.
+    mirror and scales after it. An image and its mirror are in the network at a time.
     """
     settings = protocol.transform(network.settings)
     check_transform(settings)
@@ -238,18 +220,11 @@ def _map(
     return tf.map_fn(function, items, fn_output_signature=spec, parallel_iterations=at_a_time)
 
 
-class _Views(NamedTuple):
-    """How views are scored: (network, protocol, encoded string [n]) -> float32 [n, classes].
-
-    `passes` views of one image are in the network at a time.
-    """
-
-    scores: Callable[[Network, Protocol, tf.Tensor], tf.Tensor]
-    passes: int
-
-
-_VIEWS = {
-    "center": _Views(functools.partial(_cropped, augmentation.center, 1), passes=1),
-    "ten_crop": _Views(functools.partial(_cropped, augmentation.ten_crop, 10), passes=10),
-    "whole": _Views(_whole, passes=2),
+_Scores = Callable[[Network, Protocol, tf.Tensor], tf.Tensor]
+# (network, protocol, encoded string [n]) -> float32 [n, classes], and how many views of one image
+# are in the network at a time.
+_VIEWS: dict[str, tuple[_Scores, int]] = {
+    "center": (functools.partial(_cropped, augmentation.center, 1), 1),
+    "ten_crop": (functools.partial(_cropped, augmentation.ten_crop, 10), 10),
+    "whole": (_whole, 2),
 }

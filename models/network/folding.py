@@ -10,12 +10,8 @@ import numpy as np
 
 
 def fold(model: keras.Model) -> keras.Model:
-    """The function of `model(images, training=False)`, up to rounding, without its batch
-    normalisations.
-
-    At test time such a layer multiplies and shifts each channel by constants: the factor, gamma /
-    sqrt(variance + epsilon), goes into the kernel of the convolution before it, the rest into its
-    bias.
+    """The function of `model(images, training=False)`, up to rounding, with batch normalisation in
+    the kernels and biases of the convolutions.
 
     Args:
       model: a functional model; it stays as it is. A batch normalisation that does not stand alone
@@ -60,20 +56,16 @@ def _convolutions(model: keras.Model) -> dict[str, keras.layers.Conv2D]:
         if not isinstance(layer, keras.layers.BatchNormalization):
             continue
         before = by_output.get(id(layer.input), layer)
-        linear = (
-            isinstance(before, keras.layers.Conv2D)
-            and before.activation is keras.activations.linear
-        )
-        if linear and not before.use_bias and read[id(layer.input)] == 1:
+        if not isinstance(before, keras.layers.Conv2D) or before.use_bias:
+            continue
+        if before.activation is keras.activations.linear and read[id(layer.input)] == 1:
             found[layer.name] = before
     return found
 
 
 def _scale_and_bias(layer: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
     """float64 [channels] each, so that only the products are rounded."""
-    gamma, beta, mean, variance = (
-        np.asarray(weight).astype(np.float64)
-        for weight in (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
-    )
+    weights = (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
+    gamma, beta, mean, variance = (np.asarray(weight, np.float64) for weight in weights)
     scale = gamma / np.sqrt(variance + layer.epsilon)
     return scale, beta - mean * scale

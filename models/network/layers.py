@@ -37,12 +37,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package="resnet_tfx")
 class L2(keras.regularizers.L2):
-    """Keras' regularizer l * |k|^2, with TensorFlow's own operation and the same gradients bit by
-    bit.
-
-    Keras squares and sums, and the gradient writes three tensors of the kernel's size; this writes
-    one.
-    """
+    """Keras' l * |k|^2 with TensorFlow's own operation: the same gradients, of fewer tensors."""
 
     def __call__(self, x):
         if keras.backend.backend() != "tensorflow":

@@ -21,7 +21,7 @@ from models.settings import Transform, check_transform
 
 CONSTANTS_FILE = "augmentation.npz"
 
-Read = Callable[[Any], tuple[bytes | memoryview, int]]
+Read = Callable[[Any], tuple[bytes, int]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +67,6 @@ def read_constants(path: str) -> tuple[Constants, Transform]:
             class_counts=tuple(int(count) for count in values["class_counts"]),
         )
         settings: dict[str, Any] = json.loads(str(values["settings"]))
-    settings.pop("quality", None)  # of a scale stage that older models had
     try:
         return constants, fields.build(Transform, settings, "transform.")
     except ValueError as error:
@@ -79,8 +78,6 @@ def read_constants(path: str) -> tuple[Constants, Transform]:
 
 def strengthen(settings: Transform, strength: float) -> Transform:
     """Settings with random ranges `strength` times as wide (0 turns all but the mirror off)."""
-    if strength < 0:
-        raise ValueError(f"The augmentation strength is {strength}; it must be 0 or more.")
     spread = round(strength * (settings.scale_max - settings.scale_min))
     return dataclasses.replace(
         settings,
@@ -127,7 +124,7 @@ def train_images(
     def look(batch: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         labels = np.empty(len(batch), np.int64)
 
-        def encoded(place: int) -> fast_crops.Buffer:
+        def encoded(place: int) -> bytes:
             image, labels[place] = read(batch[place])
             return image
 
@@ -151,15 +148,8 @@ def train_images(
 
 
 def center(encoded: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
-    """The central crop of the image whose shorter side is `settings.test_shorter_side`.
-
-    Args:
-      encoded: string scalar, JPEG or PNG.
-      settings: size, test_shorter_side and mean are used.
-      constants: the mean.
-
-    Returns:
-      float32 [size, size, 3], RGB, mean subtracted.
+    """The central crop of the image (a JPEG or PNG, string scalar) whose shorter side is
+    `settings.test_shorter_side`: float32 [size, size, 3], RGB, mean subtracted.
     """
     check_transform(settings)
     return subtract_mean(center_pixels(encoded, settings), settings, constants)
@@ -175,11 +165,6 @@ def center_pixels(encoded: tf.Tensor, settings: Transform) -> tf.Tensor:
 def ten_crop(encoded: tf.Tensor, settings: Transform, constants: Constants) -> tf.Tensor:
     """The ten test crops of AlexNet and the paper (section 3.4).
 
-    Args:
-      encoded: string scalar, JPEG or PNG.
-      settings: size, test_shorter_side and mean are used.
-      constants: the mean.
-
     Returns:
       float32 [10, size, size, 3], mean subtracted: top left, top right, bottom left, bottom right
       and central crop of the image whose shorter side is `test_shorter_side`, then their mirrors.
@@ -194,12 +179,7 @@ def ten_crop(encoded: tf.Tensor, settings: Transform, constants: Constants) -> t
 
 
 def whole(pixels: tf.Tensor, shorter_side: tf.Tensor | int, constants: Constants) -> tf.Tensor:
-    """The image at a shorter side, without the ends of one that is longer than 3:1.
-
-    Args:
-      pixels: uint8 [H, W, 3], of `models.pixels.decoding.load`.
-      shorter_side: in pixels.
-      constants: the mean.
+    """Pixels (uint8 [H, W, 3]) at a shorter side, without the ends of those longer than 3:1.
 
     Returns:
       float32 [h, w, 3], the smaller of both `shorter_side` and the larger 3 times that at most;

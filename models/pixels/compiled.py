@@ -1,6 +1,4 @@
-"""Python functions that tf.data calls: compiled where they are hot, none begun when the interpreter
-ends.
-"""
+"""Python functions that tf.data calls: compiled where they are hot, and none at the end."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ class _Calls:
     """The calls under way.
 
     An iterator that is alive when the interpreter ends waits for its call, and the call for the
-    interpreter, for ever. That of an iterator which has to wait longer for its records than this
-    looks is still possible.
+    interpreter, for ever. An iterator that waits longer for its records than `_end` looks can still
+    hang.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,4 @@
-"""Random training views: which part of a photograph, at which scale, mirrored or not, in which
-light.
+"""Random training views: the part of a photograph, its scale, mirror and light.
 
 Drawn by NumPy: the same draws as TensorFlow operations cost a tenth of all that an image costs.
 """
@@ -45,7 +44,7 @@ def draw(shape: Shape, settings: Transform, basis: np.ndarray, rng: np.random.Ge
 
     Args:
       shape: height and width of the image.
-      settings: `crop` is a key of CROPS.
+      settings: of the views.
       basis: float [3, 3], colours that are mixed with normal weights of deviation
         `settings.colour`.
       rng: all randomness comes from here.
@@ -83,9 +82,7 @@ def _scale(shape: Shape, settings: Transform, rng: np.random.Generator) -> Drawn
 
 
 def _inception(shape: Shape, settings: Transform, rng: np.random.Generator) -> Drawn:
-    """Window of [area_min, 1] of the area and aspect 3/4..4/3; a central one when ten tries do not
-    fit.
-    """
+    """Window of [area_min, 1] of the area and aspect 3/4..4/3; central if ten tries do not fit."""
     height, width = shape
     low, high = (math.log(aspect) for aspect in _ASPECTS)
     for _ in range(_TRIES):
@@ -98,9 +95,8 @@ def _inception(shape: Shape, settings: Transform, rng: np.random.Generator) -> D
             break
     else:
         # The whole image, cut to the nearest allowed aspect.
-        window = np.array(
-            [min(height, width / _ASPECTS[0]), min(width, height * _ASPECTS[1])]
-        ).round()
+        sides = min(height, width / _ASPECTS[0]), min(width, height * _ASPECTS[1])
+        window = np.array(sides).round()
         origin = np.floor((np.array(shape) - window) / 2)
     scale = settings.size / window
     return Drawn(scale, origin * scale)

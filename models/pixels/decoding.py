@@ -1,12 +1,6 @@
-"""Encoded images -> pixels: the one chain of training, validation, Evaluator, ServingValidator and
-server.
+"""Encoded images -> pixels (uint8, RGB): the one chain of all components and of the server.
 
-TensorFlow's decoder is the judge of what an image is and shows. A JPEG or PNG is decoded whole,
-turned upright where `transform.upright` asks for it, and shrunk to `transform.shorter_side` where
-it is larger. Nothing is decoded at a reduced size, so every later scale sees the same pixels.
-docs/pixels.md has the rules.
-
-Alpha is dropped, 16 bits become their high byte, grey becomes RGB. Pixels are uint8, RGB.
+docs/pixels.md has the rules. TensorFlow's decoder is the judge of what an image is and shows.
 """
 
 from __future__ import annotations
@@ -36,29 +30,20 @@ TOO_MANY_NOTES = (
     f"The PNG has more than {MAX_NOTES} compressed notes; save it anew without its text."
 )
 TOO_MANY_SCANS = f"The JPEG has more than {MAX_SCANNED:,} pixels in all of its scans; save it anew."
-# Slow integer DCT, as PIL and libjpeg's default; TensorFlow's own default differs by up to 5
-# levels.
+# As PIL's and libjpeg's default; TensorFlow's own differs by up to 5 levels.
 _DCT = "INTEGER_ACCURATE"
 EXIF = b"Exif\0\0"
-# It is looked for in so many first bytes: it stands before the pixels, in a segment of at most 64
-# kB.
+# It is looked for in so many first bytes: it stands before the pixels.
 EXIF_WITHIN = 2**18
 # Among so many segments, of which a camera writes a dozen.
 _MOST_SEGMENTS = 1000
 
 
 def load(encoded: tf.Tensor, settings: Transform) -> tf.Tensor:
-    """The pixels that every view of an image is taken from.
+    """The pixels that every view of an image (JPEG or PNG, string scalar) is taken from.
 
-    Args:
-      encoded: string scalar, JPEG or PNG.
-      settings: `upright` and `shorter_side` are used.
-
-    Returns:
-      uint8 [height, width, 3]. Loading what was loaded and stored as PNG gives the same pixels.
-
-    Raises:
-      tf.errors.InvalidArgumentError: see `decode`.
+    Turned upright and shrunk as `settings` say: uint8 [height, width, 3]. Loading what was loaded
+    and stored as PNG gives the same pixels. Raises what `decode` raises.
     """
     pixels = decode(encoded)
     if settings.upright:
@@ -128,10 +113,7 @@ def _few_scans(encoded: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """How a JPEG lies by its EXIF, int64 1..8; 1, which is upright, where that says nothing.
-
-    It is the SHORT of tag 0x0112 in the first directory of the first EXIF segment.
-    """
+    """How a JPEG lies: the SHORT of tag 0x0112 in its first EXIF, int64 1..8; else 1, upright."""
     # Slices end where the data do, and what is cut off counts as 0.
     data = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 0, EXIF_WITHIN), tf.uint8), tf.int64)
 

@@ -28,12 +28,11 @@ _NO_SOF = (0xC4, 0xC8, 0xCC)
 _SEQUENTIAL = (0xC0, 0xC1)
 _SOS = 0xDA
 _END = b"\xff\xd9"
-Buffer = bytes | memoryview
 _1, _2, _3, _4, _5, _6, _7, _8, _9 = (np.uint64(number) for number in range(1, 10))
 
 
 def look(
-    encoded: Callable[[int], Buffer],
+    encoded: Callable[[int], bytes],
     count: int,
     view: Callable[[int, Shape], Drawn],
     mean: np.ndarray,
@@ -60,9 +59,8 @@ def look(
 
     def some() -> None:
         for place in places:  # shared: whoever is free takes the next one
-            pixels, drawn = _decode(
-                encoded(place), functools.partial(view, place), len(mean), settings
-            )
+            one = functools.partial(view, place)
+            pixels, drawn = _decode(encoded(place), one, len(mean), settings)
             scale, offset, moved, mirror, shift = drawn
             _resample(pixels, scale, offset, mirror, shift, means[int(mirror)], images[place])
             if any(moved):
@@ -123,7 +121,7 @@ def _moved(image: np.ndarray, down: int, right: int, mirrored: bool) -> np.ndarr
 
 
 def _decode(
-    encoded: Buffer, view: Callable[[Shape], Drawn], size: int, settings: Transform
+    encoded: bytes, view: Callable[[Shape], Drawn], size: int, settings: Transform
 ) -> tuple[np.ndarray, Drawn]:
     """The view, and the pixels that it needs or more, uint8 [height, width, 3]."""
     frame = _frame(encoded)
@@ -133,28 +131,28 @@ def _decode(
         if pixels is not None:
             return pixels, drawn
     if _is_plain_png(encoded, settings):  # what `load` does with it, without its many small steps
-        pixels = tf.io.decode_png(bytes(encoded), channels=3).numpy()
+        pixels = tf.io.decode_png(encoded, channels=3).numpy()
     else:
-        pixels = decoding.load(bytes(encoded), settings).numpy()
+        pixels = decoding.load(encoded, settings).numpy()
     height, width, _ = pixels.shape
     return pixels, view((height, width))
 
 
-def _is_plain_png(encoded: Buffer, settings: Transform) -> bool:
+def _is_plain_png(encoded: bytes, settings: Transform) -> bool:
     """Whether it is a PNG that is neither too large nor to be shrunk."""
     shape = int.from_bytes(encoded[20:24], "big"), int.from_bytes(encoded[16:20], "big")
     few = math.prod(shape) <= decoding.MAX_PIXELS
     return encoded[:8] == decoding.PNG and few and _as_it_is(encoded, shape, settings)
 
 
-def _as_it_is(encoded: Buffer, shape: Shape, settings: Transform) -> bool:
+def _as_it_is(encoded: bytes, shape: Shape, settings: Transform) -> bool:
     """Whether an image is neither turned nor shrunk."""
     if settings.shorter_side and min(shape) > settings.shorter_side:
         return False
-    return not settings.upright or decoding.EXIF not in bytes(encoded[: decoding.EXIF_WITHIN])
+    return not settings.upright or decoding.EXIF not in encoded[: decoding.EXIF_WITHIN]
 
 
-def _jpeg(encoded: Buffer, frame: _Frame, drawn: Drawn, size: int) -> np.ndarray | None:
+def _jpeg(encoded: bytes, frame: _Frame, drawn: Drawn, size: int) -> np.ndarray | None:
     """The rows down to the last one that the view needs; None where simplejpeg finds damage."""
     height = frame.shape[0]
     scale, bottom = drawn.scale[0], drawn.offset[0] + size
@@ -172,21 +170,18 @@ def _jpeg(encoded: Buffer, frame: _Frame, drawn: Drawn, size: int) -> np.ndarray
 
 
 class _Frame(NamedTuple):
-    """Where a JPEG's start of frame is, height and width, and whether the file must be decoded
-    whole.
-    """
+    """Where a JPEG's frame starts, height and width, whether the file must be decoded whole."""
 
     place: int
     shape: Shape
     whole_only: bool
 
 
-def _frame(encoded: Buffer) -> _Frame | None:
+def _frame(encoded: bytes) -> _Frame | None:
     """The frame of a grey or colour JPEG; None for anything else.
 
     It is decoded whole when its pixels are spread over several scans, or when the file does not end
-    as a
-    JPEG: only then is damage found.
+    as a JPEG: only then is damage found.
     """
     at, frame = 2, None
     if encoded[:2] != b"\xff\xd8":
@@ -197,9 +192,8 @@ def _frame(encoded: Buffer) -> _Frame | None:
             if frame is None or encoded[frame + 9] not in (1, 3):
                 return None
             several = encoded[frame + 1] not in _SEQUENTIAL or encoded[at + 4] != encoded[frame + 9]
-            height, width = (
-                int.from_bytes(encoded[frame + i : frame + i + 2], "big") for i in (5, 7)
-            )
+            height = int.from_bytes(encoded[frame + 5 : frame + 7], "big")
+            width = int.from_bytes(encoded[frame + 7 : frame + 9], "big")
             if not height or not width:
                 return None
             return _Frame(frame, (height, width), several or encoded[-2:] != _END)
@@ -211,9 +205,7 @@ def _frame(encoded: Buffer) -> _Frame | None:
 
 @compiled
 def _taps(scale, offset, length, first, weights):
-    """Fills `first` pixel [size] and weights [taps, size] of the triangle filter; returns the most
-    taps.
-    """
+    """Fills `first` pixel [size] and weights [taps, size] of triangles; returns the most taps."""
     reach = max(1 / scale, 1.0)
     most = 0
     for place in range(len(first)):

@@ -24,11 +24,7 @@ MAX_ASPECT = 3
 
 
 class View(NamedTuple):
-    """A window of the resized image.
-
-    `scale` float64 [2]: resized over original side, vertical and horizontal. `offset` float64 [2]:
-    top and left of the window, in pixels of the resized image.
-    """
+    """A window of the resized image; `scale` and `offset` as in models.pixels.crops.Drawn."""
 
     scale: tf.Tensor
     offset: tf.Tensor
@@ -38,10 +34,8 @@ def _resized(shape: tf.Tensor, shorter_side: tf.Tensor | int) -> tuple[tf.Tensor
     """Scale (float64 [2]) and shape (int32 [2]) of the image with this shorter side."""
     shorter = tf.reduce_min(shape)
     # torchvision's rounding: the longer side is cut off.
-    target = tf.cast(
-        tf.cast(shape, tf.int64) * tf.cast(shorter_side, tf.int64) // tf.cast(shorter, tf.int64),
-        tf.int32,
-    )
+    scaled = tf.cast(shape, tf.int64) * tf.cast(shorter_side, tf.int64)
+    target = tf.cast(scaled // tf.cast(shorter, tf.int64), tf.int32)
     return tf.cast(target, tf.float64) / tf.cast(shape, tf.float64), target
 
 
@@ -60,10 +54,8 @@ def corner_views(shape: tf.Tensor, settings: Transform) -> list[View]:
 
 
 def whole_view(shape: tf.Tensor, shorter_side: tf.Tensor | int) -> tuple[View, tf.Tensor]:
-    """The image at a shorter side, of the longer one the middle `MAX_ASPECT` times as much at most.
-
-    Returns:
-      The view, and height and width of its window (int32 [2]).
+    """The image at a shorter side, of the longer one the middle `MAX_ASPECT` times as much at most;
+    with height and width of the window (int32 [2]).
     """
     scale, target = _resized(shape, shorter_side)
     sides = tf.minimum(target, MAX_ASPECT * shorter_side)
@@ -81,15 +73,9 @@ def shrink(pixels: tf.Tensor, shorter_side: int) -> tf.Tensor:
 
 
 def look_at(pixels: tf.Tensor, view: View, size: tf.Tensor | int) -> tf.Tensor:
-    """What a view of a decoded image shows.
+    """What a view of an image (uint8 [height, width, 3]) shows: float32 [*size, 3].
 
-    Args:
-      pixels: uint8 [height, width, 3].
-      view: where the window is.
-      size: side of the window, or its height and width (int32 [2]).
-
-    Returns:
-      float32 [*size, 3].
+    `size` is the side of the window, or its height and width (int32 [2]).
     """
     sides = tf.broadcast_to(size, [2])
     begin, extent = _needed(view, tf.shape(pixels)[:2], sides)
@@ -109,9 +95,7 @@ def _needed(view: View, shape: tf.Tensor, size: tf.Tensor | int) -> tuple[tf.Ten
 def _resample(
     window: tf.Tensor, begin: tf.Tensor, view: View, size: tf.Tensor | list[int]
 ) -> tf.Tensor:
-    """Antialiased bilinear resampling to `size` (two sides); `begin` is the window's place in its
-    image.
-    """
+    """Antialiased bilinear resampling to two sides; `begin` is the window's place in its image."""
     translation = tf.cast(begin, tf.float64) * view.scale - view.offset
     height, width = tf.unstack(size)
     rows = _resample_rows(window, height, view.scale[0], translation[0])

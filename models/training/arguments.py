@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from models import fields, preprocessing
@@ -32,15 +33,11 @@ class Task:
     """All that a training depends on.
 
     Attributes:
-      transform: what the network sees in tests; `strength` widens its random ranges in training.
-      model: network.
-      train: optimisation.
-      strength: factor on the augmentation.
-      constants: of the training split.
-      train_files: TFRecords.
-      eval_files: TFRecords.
-      start: the network that the weights come from, whose mean is then in `constants`; None is
-        none.
+      transform: what the network sees in tests.
+      strength: factor on the random ranges of `transform` in training.
+      constants: of the training split; the mean is that of `start` where there is one.
+      train_files, eval_files: TFRecords.
+      start: the network that the weights come from.
     """
 
     transform: Transform
@@ -60,34 +57,21 @@ class Task:
     def fingerprint(self) -> str:
         """Hexadecimal digest: equal for trainings that compute the same, on whatever hardware.
 
-        The data are told apart by the names and sizes of their files and by what Transform
-        measured.
+        Names and sizes of their files, and what Transform measured, tell the data apart.
         """
         train = {k: v for k, v in dataclasses.asdict(self.train).items() if k not in _PLACES}
         files = [
             (os.path.basename(file), tf.io.gfile.stat(file).length)
             for file in (*self.train_files, *self.eval_files)
         ]
-        text = json.dumps(
-            [
-                dataclasses.asdict(self.transform),
-                dataclasses.asdict(self.model),
-                train,
-                self.strength,
-                self.constants.labels,
-                self.constants.class_counts,
-                files,
-                [self.start.digest, self.start.head] if self.start else None,
-            ]
-        )
-        digest = hashlib.sha256(text.encode())
-        for measured in (
-            self.constants.pixel_mean,
-            self.constants.channel_mean,
-            self.constants.covariance,
-        ):
-            digest.update(measured.tobytes())
-        return digest.hexdigest()
+        measured = {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in vars(self.constants).items()
+        }
+        settings = [dataclasses.asdict(self.transform), dataclasses.asdict(self.model), train]
+        start = [self.start.digest, self.start.head] if self.start else None
+        text = json.dumps([settings, self.strength, measured, files, start])
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_task(fn_args: Any) -> Task:
@@ -102,7 +86,9 @@ def read_task(fn_args: Any) -> Task:
     train = read_settings(Train, config, "train")
     strength = 1.0
     if getattr(fn_args, "hyperparameters", None):
-        found = _values(fn_args.hyperparameters)
+        import keras_tuner  # costs a second, and most trainings come without
+
+        found = keras_tuner.HyperParameters.from_config(fn_args.hyperparameters).values
         train = dataclasses.replace(
             train,
             learning_rate=found.get(LEARNING_RATE, train.learning_rate),
@@ -134,12 +120,7 @@ def read_task(fn_args: Any) -> Task:
 
 
 def measured(transform_graph: str) -> Constants:
-    """What Transform has measured.
-
-    Raises:
-      ValueError: it is damaged.
-      FileNotFoundError: the folder is no TransformGraph of this project.
-    """
+    """What Transform has measured; raises FileNotFoundError, or ValueError if it is damaged."""
     try:
         return preprocessing.load_constants(transform_graph)
     except FileNotFoundError:
@@ -152,41 +133,22 @@ def measured(transform_graph: str) -> Constants:
 
 
 def ingested(files: Sequence[str]) -> dict[str, int] | None:
-    """Examples of each split as ingestion counted them, where its summary lies beside the splits.
-
-    Args:
-      files: TFRecords in a folder of a split.
-    """
+    """Examples of each split by ingestion's summary, which may lie beside the folders of files."""
     path = os.path.join(os.path.dirname(os.path.dirname(files[0])), "summary.json")
     if not tf.io.gfile.exists(path):
         return None  # those that Transform has written
     with tf.io.gfile.GFile(path) as file:
-        return {
-            name: split["examples"] for name, split in json.loads(file.read())["splits"].items()
-        }
+        splits = json.loads(file.read())["splits"]
+    return {name: split["examples"] for name, split in splits.items()}
 
 
 def read_settings(kind: type[_T], config: Mapping[str, Any], section: str) -> _T:
-    """A settings dataclass from its JSON fields in `config[section]`; missing ones have their
-    defaults.
-
-    Raises:
-      ValueError: a field that does not exist, or a value that does not fit.
-    """
+    """A settings dataclass from its JSON fields in `config[section]`, as `fields.build`."""
     return fields.build(kind, dict(config.get(section, {})), f"{section}.")
 
 
 def label_names(config: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
-    """Names of the labels for people: `config["names"]` has them by class name, others stay as they
-    are.
-
-    Not a list: a scheduled run may find other classes than there were when it was compiled.
-    """
+    """Names of the labels for people: `config["names"]` has those of some, by class name."""
+    # No list: a scheduled run may find other classes than there were when it was compiled.
     names = config.get("names") or {}
     return [names.get(label, label) for label in labels]
-
-
-def _values(hyperparameters: Any) -> dict[str, Any]:
-    import keras_tuner  # costs a second, and most trainings come without
-
-    return keras_tuner.HyperParameters.from_config(hyperparameters).values

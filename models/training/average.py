@@ -1,5 +1,4 @@
-"""The moving average of the weights (train.ema): average <- d * average + (1 - d) * weights after
-each step.
+"""The moving average of the weights (train.ema).
 
 Keras' optimizer gathers it, from the weights after the first step on.
 `keras.callbacks.SwapEMAWeights` is not used: it exchanges weights and average by adding and
@@ -17,9 +16,7 @@ import tensorflow as tf
 
 
 class SGD(keras.optimizers.SGD):
-    """Keras' own, whose weights stay what they are when `fit` ends: the training may go on in
-    another one.
-    """
+    """Keras' own, whose weights stay what they are when `fit` ends: another one may go on."""
 
     def build(self, variables):
         """Keras' variables, and which momentum belongs to a weight, or to its part on a device."""
@@ -63,9 +60,8 @@ class Average(keras.callbacks.Callback):
         self._weights: list[np.ndarray] = []
 
     def on_test_begin(self, logs: dict | None = None) -> None:
-        self._weights = [
-            keras.ops.convert_to_numpy(variable) for variable in self.model.trainable_variables
-        ]
+        variables = self.model.trainable_variables
+        self._weights = [keras.ops.convert_to_numpy(variable) for variable in variables]
         take(self.model)
 
     def on_test_end(self, logs: dict | None = None) -> None:
@@ -75,14 +71,9 @@ class Average(keras.callbacks.Callback):
 
 
 def take(model: keras.Model) -> None:
-    """Gives the trainable weights the values of their averages, which stay.
-
-    Args:
-      model: trained for a step or more, its optimizer an `SGD` with `use_ema`.
-    """
-    optimizer = model.optimizer
+    """Gives the weights the values of their averages; the optimizer is an `SGD` with `use_ema`."""
     # Under mixed_float16 Keras wraps the optimizer.
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     # float16 may have left out every step; the averages are zeros then.
     if keras.ops.convert_to_numpy(inner.iterations):
         inner.put_average(model.trainable_variables)

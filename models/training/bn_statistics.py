@@ -25,7 +25,8 @@ def re_estimate(model: keras.Model, batches: Iterable[tf.Tensor]) -> None:
         and keep them.
       batches: images float32 [n, H, W, 3], mean subtracted; all of one shape, one batch or more.
     """
-    layers = [layer for layer in model.layers if _moves(layer)]
+    kind = keras.layers.BatchNormalization
+    layers = [layer for layer in model.layers if isinstance(layer, kind) and layer.trainable]
     if not layers:
         return
     inputs = keras.Model(model.input, {layer.name: layer.input for layer in layers})
@@ -49,11 +50,6 @@ def re_estimate(model: keras.Model, batches: Iterable[tf.Tensor]) -> None:
 
 def _moments(x: tf.Tensor) -> tf.Tensor:
     """E[x] and E[x^2] over all but the last axis: float64 [2, channels]."""
-    mean, variance = (
-        tf.cast(part, tf.float64) for part in tf.nn.moments(x, [*range(x.shape.rank - 1)])
-    )
+    found = tf.nn.moments(x, [*range(x.shape.rank - 1)])
+    mean, variance = (tf.cast(part, tf.float64) for part in found)
     return tf.stack([mean, variance + mean**2])
-
-
-def _moves(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, keras.layers.BatchNormalization) and layer.trainable

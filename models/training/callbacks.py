@@ -1,8 +1,7 @@
 """What happens around the steps of a training: rate, curves, checkpoints, blow-up guard.
 
-They and models.training.progress act at the beginning of a step and read the running metrics a few
-times a second
-only: Keras waits for the device after each step as soon as one callback wants the end of a step.
+They and models.training.progress act at the beginning of a step and seldom read the metrics: Keras
+waits for the device after each step as soon as one callback wants the end of a step.
 """
 
 from __future__ import annotations
@@ -106,9 +105,7 @@ class Run:
         self._looked = (self.steps_done, wrong)
 
     def _wrong(self, model: keras.Model) -> int:
-        """Training examples answered wrongly so far: means become counts again, which adds up
-        exactly.
-        """
+        """Training examples answered wrongly so far: means become counts, which add up exactly."""
         means = [(row[_TRAINING_ERROR], self.steps_per_epoch) for row in self.history]
         means.append((self.metrics(model).get(_TRAINING_ERROR, 0.0), self.step))
         return sum(round(mean * steps * self.train.batch_size) for mean, steps in means)
@@ -129,9 +126,8 @@ class Run:
         """Running means of this epoch; waits for the device. {} before the first step."""
         if self.step == self._inherited:
             return dict(self._means)
-        return self.merged(
-            {name: float(value) for name, value in model.get_metrics_result().items()}
-        )
+        means = model.get_metrics_result()
+        return self.merged({name: float(value) for name, value in means.items()})
 
     def position(self, model: keras.Model) -> dict[str, Any]:
         """What a checkpoint keeps besides variables; JSON."""
@@ -211,9 +207,8 @@ class Guard(keras.callbacks.Callback):
 
         The loss is that of the weights before the step, and a checkpoint has those after it.
         """
-        if not all(
-            np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in self.model.weights
-        ):
+        values = (keras.ops.convert_to_numpy(weight) for weight in self.model.weights)
+        if not all(np.isfinite(value).all() for value in values):
             # The loss was finite up to the step before this one.
             self._checked = max(0, self.run.steps_done - 1)
             raise DivergedError(self._message())
@@ -223,12 +218,11 @@ class Guard(keras.callbacks.Callback):
             f"epoch {steps // self.run.steps_per_epoch + 1} step {steps % self.run.steps_per_epoch}"
             for steps in (self._checked, self.run.steps_done)
         )
-        good = self._checkpoints.latest
+        path = self._checkpoints.latest
+        good = f"the last good checkpoint is {path}" if path else "there is no checkpoint yet"
         return (
-            f"The loss ceased to be finite between {first} and {last}; "
-            + (f"the last good checkpoint is {good}; " if good else "there is no checkpoint yet; ")
-            + f"lower train.learning_rate (now {self.run.train.learning_rate:g}) or warm up for"
-            " longer."
+            f"The loss ceased to be finite between {first} and {last}; {good}; lower"
+            f" train.learning_rate (now {self.run.train.learning_rate:g}) or warm up for longer."
         )
 
 
@@ -257,11 +251,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class Curves(keras.callbacks.Callback):
-    """history.csv and TensorBoard curves, one point an epoch.
-
-    Both are written from the run's history, so that a continued training has the epochs of the
-    process before it, once each.
-    """
+    """history.csv and TensorBoard curves, one point an epoch, those of earlier processes too."""
 
     def __init__(self, run: Run, directory: str) -> None:
         super().__init__()

@@ -78,8 +78,7 @@ class Checkpoints:
             if tf.io.gfile.exists(_name(self._directory)):
                 # TensorFlow only logs that it cannot read it.
                 raise self._damaged(f"its file {_NAME} names none")
-            others = self._others()
-            if others:
+            if others := self._others():
                 self.refused = (
                     f"a checkpoint of other settings or data is kept in {others[0]}; not used"
                 )
@@ -92,9 +91,7 @@ class Checkpoints:
         return self._meta.value
 
     def remove(self) -> None:
-        """Removes this training's checkpoint: it has ended well. Those of others stay, and so does
-        the folder that all share: it may be a mounted volume, which cannot be removed.
-        """
+        """Removes this training's checkpoint; the folder that trainings share stays."""
         if not self._manager or not tf.io.gfile.exists(self._directory):
             return
         # First of all: what a kill leaves of the rest is no checkpoint then.

@@ -31,10 +31,7 @@ def inference_copy(model: keras.Model, task: Task) -> keras.Model:
 
 def re_estimate(network: keras.Model, task: Task, replicas: int) -> None:
     """Computes batch normalisation over the first `train.bn_examples` images of the training
-    stream.
-
-    The batches are as large as each replica's were in training; the last one is filled up with the
-    images that follow.
+    stream, in whole batches as large as each replica's were.
     """
     train = dataclasses.replace(task.train, batch_size=task.train.batch_size // replicas)
     finetune.freeze(network, train.frozen_stages)
@@ -53,13 +50,8 @@ def re_estimate(network: keras.Model, task: Task, replicas: int) -> None:
 
 
 def evaluate(network: keras.Model, task: Task, total: int) -> dict[str, float]:
-    """Means over the evaluation split, as "val_..." (models.training.metrics), and
-    "images_per_second".
-
-    Args:
-      network: of `inference_copy`.
-      task: its evaluation files are read.
-      total: their examples.
+    """Means over the `total` examples of the evaluation split, as "val_..."
+    (models.training.metrics), and "images_per_second".
     """
 
     @tf.function
@@ -81,17 +73,10 @@ def evaluate(network: keras.Model, task: Task, total: int) -> dict[str, float]:
 def finish(
     network: keras.Model, task: Task, replicas: int, total: int, say: Callable[[str], None]
 ) -> dict[str, float]:
-    """Computes batch normalisation once more, where that is asked for.
-
-    Args:
-      network: of `inference_copy`; changed.
-      task: what was trained.
-      replicas: that it was trained on.
-      total: examples of the evaluation split.
-      say: told the errors.
+    """Computes the network's batch normalisation once more, where that is asked for.
 
     Returns:
-      The figures of `evaluate`, and the top-1 error before as `BEFORE`.
+      The figures of `evaluate`, and the top-1 error before as `BEFORE`; `say` is told both errors.
     """
     figures = evaluate(network, task, total)
     if not task.train.bn_examples:

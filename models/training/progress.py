@@ -36,9 +36,8 @@ class Progress(keras.callbacks.Callback):
         self._stream = _stream()
         self._live = self._stream.isatty()
         self._shown = 0.0
-        # Clock of the training steps: where the present stretch began, and the sums of those
-        # before.
-        self._stretch: tuple[float, int] | None = None
+        # When the present step began (0: none), and the sums of those before.
+        self._begun = 0.0
         self._warm = False
         self._seconds = 0.0
         self._steps = 0
@@ -46,13 +45,11 @@ class Progress(keras.callbacks.Callback):
         self._validation_start = 0.0
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        now = time.monotonic()
-        if self._stretch is None and self._warm:
-            self._stretch = (now, self.run.steps_done)
+        now = self._end_step()
+        self._begun = now if self._warm else 0.0
         self._warm = True  # the first step compiles, whatever the length of an epoch
         if self._live and now - self._shown >= _REFRESH_SECONDS:
             metrics = self.run.metrics(self.model)
-            self._measure(self.run.steps_done)
             # A line that wraps could not be rewritten.
             text = self._text(self.run.epoch, metrics, self.run.step)[: self._columns() - 1]
             self._stream.write(f"\r{text}\033[K")
@@ -62,14 +59,13 @@ class Progress(keras.callbacks.Callback):
     def on_test_begin(self, logs: dict | None = None) -> None:
         # Reading the metrics waits for the device.
         self.model.get_metrics_result()
-        self._end_stretch((self.run.epoch + 1) * self.run.steps_per_epoch)
-        self._validation_start = time.monotonic()
+        self._validation_start = self._end_step()
 
     def on_test_end(self, logs: dict | None = None) -> None:
         self._validation = time.monotonic() - self._validation_start
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._end_stretch(self.run.steps_done)
+        self._end_step()
         self._whole_line(self._text(epoch, logs or {}))
 
     def say(self, text: str) -> None:
@@ -87,22 +83,16 @@ class Progress(keras.callbacks.Callback):
         except OSError:  # it is gone
             return 80
 
-    def _end_stretch(self, steps: int) -> None:
-        if self._stretch is None:
-            return
-        start, first = self._stretch
-        self._seconds += time.monotonic() - start
-        self._steps += steps - first
-        self._stretch = None
-        self._measure(steps)
-
-    def _measure(self, steps: int) -> None:
-        seconds, done = self._seconds, self._steps
-        if self._stretch is not None:
-            seconds += time.monotonic() - self._stretch[0]
-            done += steps - self._stretch[1]
-        if done and seconds:
-            self.run.images_per_second = done * self.run.train.batch_size / seconds
+    def _end_step(self) -> float:
+        """Counts the step that is under way, if any; returns the time."""
+        now = time.monotonic()
+        if self._begun:
+            self._seconds += now - self._begun
+            self._steps += 1
+            images = self._steps * self.run.train.batch_size
+            self.run.images_per_second = images / max(self._seconds, 1e-9)
+        self._begun = 0.0
+        return now
 
     def _text(self, epoch: int, metrics: dict[str, float], step: int | None = None) -> str:
         run = self.run
@@ -114,19 +104,16 @@ class Progress(keras.callbacks.Callback):
         parts.append(f"lr {metrics.get('learning_rate', run.learning_rate):.3g}")
         for name, label in _LABELS.items():
             if name in metrics:
-                figure = (
-                    f"{metrics[name]:.1%}" if name.endswith("error") else f"{metrics[name]:.3f}"
-                )
-                parts.append(f"{label} {figure}")
+                figure = ".1%" if name.endswith("error") else ".3f"
+                parts.append(f"{label} {metrics[name]:{figure}}")
         return "  ".join(parts)
 
     def _left(self) -> str:
         """Time to the end of the training, h:mm:ss."""
-        epochs = self.run.train.epochs
-        images = (
-            epochs * self.run.steps_per_epoch - self.run.steps_done
-        ) * self.run.train.batch_size
-        seconds = images / self.run.images_per_second + (epochs - self.run.epoch) * self._validation
+        run, epochs = self.run, self.run.train.epochs
+        steps = epochs * run.steps_per_epoch - run.steps_done
+        seconds = steps * run.train.batch_size / run.images_per_second
+        seconds += (epochs - run.epoch) * self._validation
         hours, rest = divmod(round(max(seconds, 0.0)), 3600)
         return f"{hours}:{rest // 60:02}:{rest % 60:02}"
 
@@ -134,9 +121,7 @@ class Progress(keras.callbacks.Callback):
 def _stream() -> TextIO:
     """The person's terminal where the caller named it, else standard output."""
     fd = os.environ.get(PROGRESS_FD, "")
-    if fd.isdigit():
-        try:
-            return terminal.stream(os.dup(int(fd)))
-        except OSError:  # a child process that has not inherited it
-            return sys.stdout
-    return sys.stdout
+    try:
+        return terminal.stream(os.dup(int(fd))) if fd.isdigit() else sys.stdout
+    except OSError:  # a child process that has not inherited it
+        return sys.stdout

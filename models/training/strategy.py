@@ -17,12 +17,11 @@ _LOG = logging.getLogger(__name__)
 def make_strategy(train: Train) -> tf.distribute.Strategy:
     """The strategy that `train.strategy` names.
 
-    auto: MirroredStrategy over all GPUs where there are two or more (or over the `cpu_devices`
-      logical CPU devices), else one device.
-    mirrored: MirroredStrategy over all GPUs, or over all logical CPU devices where there is no GPU.
+    auto: "mirrored" where there are several devices, else "one_device".
+    mirrored: over all GPUs, or over all logical CPU devices where there is no GPU.
     one_device: the first GPU, else the CPU. This is TensorFlow's default strategy: under another
       one Keras reads a batch more at the start of every `fit`.
-    tpu: TPUStrategy over the TPU `train.tpu`. Not tested on hardware.
+    tpu: over the TPU `train.tpu`. Not tested on hardware.
 
     Raises:
       ValueError: a batch that the replicas cannot share equally.
@@ -31,8 +30,13 @@ def make_strategy(train: Train) -> tf.distribute.Strategy:
     if train.cpu_devices > 0:
         split_cpu(train.cpu_devices)
     strategy = _choose(train)
-    _check(train, strategy)
-    _LOG.info("Training on %d replica(s).", strategy.num_replicas_in_sync)
+    replicas = strategy.num_replicas_in_sync
+    if train.batch_size % replicas:
+        raise ValueError(
+            f"train.batch_size={train.batch_size}: is over all replicas and must be a multiple of"
+            f" their number, {replicas}."
+        )
+    _LOG.info("Training on %d replica(s).", replicas)
     return strategy
 
 
@@ -57,15 +61,6 @@ def _choose(train: Train) -> tf.distribute.Strategy:
     if train.strategy == "mirrored" or (train.strategy == "auto" and many):
         return tf.distribute.MirroredStrategy([device.name for device in devices])
     return tf.distribute.get_strategy()
-
-
-def _check(train: Train, strategy: tf.distribute.Strategy) -> None:
-    replicas = strategy.num_replicas_in_sync
-    if train.batch_size % replicas:
-        raise ValueError(
-            f"train.batch_size={train.batch_size}: is over all replicas and must be a multiple of"
-            f" their number, {replicas}."
-        )
 
 
 def split_cpu(count: int) -> None:

@@ -1,6 +1,4 @@
-"""The person's terminal. Standard library only: the command line writes to it before TensorFlow is
-there.
-"""
+"""The person's terminal. The command line writes to it before TensorFlow is imported."""
 
 from __future__ import annotations
 
@@ -10,8 +8,7 @@ from typing import TextIO
 
 
 def stream(descriptor: int, closefd: bool = True) -> TextIO:
-    """A text stream to a descriptor, line by line; what is written to a terminal that is gone is
-    lost.
+    """A text stream to a descriptor, line by line; what is written to a closed terminal is lost.
 
     A run that outlives its terminal (`disown`, `setsid`) would otherwise end at its next line.
     """

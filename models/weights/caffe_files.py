@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -54,9 +55,6 @@ _PARTS = {
 def read(path: str) -> dict[str, np.ndarray]:
     """The weights of a .caffemodel.
 
-    Args:
-      path: of the file.
-
     Returns:
       LAYER/VARIABLE -> array. Convolutions and inner products have kernel ([out, in, height, width]
       or [out, in]) and perhaps bias; Scale gamma and beta; BatchNorm moving_mean and
@@ -65,18 +63,14 @@ def read(path: str) -> dict[str, np.ndarray]:
     Raises:
       Refused: it is no NetParameter, or a blob has another size than its shape.
     """
-    net = _parse("Net", _contents(path))
-    layers = [("OldLayer", layer) for layer in net.layers] + [
-        ("Layer", layer) for layer in net.layer
-    ]
+    net = _parse("Net", pathlib.Path(path).read_bytes())
+    layers = [("OldLayer", layer) for layer in net.layers]
+    layers += [("Layer", layer) for layer in net.layer]
     found: dict[str, np.ndarray] = {}
     for message, contents in layers:
         layer = _parse(message, contents)
-        kind = (
-            _OLD_TYPES.get(layer.type, "")
-            if isinstance(layer.type, int)
-            else layer.type.decode("latin-1")
-        )
+        old = isinstance(layer.type, int)
+        kind = _OLD_TYPES.get(layer.type, "") if old else layer.type.decode("latin-1")
         if not layer.blobs or kind not in _PARTS:
             continue
         name = layer.name.decode("utf-8", "replace")
@@ -96,26 +90,16 @@ def read_mean(path: str) -> np.ndarray:
     Raises:
       Refused: it is no BlobProto of such an image.
     """
-    values = _blob(_parse("Blob", _contents(path)), "mean")
-    if (
-        values.ndim not in (3, 4)
-        or values.shape[-3] != 3
-        or values.size != math.prod(values.shape[-3:])
-    ):
+    values = _blob(_parse("Blob", pathlib.Path(path).read_bytes()), "mean")
+    shape = values.shape[-3:]
+    if values.ndim not in (3, 4) or shape[0] != 3 or values.size != math.prod(shape):
         raise Refused(
             f"has a mean of shape {list(values.shape)}, and one of an image, [3, height, width], is"
             " needed"
         )
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
         raise Refused("has a mean that is no colour of 0..255")
-    return np.ascontiguousarray(
-        values.reshape(values.shape[-3:])[::-1].transpose(1, 2, 0), np.float32
-    )
-
-
-def _contents(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+    return np.ascontiguousarray(values.reshape(shape)[::-1].transpose(1, 2, 0), np.float32)
 
 
 def _parse(kind: str, contents: bytes) -> Any:

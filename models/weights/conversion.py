@@ -1,16 +1,10 @@
-"""Weights of others as a network of this project.
-
-docs/weights.md says what can be read; models.weights.published, what is done to it and why that is
-exact.
-"""
+"""Weights of others as a network of this project (docs/weights.md, models.weights.published)."""
 
 from __future__ import annotations
 
-import dataclasses
 import glob
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -44,17 +38,11 @@ class Imported(NamedTuple):
     @property
     def constants(self) -> Constants:
         """The mean image, or the mean colour for images of any size; nothing else is known."""
-        found = constants(self.channel_mean)
-        return (
-            found
-            if self.pixel_mean is None
-            else dataclasses.replace(found, pixel_mean=self.pixel_mean)
-        )
+        return constants(self.channel_mean, pixel_mean=self.pixel_mean)
 
 
 def load(
     path: str,
-    model: Model | None = None,
     mean: Sequence[float] = TORCH_MEAN,
     std: Sequence[float] = TORCH_STD,
     mean_file: str = "",
@@ -63,7 +51,6 @@ def load(
 
     Args:
       path: of the file.
-      model: what it is expected to be; None takes what it is.
       mean: of RGB in 0..1 that a PyTorch network was trained with. Those of Keras and Caffe have
         their own.
       std: what RGB in 0..1 was divided by, after the mean.
@@ -71,20 +58,9 @@ def load(
         is taken, and where there is none, the mean colour of the authors' data.
 
     Raises:
-      ValueError: the file cannot be read, or its network is none of models.network.architecture or
-        not the expected one. The first tensor that does not fit is named.
+      ValueError: the file cannot be read, or its network is none of models.network.architecture.
+        The first tensor that does not fit is named.
     """
-    return load_like(path, dataclasses.asdict(model) if model else {}, mean, std, mean_file)
-
-
-def load_like(
-    path: str,
-    wanted: Mapping[str, object],
-    mean: Sequence[float],
-    std: Sequence[float],
-    mean_file: str,
-) -> Imported:
-    """As `load`; `wanted` are the fields of the network that are asked for, by name."""
     # Not NaN either, and not on the scale of 0..255.
     if not all(0 <= value <= 1 for value in mean):
         raise ValueError(f"--mean {' '.join(map(str, mean))}: all three must be from 0 to 1.")
@@ -95,11 +71,9 @@ def load_like(
     tensors = foreign_files.read(path)
     try:
         layout = published.recognise(tensors)
-        _check(layout.settings, wanted)
         network = architecture.build(layout.settings, _classes(layout, tensors))
-        _fill(
-            network, layout, tensors, np.ones(3) if layout.kind in MEANS else 255 * np.asarray(std)
-        )
+        divisor = np.ones(3) if layout.kind in MEANS else 255 * np.asarray(std)
+        _fill(network, layout, tensors, divisor)
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from error
     channel_mean = np.asarray(MEANS.get(layout.kind, 255 * np.asarray(mean)), np.float32)
@@ -125,35 +99,30 @@ def _beside(path: str) -> str:
     return names[0] if names else ""
 
 
-def constants(channel_mean: np.ndarray, labels: Sequence[str] = (), size: int = 1) -> Constants:
-    """Constants of a network of which only the mean colour is known.
+def constants(
+    channel_mean: np.ndarray,
+    labels: Sequence[str] = (),
+    size: int = 1,
+    pixel_mean: np.ndarray | None = None,
+) -> Constants:
+    """Constants of a network whose means alone are known; covariance and class counts are 0.
 
     Args:
       channel_mean: float32 [3].
       labels: class names in label order, none when they are not known.
-      size: side of the mean image, which has the mean colour everywhere; 1 fits images of any size.
-
-    Returns:
-      Constants of which the covariance is 0 and so is the number of examples of every class.
+      size: side of the mean image where `pixel_mean` is None: it has the mean colour everywhere; 1
+        fits images of any size.
+      pixel_mean: float32 [H, W, 3].
     """
+    if pixel_mean is None:
+        pixel_mean = np.broadcast_to(channel_mean, [size, size, 3]).copy()
     return Constants(
-        pixel_mean=np.broadcast_to(channel_mean, [size, size, 3]).copy(),
+        pixel_mean=pixel_mean,
         channel_mean=channel_mean,
         covariance=np.zeros([3, 3], np.float32),
         labels=tuple(labels),
         class_counts=(0,) * len(labels),
     )
-
-
-def _check(found: Model, wanted: Mapping[str, object]) -> None:
-    """Raises ValueError when the file is not what is asked for."""
-    for name, value in found.network.items():
-        if wanted.get(name, value) != value:
-            said, asked = (json.dumps(setting).strip('"') for setting in (value, wanted[name]))
-            raise ValueError(
-                f"it is a network with model.{name}={said}, and {asked} is asked for; set"
-                f" model.{name}={said}"
-            )
 
 
 def _classes(layout: Layout, tensors: Tensors) -> int:

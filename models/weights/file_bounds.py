@@ -13,12 +13,7 @@ class Refused(Exception):
 
 
 def check_unpacked(path: str, size: int) -> None:
-    """Raises Refused when a compressed file declares too much to be what it says.
-
-    Args:
-      path: of the file.
-      size: bytes of all that it declares.
-    """
+    """Raises Refused when a compressed file declares more bytes, `size`, than it can hold."""
     packed = os.path.getsize(path)
     if size > max(_MOST_TIMES * packed, _ALWAYS):
         raise Refused(

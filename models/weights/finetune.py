@@ -15,7 +15,6 @@ labels and counts are always the data's.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 
 import keras
@@ -31,14 +30,7 @@ HEAD = "logits"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Start:
-    """A network that a training starts from.
-
-    Attributes:
-      source: `train.init_from`.
-      weights: of each layer that has some, by name.
-      head: whether the head is taken too.
-      digest: of the weights, hexadecimal.
-    """
+    """What a training starts from: weights by layer, their digest, whether the head is taken."""
 
     source: str
     weights: Mapping[str, list[np.ndarray]]
@@ -46,41 +38,31 @@ class Start:
     digest: str
 
     def __str__(self) -> str:
-        head = (
-            "with its head"
-            if self.head
-            else "with a new head, because its classes are not the data's"
-        )
-        return f"starting from {self.source}, {head}"
+        new_head = "with a new head, because its classes are not the data's"
+        return f"starting from {self.source}, {'with its head' if self.head else new_head}"
 
 
 def load(
     train: Train, model: Model, transform: Transform, constants: Constants
 ) -> tuple[Start, Constants]:
-    """The network that `train.init_from` names, and the constants with the mean that it was trained
-    with.
-
-    Args:
-      train: `init_from` and `epochs` are read.
-      model: the network to be trained.
-      transform: of the data.
-      constants: of the data.
+    """The network that `train.init_from` names, and the data's constants with the mean that it was
+    trained with.
 
     Raises:
-      ValueError: there is no such file, or nothing is to be trained and the head does not fit.
+      ValueError: there is no such file, it cannot start the training of `model`, or nothing is to
+        be trained and the head does not fit.
     """
-    found = pretrained.load(train.init_from, model)
+    found = pretrained.load(train.init_from)
+    check(train.init_from, found, model, transform)
     head = _same_classes(found, constants)
     if not train.epochs and not head:
         raise ValueError(
             f"train.epochs=0: the classes of train.init_from={train.init_from} are not those of the"
             " data, so its head has to be trained; set train.epochs to 1 or more."
         )
-    check(train.init_from, found, model, transform)
     weights = {layer.name: layer.get_weights() for layer in found.model.layers if layer.weights}
-    return Start(train.init_from, weights, head, found.digest), _with_mean(
-        constants, found, transform
-    )
+    start = Start(train.init_from, weights, head, found.digest)
+    return start, _with_mean(constants, found, transform)
 
 
 def copy(start: Start, model: keras.Model) -> None:
@@ -90,28 +72,24 @@ def copy(start: Start, model: keras.Model) -> None:
       ValueError: a layer that only one of them has, or that has other shapes; the first one is
         named.
     """
-    weights = {name: values for name, values in start.weights.items() if start.head or name != HEAD}
     layers = {layer.name: layer for layer in model.layers if layer.weights}
-    if not start.head:
-        layers.pop(HEAD)
-    refuse = functools.partial(_refuse, start.source)
-    for name, layer in layers.items():
-        wanted, present = _shapes(layer.get_weights()), _shapes(weights.get(name, []))
-        if not present:
-            refuse(f"it has no layer {name}")
-        if wanted != present:
-            refuse(f"its layer {name} has weights of {present}, and {wanted} are needed")
-    for name in weights:
-        if name not in layers:
-            refuse(f"it has a layer {name}, which is not in the network")
-    for name, layer in layers.items():
-        layer.set_weights(weights[name])
+    wanted = {name: [weight.shape for weight in layer.weights] for name, layer in layers.items()}
+    present = {name: [value.shape for value in values] for name, values in start.weights.items()}
+    for name in wanted | present:
+        if name == HEAD and not start.head:
+            continue
+        if wanted.get(name) != present.get(name):
+            raise ValueError(
+                f"train.init_from={start.source} does not fit the network of the configuration: its"
+                f" layer {name} has weights of {present.get(name)}, and {wanted.get(name)} are"
+                " needed; set model.depth, model.residual and model.shortcut to those of the"
+                " weights."
+            )
+        layers[name].set_weights(start.weights[name])
 
 
 def freeze(model: keras.Model, stages: int) -> None:
-    """Keeps the first stages as they are: their weights and their statistics of batch
-    normalisation.
-    """
+    """Keeps weights and statistics of batch normalisation of the first stages as they are."""
     for layer in architecture.stage_layers(model, stages):
         layer.trainable = False
 
@@ -132,20 +110,18 @@ def check(source: str, found: pretrained.Pretrained, model: Model, transform: Tr
                 f"train.init_from={source} is a network with model.{name}={said}, and the"
                 f" configuration has {_said(ours[name])}; set model.{name}={said}."
             )
-    _check_mean(source, found.transform, transform)
+    view = found.transform
+    means = (view.mean, transform.mean) if view and view.size == transform.size else ()
+    if means == ("pixel", "channel"):
+        raise ValueError(
+            f"train.init_from={source} was trained with the mean image subtracted; set"
+            " transform.mean=pixel."
+        )
 
 
 def _said(value: object) -> str:
     """A setting as it is written."""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _check_mean(source: str, theirs: Transform | None, ours: Transform) -> None:
-    if theirs and theirs.size == ours.size and (theirs.mean, ours.mean) == ("pixel", "channel"):
-        raise ValueError(
-            f"train.init_from={source} was trained with the mean image subtracted; set"
-            " transform.mean=pixel."
-        )
 
 
 def _with_mean(
@@ -159,14 +135,3 @@ def _with_mean(
     if not by_pixel or pixel.shape != shape:
         pixel = np.broadcast_to(channel, shape).copy()
     return dataclasses.replace(constants, pixel_mean=pixel, channel_mean=channel)
-
-
-def _shapes(weights: list[np.ndarray]) -> list[tuple[int, ...]]:
-    return [weight.shape for weight in weights]
-
-
-def _refuse(source: str, reason: str) -> None:
-    raise ValueError(
-        f"train.init_from={source} does not fit the network of the configuration: {reason}; set"
-        " model.depth, model.residual and model.shortcut to those of the weights."
-    )

@@ -23,16 +23,15 @@ _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_LIBRARIES = (EOFError, zipfile.BadZipFile, zlib.error, safetensors.SafetensorError)
+# What the libraries say to damaged bytes, or to contents that are no numbers.
+_PYTHON = (OSError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, EOFError)
+_LIBRARIES = (zipfile.BadZipFile, zlib.error, safetensors.SafetensorError)
+_NUMPY_ZIPS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _SAFETENSORS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 def read(path: str) -> dict[str, np.ndarray]:
     """The tensors of a file, in its order; those of Keras and Caffe are called LAYER/VARIABLE.
-
-    Args:
-      path: .npz, .safetensors, .h5 (Keras: all layouts), .pth, .pt, .th, .bin, .tar (PyTorch), or
-        .caffemodel.
 
     Returns:
       Name -> float32 array. What is counted beside the weights (num_batches_tracked and the like)
@@ -55,16 +54,7 @@ def read(path: str) -> dict[str, np.ndarray]:
         found = {name: np.asarray(tensors[name], np.float32) for name in names}
     except Refused as error:
         raise ValueError(f"{path} {error}.") from error
-    # What the libraries say to damaged bytes, or to contents that are no numbers.
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        RuntimeError,
-        MemoryError,
-        *_LIBRARIES,
-    ) as error:
+    except (*_PYTHON, *_LIBRARIES) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{path} cannot be read as {suffix} ({reason}); get it again.") from error
     if not found:
@@ -73,10 +63,7 @@ def read(path: str) -> dict[str, np.ndarray]:
 
 
 def read_mean(path: str) -> np.ndarray:
-    """The mean image of Caffe's data, float32 [H, W, 3], RGB of 0..255.
-
-    Args:
-      path: .binaryproto.
+    """The mean image of Caffe's data (.binaryproto), float32 [H, W, 3], RGB of 0..255.
 
     Raises:
       ValueError: there is no such file, or it is none of an image.
@@ -95,12 +82,8 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         # bz2 and lzma make any size of little, and numpy writes neither.
-        if any(
-            info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members
-        ):
-            raise Refused(
-                "is compressed by another program than NumPy; save it again with np.savez"
-            )
+        if not {info.compress_type for info in members} <= _NUMPY_ZIPS:
+            raise Refused("is compressed by another program than NumPy; save it with np.savez")
         check_unpacked(path, sum(info.file_size for info in members))
         return {info.filename.removesuffix(".npy"): _npy(archive.read(info)) for info in members}
 

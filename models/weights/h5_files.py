@@ -39,9 +39,6 @@ _KERNELS = ((1, 1), (3, 3), (7, 7))
 def read(path: str) -> dict[str, np.ndarray]:
     """The variables of a file.
 
-    Args:
-      path: of the file.
-
     Returns:
       LAYER/VARIABLE -> array, the variables by Keras 2's names (kernel, bias, gamma, moving_mean
       ...). Kernels for Theano, which convolves with the mirrored kernel, are mirrored; those of
@@ -51,9 +48,9 @@ def read(path: str) -> dict[str, np.ndarray]:
       Refused: it refers to other files, or declares much more than it has.
     """
     with h5py.File(path) as file:
-        whole = file.get("model_weights", getlink=True) is not None
-        root = _group(file, "model_weights") if whole else file
-        paths = _datasets(root)
+        root, paths = file, _datasets(file)
+        if "model_weights" in file:
+            root, paths = file["model_weights"], _datasets(file["model_weights"])
         old = "layer_names" in root.attrs or "layer_names0" in root.attrs
         pairs = list((_by_layer if old else _by_number)(root, paths))
         check_unpacked(path, sum(_size(values) for _, values in pairs))
@@ -87,9 +84,7 @@ def _datasets(root: h5py.Group) -> list[str]:
 
 
 def _by_layer(root: h5py.Group, paths: list[str]) -> Iterator[tuple[str, h5py.Dataset]]:
-    """LAYER/VARIABLE, LAYER/SCOPE/VARIABLE, or MODEL/LAYER/VARIABLE where a model is a layer of
-    another.
-    """
+    """Of LAYER/VARIABLE, LAYER/SCOPE/VARIABLE, or MODEL/LAYER/VARIABLE of a model in a model."""
     scopes: dict[str, set[str]] = {}
     for path in paths:
         scopes.setdefault(path.split("/")[0], set()).add(path.rpartition("/")[0])
@@ -113,12 +108,6 @@ def _by_number(root: h5py.Group, paths: list[str]) -> Iterator[tuple[str, h5py.D
         names = _VARIABLES.get(len(found), tuple(map(str, range(len(found)))))
         for name, number in zip(names, found, strict=True):
             yield f"{layer}/{name}", _dataset(root, f"{group}/{number}")
-
-
-def _group(file: h5py.File, name: str) -> h5py.Group:
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise Refused(f"has a link in the place of {name}, and what it leads to is not read")
-    return file[name]
 
 
 def _dataset(root: h5py.Group, path: str) -> h5py.Dataset:

@@ -14,6 +14,7 @@ Here
 from __future__ import annotations
 
 import pickletools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
@@ -22,21 +23,8 @@ from models.weights.file_bounds import Refused
 # A network of 1202 layers with the state of its optimizer takes half a million.
 MOST_STEPS = 2_000_000
 _LONGEST = 1000
-# Those that bring their value along.
-_VALUES = frozenset(
-    ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
-    + (
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "UNICODE",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-    )
-    + ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
-)
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+# Opcodes that bring their value along.
+_VALUE = re.compile(r"(SHORT_)?(BIN)?(INT|LONG|FLOAT|STRING|UNICODE|BYTES|BYTEARRAY)[1248]?")
 _DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict")
 
 
@@ -47,12 +35,7 @@ class Global(NamedTuple):
 
 
 class Inert:
-    """What a pickle makes by a call that is not known here.
-
-    Attributes:
-      of: the name of what it calls.
-      state: the attributes that it gives, a dictionary as a rule; None without any.
-    """
+    """What an unknown call of `of` gives; `state` are the attributes that a pickle gives it."""
 
     __slots__ = ("of", "state")
 
@@ -72,7 +55,7 @@ def load(
     Args:
       file: in memory (of a file on disk, a length that is declared is asked for at once).
       calls: MODULE.NAME -> what a call gives, of its arguments.
-      persistent: what a persistent id stands for.
+      persistent: a persistent id -> what it stands for.
       most: steps.
 
     Returns:
@@ -97,20 +80,20 @@ class _Machine:
         most: int,
     ):
         self.stack: list[Any] = []
-        self._marks: list[int] = []
-        self._memo: dict[int, Any] = {}
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
         self._calls = calls
         self._persistent = persistent
         self._left = most
 
     def step(self, name: str, argument: Any) -> None:
         self._charge(1)
-        if name in _VALUES:
+        if _VALUE.fullmatch(name):
             self.stack.append(argument)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name])
-        elif (run := _STEPS.get(name)) is not None:
-            run(self, argument)
+        elif name in _PUSHED:
+            self.stack.append(_PUSHED[name](self, argument))
+        elif name in _DONE:
+            _DONE[name](self, argument)
         else:
             raise Refused(f"has the opcode {name} in a pickle, which no file of weights has")
 
@@ -121,112 +104,34 @@ class _Machine:
                 "has a pickle of more steps than weights need; save model.state_dict() alone"
             )
 
-    def _since_mark(self) -> list[Any]:
-        start = self._marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
+    def since_mark(self) -> list[Any]:
+        return self.last(len(self.stack) - self.marks.pop())
 
-    def _mark(self, _: Any) -> None:
-        self._marks.append(len(self.stack))
+    def last(self, count: int) -> list[Any]:
+        return [self.stack.pop() for _ in range(count)][::-1]
 
-    def _pop(self, _: Any) -> None:
-        if self._marks and self._marks[-1] == len(self.stack):
-            self._marks.pop()
+    def pop(self) -> None:
+        if self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
         else:
             self.stack.pop()
 
-    def _pop_mark(self, _: Any) -> None:
-        self._since_mark()
+    def put(self, argument: Any) -> None:
+        self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
 
-    def _duplicate(self, _: Any) -> None:
-        self.stack.append(self.stack[-1])
-
-    def _nothing(self, _: Any) -> None:
-        pass
-
-    def _put(self, argument: Any) -> None:
-        self._memo[len(self._memo) if argument is None else argument] = self.stack[-1]
-
-    def _get(self, argument: Any) -> None:
-        self.stack.append(self._memo[argument])
-
-    def _empty_list(self, _: Any) -> None:
-        self.stack.append([])
-
-    def _empty_dict(self, _: Any) -> None:
-        self.stack.append({})
-
-    def _empty_set(self, _: Any) -> None:
-        self.stack.append(Inert("set"))
-
-    def _frozen_set(self, _: Any) -> None:
-        self._since_mark()
-        self.stack.append(Inert("frozenset"))
-
-    def _tuple(self, _: Any) -> None:
-        self.stack.append(tuple(self._since_mark()))
-
-    def _tuple_of(self, count: int) -> None:
-        items = [self.stack.pop() for _ in range(count)]
-        self.stack.append(tuple(reversed(items)))
-
-    def _list(self, _: Any) -> None:
-        self.stack.append(self._since_mark())
-
-    def _dict(self, _: Any) -> None:
-        items = self._since_mark()
-        self.stack.append(_dictionary(zip(items[::2], items[1::2], strict=True)))
-
-    def _append(self, _: Any) -> None:
-        self._extend([self.stack.pop()])
-
-    def _appends(self, _: Any) -> None:
-        self._extend(self._since_mark())
-
-    def _extend(self, items: list[Any]) -> None:
+    def extend(self, items: list[Any]) -> None:
         if isinstance(self.stack[-1], list):
             self.stack[-1].extend(items)
 
-    def _set_item(self, _: Any) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._update([(key, value)])
-
-    def _set_items(self, _: Any) -> None:
-        items = self._since_mark()
-        self._update(zip(items[::2], items[1::2], strict=True))
-
-    def _update(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+    def update(self, items: list[Any]) -> None:
         if isinstance(self.stack[-1], dict):
-            self.stack[-1].update(_dictionary(pairs))
+            self.stack[-1].update(_dictionary(_pairs(items)))
 
-    def _global(self, argument: str) -> None:
-        self.stack.append(Global(argument.replace(" ", ".", 1)))
+    def build(self, state: Any) -> None:
+        if isinstance(self.stack[-1], Inert):
+            self.stack[-1].state = state
 
-    def _stack_global(self, _: Any) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        # The name is a copy of both.
-        if not all(type(text) is str and len(text) <= _LONGEST for text in (name, module)):
-            raise Refused("names a class by something that is no short text")
-        self.stack.append(Global(f"{module}.{name}"))
-
-    def _reduce(self, _: Any) -> None:
-        arguments, function = self.stack.pop(), self.stack.pop()
-        self.stack.append(self._called(function, arguments))
-
-    def _new_with_names(self, _: Any) -> None:
-        _, arguments, function = self.stack.pop(), self.stack.pop(), self.stack.pop()
-        self.stack.append(self._called(function, arguments))
-
-    def _instance(self, argument: str) -> None:
-        arguments = tuple(self._since_mark())
-        self.stack.append(self._called(Global(argument.replace(" ", ".", 1)), arguments))
-
-    def _object(self, _: Any) -> None:
-        function, *arguments = self._since_mark()
-        self.stack.append(self._called(function, tuple(arguments)))
-
-    def _called(self, function: Any, arguments: Any) -> Any:
+    def called(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, Global) or type(arguments) is not tuple:
             return Inert("an object")
         if function.name in _DICTIONARIES:
@@ -234,28 +139,24 @@ class _Machine:
             self._charge(len(pairs))
             return _dictionary(pairs)
         if function.name.startswith("torch._tensor._rebuild_from_type"):  # a tensor with attributes
-            return self._called(arguments[0], arguments[2])
+            return self.called(arguments[0], arguments[2])
         if function.name in self._calls:
             self._charge(len(arguments))
             return self._calls[function.name](*arguments)
         return Inert(function.name)
 
-    def _build(self, _: Any) -> None:
-        state = self.stack.pop()
-        if isinstance(self.stack[-1], Inert):
-            self.stack[-1].state = state
-
-    def _persistent_id(self, argument: Any) -> None:
+    def persistent_id(self, argument: Any) -> Any:
         if self._persistent is None:
             raise Refused("refers to something outside its pickle")
-        self.stack.append(self._persistent(argument))
-
-    def _persistent_id_of_stack(self, _: Any) -> None:
-        self._persistent_id(self.stack.pop())
+        return self._persistent(argument)
 
 
 def _dictionary(pairs: Iterable[Any]) -> dict[Any, Any]:
     return {key: value for key, value in pairs if is_key(key)}
+
+
+def _pairs(items: list[Any]) -> Iterable[tuple[Any, Any]]:
+    return zip(items[::2], items[1::2], strict=True)
 
 
 def is_key(key: Any) -> bool:
@@ -267,39 +168,54 @@ def is_key(key: Any) -> bool:
     return type(key) is float or (type(key) is int and abs(key) < 2**63)
 
 
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": _Machine._nothing,
-    "FRAME": _Machine._nothing,
-    "STOP": _Machine._nothing,
-    "MARK": _Machine._mark,
-    "POP": _Machine._pop,
-    "POP_MARK": _Machine._pop_mark,
-    "DUP": _Machine._duplicate,
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine._put),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine._get),
-    "EMPTY_LIST": _Machine._empty_list,
-    "EMPTY_DICT": _Machine._empty_dict,
-    "EMPTY_SET": _Machine._empty_set,
-    "FROZENSET": _Machine._frozen_set,
-    "TUPLE": _Machine._tuple,
-    "TUPLE1": lambda machine, _: machine._tuple_of(1),
-    "TUPLE2": lambda machine, _: machine._tuple_of(2),
-    "TUPLE3": lambda machine, _: machine._tuple_of(3),
-    "LIST": _Machine._list,
-    "DICT": _Machine._dict,
-    "APPEND": _Machine._append,
-    "APPENDS": _Machine._appends,
-    "ADDITEMS": _Machine._appends,
-    "SETITEM": _Machine._set_item,
-    "SETITEMS": _Machine._set_items,
-    "GLOBAL": _Machine._global,
-    "STACK_GLOBAL": _Machine._stack_global,
-    "REDUCE": _Machine._reduce,
-    "NEWOBJ": _Machine._reduce,
-    "NEWOBJ_EX": _Machine._new_with_names,
-    "INST": _Machine._instance,
-    "OBJ": _Machine._object,
-    "BUILD": _Machine._build,
-    "PERSID": _Machine._persistent_id,
-    "BINPERSID": _Machine._persistent_id_of_stack,
+def _named(argument: str) -> Global:
+    return Global(argument.replace(" ", ".", 1))
+
+
+def _joined(module: Any, name: Any) -> Global:
+    # The name is a copy of both.
+    if not all(type(text) is str and len(text) <= _LONGEST for text in (name, module)):
+        raise Refused("names a class by something that is no short text")
+    return Global(f"{module}.{name}")
+
+
+# Opcode -> what it puts on the stack of the machine `m`; `a` is its argument.
+_PUSHED: dict[str, Callable[[_Machine, Any], Any]] = {
+    "NONE": lambda m, a: None,
+    "NEWTRUE": lambda m, a: True,
+    "NEWFALSE": lambda m, a: False,
+    "DUP": lambda m, a: m.stack[-1],
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, a: m.memo[a]),
+    "EMPTY_LIST": lambda m, a: [],
+    "EMPTY_DICT": lambda m, a: {},
+    "EMPTY_SET": lambda m, a: Inert("set"),
+    "FROZENSET": lambda m, a: m.called(Global("frozenset"), tuple(m.since_mark())),
+    "EMPTY_TUPLE": lambda m, a: (),
+    "TUPLE": lambda m, a: tuple(m.since_mark()),
+    "TUPLE1": lambda m, a: tuple(m.last(1)),
+    "TUPLE2": lambda m, a: tuple(m.last(2)),
+    "TUPLE3": lambda m, a: tuple(m.last(3)),
+    "LIST": lambda m, a: m.since_mark(),
+    "DICT": lambda m, a: _dictionary(_pairs(m.since_mark())),
+    "GLOBAL": lambda m, a: _named(a),
+    "STACK_GLOBAL": lambda m, a: _joined(*m.last(2)),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda m, a: m.called(*m.last(2))),
+    "NEWOBJ_EX": lambda m, a: m.called(*m.last(3)[:2]),
+    "INST": lambda m, a: m.called(_named(a), tuple(m.since_mark())),
+    "OBJ": lambda m, a: m.called(m.stack.pop(m.marks[-1]), tuple(m.since_mark())),
+    "PERSID": _Machine.persistent_id,
+    "BINPERSID": lambda m, a: m.persistent_id(m.stack.pop()),
+}
+# Opcode -> what else it does.
+_DONE: dict[str, Callable[[_Machine, Any], Any]] = {
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda m, a: None),
+    "MARK": lambda m, a: m.marks.append(len(m.stack)),
+    "POP": lambda m, a: m.pop(),
+    "POP_MARK": lambda m, a: m.since_mark(),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine.put),
+    "APPEND": lambda m, a: m.extend(m.last(1)),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda m, a: m.extend(m.since_mark())),
+    "SETITEM": lambda m, a: m.update(m.last(2)),
+    "SETITEMS": lambda m, a: m.update(m.since_mark()),
+    "BUILD": lambda m, a: m.build(m.stack.pop()),
 }

@@ -14,7 +14,7 @@ import types
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from models.settings import Model, Shortcut, Transform
+from models.settings import Model, Transform
 
 if TYPE_CHECKING:
     import keras
@@ -31,9 +31,8 @@ class Pretrained:
 
     Attributes:
       model: mean-subtracted images [B, H, W, 3], RGB of 0..255 -> logits.
-      constants: None where nothing is known (a .keras file). Of published weights the mean colour
-        is known, and is all of the mean image too ([1, 1, 3]: it fits images of any size) unless
-        that lies beside them; there are no labels.
+      constants: None where nothing is known (a .keras file). Of published weights only the means
+        are known; the mean image is one colour, [1, 1, 3], unless it lies beside them.
       transform: settings of the training, None where they are not known; of published weights with
         a mean image, its size.
       settings: what `model` is.
@@ -48,13 +47,10 @@ class Pretrained:
 
 
 def resolve(path: str) -> str:
-    """The one model that is meant.
+    """The one model that is meant: the file, or the folder of the (newest) version.
 
     Args:
       path: a folder of pushed versions, one version, a .keras file or a file of weights.
-
-    Returns:
-      The folder of the version (the newest of several), or the file.
 
     Raises:
       ValueError: there is none.
@@ -78,9 +74,7 @@ def resolve(path: str) -> str:
 
 
 def versions(path: str) -> list[str]:
-    """Folders of the whole versions in a folder of pushed models, newest first; none where it is
-    missing.
-    """
+    """Folders of the whole versions in a folder of pushed models, newest first."""
     files = _files(path)
     if not files.isdir(path):
         return []
@@ -91,16 +85,11 @@ def versions(path: str) -> list[str]:
     return [os.path.join(path, name) for name in sorted(whole, key=int, reverse=True)]
 
 
-def load(path: str, model: Model) -> Pretrained:
+def load(path: str) -> Pretrained:
     """The network at a place that `resolve` knows.
 
-    Args:
-      path: as in `resolve`.
-      model: what published weights have to be.
-
     Raises:
-      ValueError: there is none, it is an ensemble, it is no network of this project, or published
-        weights are of another network than `model`.
+      ValueError: there is none, it is an ensemble, or it is no network of this project.
     """
     path = resolve(path)
     if _files(path).isdir(path):
@@ -110,11 +99,11 @@ def load(path: str, model: Model) -> Pretrained:
 
     from models.weights import conversion
 
-    found = conversion.load(path, model)
+    found = conversion.load(path)
     view = None
     if found.pixel_mean is not None:
         view = conversion.crops(found, size=found.pixel_mean.shape[0])
-    return Pretrained(found.model, found.constants, view, found.settings, _digest(found.model))
+    return _described(found.model, found.constants, view)
 
 
 def _pushed(path: str) -> Pretrained:
@@ -158,7 +147,9 @@ def _network(path: str) -> keras.Model:
 def _described(
     model: keras.Model, constants: Constants | None, transform: Transform | None
 ) -> Pretrained:
-    return Pretrained(model, constants, transform, describe(model), _digest(model))
+    weights = b"".join(value.tobytes() for value in model.get_weights())
+    digest = hashlib.sha256(weights).hexdigest()
+    return Pretrained(model, constants, transform, describe(model), digest)
 
 
 def describe(model: keras.Model) -> Model:
@@ -174,25 +165,17 @@ def describe(model: keras.Model) -> Model:
             f"The network {model.name} is none of models.network.architecture; give one that is."
         )
     residual, depth = match[2] == "resnet", int(match[3])
-    settings = Model("cifar" if match[1] else "imagenet", depth, residual)
+    options: dict[str, Any] = {}
     if residual:
         blocks = sum(name.endswith("_out") for name in layers)
         projections = sum(name.endswith("_0_conv") for name in layers)
-        shortcut: Shortcut = "A" if not projections else "C" if projections == blocks else "B"
-        settings = dataclasses.replace(settings, shortcut=shortcut)
+        options["shortcut"] = "A" if not projections else "C" if projections == blocks else "B"
     if "pool1_pad" in layers:
         symmetric = layers["pool1_pad"].padding == ((1, 1), (1, 1))
-        settings = dataclasses.replace(settings, pool="symmetric" if symmetric else "caffe")
+        options["pool"] = "symmetric" if symmetric else "caffe"
         if "conv3_block1_3_conv" in layers and layers["conv3_block1_2_conv"].strides == (2, 2):
-            settings = dataclasses.replace(settings, variant="v1.5")
-    return settings
-
-
-def _digest(model: keras.Model) -> str:
-    digest = hashlib.sha256()
-    for value in model.get_weights():
-        digest.update(value.tobytes())
-    return digest.hexdigest()
+            options["variant"] = "v1.5"
+    return Model("cifar" if match[1] else "imagenet", depth, residual, **options)
 
 
 def _files(path: str) -> Any:

@@ -12,16 +12,7 @@ Five layouts, told apart by the names of the tensors, which also give depth and 
     ImageNet, v1.
   - "caffe": the authors' own (the same names, gamma and beta in scale2a_branch2a). ImageNet, v1.
 
-Nothing is approximated. Ours sees RGB of 0..255 less a mean, has no bias in a convolution, 1e-5 in
-batch normalisation, and appends the zeros of shortcut A; so
-
-  - a division of the pixels, or their order BGR, goes into the kernel of conv1 (the images are
-    padded after the mean is subtracted, in all of them, so the border stays 0);
-  - the bias b before a batch normalisation goes into its moving mean: (x + b) - m = x - (m - b);
-  - a scale s and shift t behind it go into its own: s(gx + b) + t = (sg)x + (sb + t);
-  - another epsilon goes into the moving variance: v + e = (v + e - 1e-5) + 1e-5;
-  - zeros on both sides of a shortcut A become appended ones when the channels of every stage are
-    put in another order, the same wherever they are written or read.
+Nothing is approximated: docs/weights.md, "Why the answers are the same".
 """
 
 from __future__ import annotations
@@ -87,12 +78,10 @@ def recognise(tensors: Tensors) -> Layout:
       ValueError: it is none of those above.
     """
     if any(name.startswith("conv2_block1_") for name in tensors):
-        depth = _depth(
-            [_count(tensors, rf"conv{stage}_block(\d+)_") for stage in (2, 3, 4, 5)], True
-        )
+        blocks = [_count(tensors, rf"conv{stage}_block(\d+)_") for stage in (2, 3, 4, 5)]
         found = {name.split("/")[0] for name in tensors}
         head = next((name for name in _KERAS_HEADS if name in found), None)
-        return Layout("keras", Model("imagenet", depth), head)
+        return Layout("keras", Model("imagenet", _depth(blocks, True)), head)
     if any(name.startswith("res2a_branch") for name in tensors):
         return _with_branches(tensors)
     if "layer1.0.conv1.weight" not in tensors:
@@ -117,9 +106,8 @@ def recognise(tensors: Tensors) -> Layout:
             f"its stages have {blocks[:3]} blocks, and a CIFAR network has the same number in each"
         )
     shortcut = "C" if "layer1.0" in projected else "B" if projected else "A"
-    return Layout(
-        "torch_cifar", Model("cifar", 6 * blocks[0] + 2, True, shortcut), head, projection, True
-    )
+    settings = Model("cifar", 6 * blocks[0] + 2, True, shortcut)
+    return Layout("torch_cifar", settings, head, projection, True)
 
 
 def _with_branches(tensors: Tensors) -> Layout:

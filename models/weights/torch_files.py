@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import math
+import pathlib
 import struct
 import tarfile
 import zipfile
@@ -69,19 +70,12 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-class _Saved(NamedTuple):
-    """What a file has: the object, and the bytes of a storage by its key."""
-
-    value: Any
-    contents: Callable[[Any], Any]
+# What a file has: the object, and the bytes of a storage by its key.
+_Saved = tuple[Any, Callable[[Any], Any]]
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """The weights that were saved: of a state dict, of one among other things, or of a whole
-    module.
-
-    Args:
-      path: of the file; all of it is read into memory.
+    """The weights of a state dict, of one among other things, or of a whole module.
 
     Returns:
       Name -> array of one dimension or more, in the order of the file; views of its contents.
@@ -89,13 +83,11 @@ def read(path: str) -> dict[str, np.ndarray]:
     Raises:
       Refused: the file is damaged, or contains something else.
     """
-    with open(path, "rb") as file:
-        contents = file.read()
     try:
-        saved = _saved(contents)
-        weights = _weights(saved.value)
+        value, contents = _saved(pathlib.Path(path).read_bytes())
+        weights = _weights(value)
         check_stored(path, sum(_bytes(name, tensor) for name, tensor in weights.items()))
-        return {name: _array(tensor, saved.contents) for name, tensor in weights.items()}
+        return {name: _array(tensor, contents) for name, tensor in weights.items()}
     except Refused:
         raise
     # Damaged bytes end in whatever error they lead to.
@@ -123,16 +115,15 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> _Saved:
     if sum(info.file_size for info in members) > size:
         raise Refused("declares more bytes in its archive than it has")
     names = {info.filename for info in members}
-    root = next(
-        (name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")), None
-    )
-    if root is None:
+    pickled = next((name for name in names if name.endswith("/data.pkl")), None)
+    if pickled is None:
         raise Refused("is a zip archive without the data.pkl of a PyTorch checkpoint")
+    root = pickled.removesuffix("data.pkl")
     if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
         raise Refused("was written on a big-endian machine; save it again on a usual one")
     kept = {name: archive.read(name) for name in names if name.startswith(f"{root}data/")}
-    value = pickles.load(io.BytesIO(archive.read(f"{root}data.pkl")), _CALLS, _storage)
-    return _Saved(value, lambda key: kept[f"{root}data/{key}"])
+    value = pickles.load(io.BytesIO(archive.read(pickled)), _CALLS, _storage)
+    return value, lambda key: kept[f"{root}data/{key}"]
 
 
 def _read_pickles(contents: bytes) -> _Saved:
@@ -163,7 +154,7 @@ def _read_pickles(contents: bytes) -> _Saved:
         if count < 0 or len(kept[key]) != count * items[key]:
             raise Refused(f"ends within the storage {key}")
         file.seek(start + len(kept[key]))
-    return _Saved(value, kept.__getitem__)
+    return value, kept.__getitem__
 
 
 def _read_tar(archive: tarfile.TarFile, size: int) -> _Saved:
@@ -209,13 +200,11 @@ def _read_tar(archive: tarfile.TarFile, size: int) -> _Saved:
             return pid[0]
         return found[int(pid)] if is_key(pid) else Inert("a tensor")
 
-    return _Saved(pickles.load(files["pickle"], _CALLS, persistent), kept.__getitem__)
+    return pickles.load(files["pickle"], _CALLS, persistent), kept.__getitem__
 
 
 def _storage(pid: Any) -> Any:
-    """("storage", class, key, device, elements, view), or of a class and its code ("module", class,
-    ...).
-    """
+    """Of ("storage", class, key, device, elements, view); the class of ("module", class, ...)."""
     if pid[0] == "module":
         return pid[1]
     kind, of, key, _, count, *view = pid
@@ -272,11 +261,8 @@ def _nested(saved: Any, depth: int, seen: dict[int, Any]) -> dict[str, _Tensor]:
         if found := _nested(values.get(name), depth - 1, seen):
             return found
     # A scalar is a best accuracy and the like, never a weight.
-    return {
-        name: v
-        for name, v in values.items()
-        if type(name) is str and isinstance(v, _Tensor) and v.shape
-    }
+    tensors = {name: value for name, value in values.items() if isinstance(value, _Tensor)}
+    return {name: value for name, value in tensors.items() if type(name) is str and value.shape}
 
 
 def _of_module(root: Inert) -> dict[str, Any]:
@@ -305,15 +291,12 @@ def _of_module(root: Inert) -> dict[str, Any]:
 def _bytes(name: str, tensor: _Tensor) -> int:
     """The tensor's bytes; it must lie within its storage."""
     storage, offset, shape, strides = tensor
-    integers = all(
-        type(n) is int for n in (offset, *shape[:99], *strides[:99], storage.start, storage.size)
-    )
-    if not integers or len(shape) != len(strides) or len(shape) > _DIMENSIONS:
+    numbers = (offset, *shape[:99], *strides[:99], storage.start, storage.size)
+    integers = all(type(number) is int for number in numbers)
+    if not integers or not len(shape) == len(strides) <= _DIMENSIONS:
         raise Refused(f"has a tensor {name[:200]} whose shape is none")
-    last = offset + sum(
-        (length - 1) * stride for length, stride in zip(shape, strides, strict=True)
-    )
-    beyond = 0 not in shape and last >= storage.size
+    steps = ((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
+    beyond = 0 not in shape and offset + sum(steps) >= storage.size
     # A stride of 0 would make much out of little.
     if min(offset, *shape, *strides, 0) < 0 or beyond or math.prod(shape) > storage.size:
         raise Refused(

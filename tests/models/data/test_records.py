@@ -123,7 +123,10 @@ def test_what_is_no_single_label_is_refused_as_by_tensorflow(value):
     serialized = with_entry(NAME + value)
     with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.InternalError)):
         tf.io.parse_single_example(serialized, {KEYS[1]: tf.io.FixedLenFeature([], tf.int64)})
-    with pytest.raises(ValueError, match="no image/class/label that is one value, a whole number"):
+    with pytest.raises(
+        ValueError,
+        match=r"A record has no (image/class/label that is one value, a whole|whole tf.Example)",
+    ):
         records.parse(serialized)
 
 
@@ -148,11 +151,6 @@ def test_fields_of_later_definitions_are_skipped_as_by_protobuf(name):
     assert list(whole.features.feature[KEYS[1]].int64_list.value) == [7]
     found, label = records.parse(serialized)
     assert (bytes(found), label) == (b"image", 7)
-
-
-def test_groups_which_no_example_has_are_refused():
-    with pytest.raises(ValueError, match="A record has no"):
-        records.parse(b"\x4b\x4c" + example(b"image", 1))
 
 
 def test_lengths_beyond_all_memory_are_refused():
@@ -244,7 +242,7 @@ def test_a_file_with_the_number_of_standard_input_is_closed_too(tmp_path):
     os.close(0)
     try:
         opened = records._Open(file)
-        assert opened.descriptor == 0
+        assert opened.fileno() == 0
         del opened
         with pytest.raises(OSError):
             os.fstat(0)

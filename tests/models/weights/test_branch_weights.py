@@ -121,7 +121,7 @@ def test_the_mean_image_beside_a_network_of_caffe_is_served(caffe, tmp_path, cap
 
 def test_a_training_keeps_the_mean_image_of_caffe(caffe):
     path, _, mean = caffe
-    found = pretrained.load(path, Model("imagenet", 50, pool="caffe"))
+    found = pretrained.load(path)
     assert (found.transform.mean, found.transform.size) == ("pixel", 224)
     constants = conversion.constants(np.float32([1, 2, 3]), list("abcde"), 224)
     settings = (Train(init_from=path, epochs=0), found.settings, Transform(mean="pixel"), constants)
@@ -131,8 +131,8 @@ def test_a_training_keeps_the_mean_image_of_caffe(caffe):
     np.testing.assert_allclose(kept.channel_mean, mean.mean((0, 1))[::-1], rtol=1e-5)
     with pytest.raises(ValueError, match=r"set transform\.mean=pixel"):
         finetune.load(*settings[:2], Transform(mean="channel"), constants)
-    with pytest.raises(ValueError, match=r"model\.pool=caffe, and symmetric is asked for"):
-        pretrained.load(path, Model("imagenet", 50))
+    with pytest.raises(ValueError, match=r"model\.pool=caffe, and the configuration has symmetric"):
+        finetune.load(settings[0], Model("imagenet", 50), *settings[2:])
 
 
 def test_the_mean_file_can_be_named_and_has_to_be_one(caffe, tmp_path, capsys):

@@ -215,7 +215,7 @@ def test_layers_that_are_left_over_or_of_other_shapes_are_refused(source):
         (
             "conv5_block1_1_conv",
             [np.zeros(3)],
-            "it has a layer conv5_block1_1_conv, which is not in the network",
+            r"its layer conv5_block1_1_conv has weights of \[\(3,\)\], and None are needed",
         ),
         (
             "conv1_conv",

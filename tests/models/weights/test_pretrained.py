@@ -72,7 +72,7 @@ def test_places_without_a_model_are_refused(tmp_path):
 
 def test_a_pushed_model_comes_with_what_it_was_trained_with(pushed):
     folder, newest = pushed
-    found = pretrained.load(str(folder), Model())
+    found = pretrained.load(str(folder))
     assert found.settings == NET and found.transform == TRANSFORM
     for name, value in vars(newest.constants).items():
         np.testing.assert_array_equal(getattr(found.constants, name), value)
@@ -84,9 +84,9 @@ def test_a_pushed_model_comes_with_what_it_was_trained_with(pushed):
 
 def test_a_keras_file_knows_only_its_network(pushed):
     path = pushed[0] / "10" / "assets.extra" / "model.keras"
-    found = pretrained.load(str(path), Model())
+    found = pretrained.load(str(path))
     assert found.constants is None and found.transform is None and found.settings == NET
-    assert found.digest == pretrained.load(str(pushed[0]), Model()).digest
+    assert found.digest == pretrained.load(str(pushed[0])).digest
 
 
 @pytest.mark.parametrize(
@@ -113,18 +113,18 @@ def test_an_ensemble_is_refused(tmp_path):
         [network(1), network(2)], str(tmp_path / "1"), None, ["center"], members=["a", "b"]
     )
     with pytest.raises(ValueError, match="is an ensemble, and one network is needed"):
-        pretrained.load(str(tmp_path), Model())
+        pretrained.load(str(tmp_path))
 
 
 def test_folders_that_lack_the_network_are_refused(pushed, tmp_path):
     shutil.copytree(pushed[0] / "10", tmp_path / "1")
     os.remove(tmp_path / "1" / "assets.extra" / "augmentation.npz")
-    assert pretrained.load(str(tmp_path), Model()).constants is None
+    assert pretrained.load(str(tmp_path)).constants is None
     os.remove(tmp_path / "1" / "assets.extra" / "model.keras")
     with pytest.raises(
         ValueError, match=r"model\.keras does not exist; give the folder of a model"
     ):
-        pretrained.load(str(tmp_path), Model())
+        pretrained.load(str(tmp_path))
 
 
 def test_keras_files_of_others_are_refused(tmp_path):
@@ -134,16 +134,16 @@ def test_keras_files_of_others_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"The network mine is none of models\.network\.architecture"
     ):
-        pretrained.load(path, Model())
+        pretrained.load(path)
     # Code in a file is not run.
     mark = str(tmp_path / "ran")
     runs = keras.layers.Lambda(lambda x: (open(mark, "w").close(), x)[1])
     keras.Model(inputs, runs(inputs), name="code").save(path)
     os.remove(mark)
     with pytest.raises(ValueError, match=r"net\.keras cannot be loaded as a \.keras file") as error:
-        pretrained.load(path, Model())
+        pretrained.load(path)
     assert not os.path.exists(mark) and "\n" not in str(error.value)
     with open(path, "wb") as file:
         file.write(b"nothing")
     with pytest.raises(ValueError, match=r"net\.keras cannot be loaded"):
-        pretrained.load(path, Model())
+        pretrained.load(path)
