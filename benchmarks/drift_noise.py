@@ -90,9 +90,9 @@ def distances(
     classes = len(np.unique(synsets))
     found: dict[str, list[float]] = {}
 
-    def add(kind: str, measured: dict[str, drift.Distance]) -> None:
+    def add(kind: str, measured: dict[str, float]) -> None:
         for name, distance in measured.items():
-            found.setdefault(f"{kind} {name}", []).append(distance.value)
+            found.setdefault(f"{kind} {name}", []).append(distance)
 
     whole = measure(columns, spans, classes)
     for span in range(1, len(whole)):

@@ -31,15 +31,7 @@ _TOLERANCE = (
 _SECONDS = 120.0
 # Files that are named.
 _WORST = 10
-_HEAD = (
-    "format",
-    "files",
-    "ingestion refuses",
-    "server refuses",
-    "probability",
-    "labels",
-    "levels",
-)
+_HEAD = ("format", "files", "ingestion refuses", "server refuses", "probability", "labels")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,15 +72,12 @@ def report(found: Sequence[Compared], tolerance: float) -> str:
     for kind, *cells in table:
         padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([kind.ljust(widths[0]), *padded]))
-    lines.append(
-        "(probability, levels of pixels: the largest difference; labels: files whose best class"
-        " differs)"
-    )
+    lines.append("(probability: the largest difference; labels: files whose best class differs)")
     different = sorted(
         (one for one in found if one.skew(tolerance)), key=lambda one: one.badness, reverse=True
     )
     if not different:
-        return "\n".join([*lines, f"{len(found):,} files: served as evaluated, pixel for pixel."])
+        return "\n".join([*lines, f"{len(found):,} files: served as evaluated."])
     lines.append(f"{len(different):,} of {len(found):,} files differ, the worst first:")
     lines += [f"  {one.name}: {one.skew(tolerance)}" for one in different[:_WORST]]
     if len(different) > _WORST:
@@ -97,20 +86,15 @@ def report(found: Sequence[Compared], tolerance: float) -> str:
 
 
 def _row(kind: str, found: Sequence[Compared]) -> tuple[str, ...]:
+    known = [one.probability for one in found if not math.isnan(one.probability)]
     return (
         kind,
         f"{len(found):,}",
         f"{sum(bool(one.ingestion) for one in found):,}",
         f"{sum(bool(one.server) for one in found):,}",
-        _largest([one.probability for one in found], ".1e"),
+        f"{max(known):.1e}" if known else "-",
         f"{sum(one.relabelled for one in found):,}",
-        _largest([one.levels for one in found], ".4f"),
     )
-
-
-def _largest(values: Sequence[float], form: str) -> str:
-    known = [value for value in values if not math.isnan(value)]
-    return format(max(known), form) if known else "-"
 
 
 def _version(model: str) -> str:

@@ -11,32 +11,29 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from tfx.components.example_gen import base_example_gen_executor, component, utils
-from tfx.dsl.components.base import executor_spec
-from tfx.proto import example_gen_pb2, range_config_pb2
+from tfx.components.example_gen import component, utils
+from tfx.dsl.components.base import base_beam_executor, executor_spec
+from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
 from components import code_digest, files
 from components.compat import tfx_beam
-from components.example_gen import driver, holdout, ingest_summary, names, properties, source
+from components.example_gen import holdout, ingest_summary, marks, names, properties, source
 from components.example_gen.settings import Data, changing
 from components.example_gen.writing import duplicates, index, shards
 
+_SPLITS = ("train", "eval")
 # In the working folder: what was left out of each split.
 _LEFT_OUT = "left_out.json"
 
 
-class Executor(base_example_gen_executor.BaseExampleGenExecutor):
+class Executor(base_beam_executor.BaseBeamExecutor):
     """Indexes the source, then writes shuffled, uncompressed shards in parallel.
 
-    Unlike the base class's `Do` no image passes through a Beam shuffle, and JPEGs are not
-    compressed again.
+    Unlike in TFX's executors no image passes through a Beam shuffle, and JPEGs are not compressed
+    again.
     """
-
-    def GetInputSourceToExamplePTransform(self) -> Any:
-        """The base class's hook; there is nothing to return, as `Do` writes the shards."""
-        raise NotImplementedError("ImageExampleGen writes its shards itself: call Do.")
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
         """Writes Split-*/, the quarantine and the summary into the `examples` artifact.
@@ -62,7 +59,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
             _ = (
                 pipeline
                 | "Shards" >> beam.Create(jobs)  # spreads them over the workers itself
-                | "Write" >> beam.ParDo(shards.WriteShard(run.reading()))
+                | "Write" >> beam.Map(shards.write_shard, run.reading())
             )
         report = _finish(artifact, folder, jobs, run)
         files.remove_tree(staging)
@@ -81,7 +78,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
 class ImageExampleGen(component.FileBasedExampleGen):
     """TFX's file-based ExampleGen (spans, splits, fingerprints) with our executor."""
 
-    DRIVER_CLASS = driver.Driver
+    DRIVER_CLASS = properties.Driver
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
 
@@ -96,32 +93,30 @@ def example_gen(data: Data, parts: Sequence[source.Part] = ()) -> ImageExampleGe
       SourceError: a part of the source is missing.
     """
     newest = (parts or source.parts(data))[-1]
-    base, patterns = source.patterns(data, newest)
-    splits = [
-        example_gen_pb2.Input.Split(name=name, pattern=pattern)
-        for name, pattern in patterns.items()
-    ]
+    where = newest.where
     settings: dict[str, Any] = {
         "data": changing(data, "records", "verdict"),
-        "code": code_digest.digest(__name__, type(newest.where).__module__),
+        "code": code_digest.digest(__name__, type(where).__module__),
     }
     if newest.span:
         # What the spans are is looked up when the component runs.
-        settings["data"]["source"] = source.one_spelling(data)
+        settings["data"] |= {"source": source.one_spelling(data), "spans": data.spans}
+        base = marks.folder(settings["data"]["source"])
     else:
-        settings["where"] = dataclasses.asdict(newest.where)
-        # TFX's fingerprint covers the split patterns alone.
-        beside = (files.read(path) for path in newest.where.beside())
-        settings["beside"] = [hashlib.sha256(content).hexdigest() for content in beside]
-    rolling = range_config_pb2.RollingRange(num_spans=data.spans)
+        settings["where"] = dataclasses.asdict(where)
+        base = where.base
+    patterns = {name: pattern for name in _SPLITS if (pattern := getattr(where, name))}
+    splits = [
+        # The driver looks for the files of `where`. With spans the pattern of the newest one would
+        # be another graph every time.
+        example_gen_pb2.Input.Split(name=name, pattern=name if newest.span else pattern)
+        for name, pattern in patterns.items()
+    ]
     return ImageExampleGen(
         input_base=base,
         input_config=example_gen_pb2.Input(splits=splits),
-        output_config=(
-            example_gen_pb2.Output() if "eval" in patterns else holdout.output(data.holdout)
-        ),
+        output_config=example_gen_pb2.Output() if where.eval else holdout.output(data.holdout),
         custom_config=properties.pack(settings),
-        range_config=range_config_pb2.RangeConfig(rolling_range=rolling) if newest.span else None,
         # TFX knows gzip only; its readers go by the suffix and read plain TFRecords as well.
         output_file_format=example_gen_pb2.FILE_FORMAT_UNSPECIFIED,
     )
@@ -236,7 +231,7 @@ def _finish(artifact: Any, folder: str, jobs: list[shards.Job], run: _Run) -> di
         ingest_summary.write_quarantine(folder, split, quarantines[split])
     limits = run.data.max_bad_fraction, run.data.max_bad_images
     ingest_summary.check(folder, report["splits"], quarantines, *limits)
-    written = [duplicates.Shard(job.split, job.shard, job.keys) for job in jobs]
+    written = [duplicates.Shard(job.split, job.shard, job.done) for job in jobs]
     files.make_dirs(artifact.uri)
     report["duplicates"] = duplicates.write(artifact.uri, duplicates.find(written))
     for split, quarantine in quarantines.items():

@@ -86,11 +86,11 @@ def check(
     reasons = []
     for protocol, ask in (("REST", _rest(client)), ("gRPC", _remote(server.grpc))):
         reasons += _compare(protocol, ask, encoded, wanted)
-    found = [
-        (images([example], ORIGINAL), right)
+    converted = [
+        (file, right)
         for example, right in zip(examples, wanted, strict=True)
+        for file in images([example], ORIGINAL)
     ]
-    converted = [(file, right) for files, right in found for file in files]
     for file, right in converted:
         reasons += _original(client, file, right)
     reasons += _labels(client, encoded[0], wanted[0])
@@ -161,11 +161,8 @@ def _original(client: Client, file: bytes, right: np.ndarray) -> list[str]:
     try:
         served = np.array(client.predict([file])[0], np.float32)
     except ClientError as error:
-        return (
-            []
-            if error.status == 400
-            else [f"an original that was converted is answered with {error}"]
-        )
+        refused = error.status == 400
+        return [] if refused else [f"an original that was converted is answered with {error}"]
     if served.tobytes() != right.astype(np.float32).tobytes():
         return [
             "an original that ingestion has converted is answered otherwise than the evaluator does"
@@ -199,11 +196,8 @@ def _refused(mistake: str, send: Callable[[], object]) -> list[str]:
     try:
         send()
     except ClientError as error:
-        return (
-            []
-            if error.status == 400
-            else [f"{mistake} is answered with {error.status or 'nothing'}: {error}"]
-        )
+        said = f"{mistake} is answered with {error.status or 'nothing'}: {error}"
+        return [] if error.status == 400 else [said]
     return [f"{mistake} is not refused"]
 
 

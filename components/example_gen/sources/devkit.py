@@ -67,6 +67,11 @@ def load(path: str) -> Devkit:
       SourceError: the archive is damaged or lacks a file, or an id has no leaf class.
     """
     contents = _unpacked(path) if files.is_dir(path) else _extract(path)
+    for name in (META, TRUTH):
+        if name not in contents:
+            raise SourceError(
+                f"{path} lacks {name}: it is not the ILSVRC2012 development kit (task 1 and 2)."
+            )
     try:
         synsets = _synsets(contents[META])
         # Only leaves are classes of the challenge; inner synsets have larger ids.
@@ -106,20 +111,9 @@ def _extract(path: str) -> dict[str, bytes]:
                 pass
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise SourceError(f"{path} is damaged ({error}): download it again.") from error
-    return _whole(path, found)
+    return found
 
 
 def _unpacked(path: str) -> dict[str, bytes]:
     places = {name: os.path.join(path, name) for name in (META, TRUTH)}
-    return _whole(
-        path, {name: files.read(place) for name, place in places.items() if files.is_file(place)}
-    )
-
-
-def _whole(path: str, found: dict[str, bytes]) -> dict[str, bytes]:
-    for name in (META, TRUTH):
-        if name not in found:
-            raise SourceError(
-                f"{path} lacks {name}: it is not the ILSVRC2012 development kit (task 1 and 2)."
-            )
-    return found
+    return {name: files.read(place) for name, place in places.items() if files.is_file(place)}

@@ -315,7 +315,7 @@ def test_cache_key_follows_data_and_devkit(tmp_path):
     assert properties(replace(config, schema="infer")) == first  # not ours
     other = data.small_ilsvrc(str(tmp_path / "other"), val_per_class=5)
     os.replace(other + "/ILSVRC2012_devkit_t12.tar.gz", folder + "/ILSVRC2012_devkit_t12.tar.gz")
-    assert properties(config)["custom_config"] != first["custom_config"]
+    assert properties(config)["input_fingerprint"] != first["input_fingerprint"]
     os.utime(folder + "/ILSVRC2012_img_val.tar", (1, 1))
     assert properties(config)["input_fingerprint"] != first["input_fingerprint"]
 
