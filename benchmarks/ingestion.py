@@ -69,8 +69,10 @@ def ingest(config: Data, folder: str, workers: int) -> str:
     properties = resolved(dict(component.example_gen(config).exec_properties))
     artifact = standard_artifacts.Examples()
     artifact.uri = os.path.join(folder, "ImageExampleGen", "examples", "1")
-    context = component.Executor.Context(make_beam_pipeline_fn=lambda: beam.Pipeline(argv=args))
-    component.Executor(context).Do({}, {"examples": [artifact]}, properties)
+    context = component.ImageExampleGen_Executor.Context(
+        make_beam_pipeline_fn=lambda: beam.Pipeline(argv=args)
+    )
+    component.ImageExampleGen_Executor(context).Do({}, {"examples": [artifact]}, properties)
     return artifact.uri
 
 

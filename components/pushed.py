@@ -21,18 +21,12 @@ _LOCK = ".push.lock"
 
 
 def checksums(model: str) -> str:
-    """A line "SHA256  PATH" for each file of a SavedModel, as `sha256sum` writes it.
-
-    Args:
-      model: its folder.
-    """
+    """A line "SHA256  PATH" for each file in the folder of a SavedModel, as `sha256sum` has it."""
     return "".join(f"{_sha256(path)}  {path[len(model) + 1 :]}\n" for path in _files(model))
 
 
 def difference(model: str, wanted: str) -> str:
-    """The first difference of a SavedModel's files from lines of `checksums`, in words; "" without
-    one.
-    """
+    """The first difference of a SavedModel from lines of `checksums`, in words; "" without one."""
     found, known = (_by_path(text) for text in (checksums(model), wanted))
     added = sorted(found.keys() - known.keys())
     return _change(found, known) or (f"{added[0]} is no part of it" if added else "")
@@ -101,9 +95,7 @@ def copy(model: str, target: str, extra: Mapping[str, str] | None = None) -> Non
 
 
 def remove_unfinished(folder: str, version: int) -> None:
-    """Removes what a killed `copy` left in the folder of versions, up to the number of the next
-    version.
-    """
+    """Removes what a killed `copy` left in the folder of versions, up to the next version's."""
     for path in files.glob(os.path.join(folder, f"{_UNFINISHED}*")):
         files.remove_tree(path)
     if not files.is_remote(folder) or not files.is_dir(folder):

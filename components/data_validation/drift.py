@@ -139,9 +139,7 @@ def same(one: Span, other: Span) -> bool:
 
 
 def _content(statistics: Statistics) -> list[Any]:
-    """What TFDV counts exactly: its quantiles, and the last digits of a mean, differ from run to
-    run.
-    """
+    """What TFDV counts exactly: quantiles and a mean's last digits differ from run to run."""
     [dataset] = statistics.datasets
     found: list[Any] = [dataset.num_examples]
     features = {"/".join(f.path.step): f for f in dataset.features}

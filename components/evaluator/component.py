@@ -25,8 +25,7 @@ JUDGED = "judged"
 
 
 class Executor(executor.Executor):
-    """Takes a baseline artifact without a model for no baseline, and loads models by
-    `evaluated_model`.
+    """Takes a baseline artifact without a model for no baseline, and loads models by `loading`.
 
     The blessing has the checksums of the model that was judged, so that no other one is pushed.
     """

@@ -28,9 +28,7 @@ def quarantine_path(folder: str, split: str) -> str:
 
 
 def merge(reports: Sequence[str]) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Adds up the reports of a split's shards (paths); returns its figures and its quarantine by
-    name.
-    """
+    """Adds up the reports of a split's shards (paths): its figures, and its quarantine by name."""
     added = ("examples", "converted", "bytes", "deep")
     figures = {**dict.fromkeys((*added, "quarantined", "deepest"), 0), "shards": len(reports)}
     quarantine: list[dict[str, Any]] = []

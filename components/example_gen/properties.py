@@ -12,11 +12,7 @@ import json
 import os
 from typing import Any
 
-from google.protobuf import any_pb2, wrappers_pb2
 from tfx.components.example_gen import driver, utils
-from tfx.proto import example_gen_pb2
-from tfx.types import standard_component_specs
-from tfx.utils import proto_utils
 
 from components import files
 from components.example_gen import source
@@ -29,24 +25,9 @@ from components.example_gen.sources import kinds
 _WINDOW = "window"
 
 
-def pack(settings: dict[str, Any]) -> example_gen_pb2.CustomConfig:
-    """Settings of our own, as the `custom_config` property."""
-    custom = example_gen_pb2.CustomConfig(custom_config=any_pb2.Any())
-    custom.custom_config.Pack(wrappers_pb2.StringValue(value=json.dumps(settings, sort_keys=True)))
-    return custom
-
-
-def unpack(exec_properties: dict[str, Any]) -> dict[str, Any]:
-    """The settings that `pack` was given."""
-    custom, text = example_gen_pb2.CustomConfig(), wrappers_pb2.StringValue()
-    proto_utils.json_to_proto(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], custom)
-    custom.custom_config.Unpack(text)
-    return json.loads(text.value)
-
-
 def data(exec_properties: dict[str, Any]) -> Data:
     """The settings of the data, as far as they change what is written."""
-    return Data(**unpack(exec_properties)["data"])
+    return Data(**json.loads(exec_properties["settings"])["data"])
 
 
 def parts(exec_properties: dict[str, Any]) -> tuple[source.Part, ...]:
@@ -56,7 +37,7 @@ def parts(exec_properties: dict[str, Any]) -> tuple[source.Part, ...]:
     Raises:
       SourceError: as `source.parts`.
     """
-    wanted, settings = data(exec_properties), unpack(exec_properties)
+    wanted, settings = data(exec_properties), json.loads(exec_properties["settings"])
     if "where" in settings:
         return (source.Part(None, kinds.of(wanted.kind)(**settings["where"])),)
     found = json.loads(exec_properties.get(_WINDOW) or "[]")
@@ -83,7 +64,7 @@ def resolved(exec_properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Driver(driver.FileBasedDriver):
+class Driver(driver.Driver):
     """Completes the properties before the cache is asked."""
 
     def resolve_exec_properties(

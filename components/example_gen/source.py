@@ -36,9 +36,7 @@ def has_spans(data: Data) -> bool:
 
 
 def find(data: Data, shared: str = "") -> Source:
-    """Looks for the parts of the source, or of one span of it; arguments and errors are those of
-    `Source.find`.
-    """
+    """The source, or one span of it; arguments and errors are those of `Source.find`."""
     kind = kinds.of(data.kind)
     found = kind.find(dataclasses.replace(data, source=one_spelling(data)), shared)
     return dataclasses.replace(found, allow_missing=data.allow_missing_classes)

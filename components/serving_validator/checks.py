@@ -30,8 +30,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What came out: `reasons` says why the candidate is not to be pushed, and is empty when it may
-    be.
+    """What came out: `reasons` says why the candidate is not to be pushed; () when it may be.
 
     `converted`: of the images, those whose original file is of a format that the model refuses.
     """
@@ -45,11 +44,9 @@ class Report:
 
 
 def expected(model: str, examples: Sequence[bytes]) -> list[np.ndarray]:
-    """The evaluator's probabilities of each tf.Example, float32 [classes]: one run an image, as it
-    is served.
+    """The evaluator's probabilities of each tf.Example, float32 [classes]: a run for each image.
 
-    Where the model has no `center` among its test protocols, those of `serving_default` without a
-    server.
+    Without the test protocol `center` they are those of `serving_default` without a server.
     """
     signatures = tf.saved_model.load(model).signatures
     evaluate = signatures[_EVALUATE]

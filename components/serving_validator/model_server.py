@@ -36,10 +36,7 @@ class StartError(RuntimeError):
 
 
 class Server(NamedTuple):
-    """Where it answers, and its process.
-
-    `pid` is that of the server itself; 0 where it runs in a container.
-    """
+    """Where it answers; `pid` is that of the server itself, 0 where it runs in a container."""
 
     url: str
     grpc: str

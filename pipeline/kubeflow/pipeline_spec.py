@@ -47,8 +47,6 @@ def specification(config: Config) -> dict[str, Any]:
     needs = check.resources(config)
     for name, task in spec["root"]["dag"]["tasks"].items():
         container = _container(spec, task)
-        # The hook is TFX's own driver for files, not ours, and only Vertex AI runs it.
-        container.pop("lifecycle", None)
         resources = _resources(needs[name], config.kubeflow.accelerator)
         if resources:
             container["resources"] = resources

@@ -48,9 +48,7 @@ class Devkit(NamedTuple):
 
 
 def is_kit(path: str) -> bool:
-    """Whether a path is a file, which should be the kit's archive, or a folder that has the kit's
-    files.
-    """
+    """Whether a path is a file, which should be the archive, or a folder with the kit's files."""
     return files.is_file(path) or files.is_file(os.path.join(path, META))
 
 
@@ -60,8 +58,7 @@ def files_of(path: str) -> list[str]:
 
 
 def load(path: str) -> Devkit:
-    """Reads the kit's archive (ILSVRC2012_devkit_t12.tar.gz, also gunzipped), or the folder of its
-    files.
+    """Reads the kit's archive, compressed or not, or the folder of its files.
 
     Raises:
       SourceError: the archive is damaged or lacks a file, or an id has no leaf class.

@@ -67,9 +67,7 @@ def shard_count(table: pa.Table, wanted: int) -> int:
 
 
 def _size(table: pa.Table) -> int:
-    """Bytes of the images. Of single files a sample is looked at: asking for each is slow when
-    remote.
-    """
+    """Bytes of the images; of single files by a sample: asking for each is slow when remote."""
     sizes = table["size"].to_numpy()
     known = int(sizes[sizes != WHOLE_FILE].sum())
     single = np.flatnonzero((sizes == WHOLE_FILE) & pc.equal(table["reason"], "").to_numpy())
@@ -91,18 +89,15 @@ def plan(folder: str, tables: dict[str, pa.Table], shards: dict[str, int], seed:
         order = np.random.default_rng([seed, number]).permutation(table.num_rows)
         shuffled, counts[split] = table.take(order), shard_count(table, shards[split])
         edges = np.linspace(0, table.num_rows, counts[split] + 1).astype(int)
-        for job, start, stop in zip(
-            _jobs(folder, split, counts[split]), edges, edges[1:], strict=False
-        ):
+        made = _jobs(folder, split, counts[split])
+        for job, start, stop in zip(made, edges[:-1], edges[1:], strict=True):
             files.write(job.plan, _to_bytes(shuffled.slice(start, stop - start)))
     # Last: its presence says that the plan is whole.
     files.write(os.path.join(folder, "plan.json"), json.dumps(counts).encode())
 
 
 def remove_leftovers(staging: str, folder: str) -> None:
-    """Removes what runs on other data have left in `staging`, and what killed ones have left
-    half-written.
-    """
+    """Removes what other data have left in `staging`, and what is half-written."""
     others = files.entries(staging)[0] if files.is_dir(staging) else []
     for name in others:
         if name != os.path.basename(folder):
