@@ -43,11 +43,12 @@ def eval_config(
       per_class: whether to slice by label.
     """
     increase = max_top1_increase if max_top1_increase < 1 else None
-    bounds = {"top1": (max_top1_error, increase), "top5": (max_top5_error, None)}
+    decides = {"top1": (max_top1_error, increase), "top5": (max_top5_error, None)}
     specs = []
     for name in protocols:
+        bounds = decides if name == protocol else {}
         measured = [
-            _metric(name, key, *(bounds.get(key, ()) if name == protocol else ()))
+            _metric(name, key, *bounds.get(key, ()))
             for key, metric in METRICS.items()
             if classes >= metric.least_classes
         ]
@@ -98,9 +99,9 @@ def errors(uri: str, model: str = "") -> dict[str, dict[str, float]]:
       model: "" or "candidate" for the new model, "baseline" for the one it was compared with.
     """
     found: dict[str, dict[str, float]] = {}
-    for key, value in _overall(uri):
+    for label, key, value in _measured(uri):
         protocol, metric = _parts(key.name)
-        if metric and not key.is_diff and _is(model, key.model_name):
+        if label is None and metric and not key.is_diff and _is(model, key.model_name):
             nothing = dict.fromkeys(METRICS, math.nan)
             found.setdefault(protocol, nothing)[metric] = _value(metric, value)
     return found
@@ -113,26 +114,24 @@ def _value(metric: str, value: Any) -> float:
 
 def example_count(uri: str) -> int:
     """Number of examples that were evaluated."""
-    counts = {v.double_value.value for k, v in _overall(uri) if k.name == "example_count"}
+    counts = {
+        value.double_value.value
+        for label, key, value in _measured(uri)
+        if label is None and key.name == "example_count"
+    }
     return int(max(counts)) if counts else 0
 
 
 def per_class(uri: str, protocol: str) -> dict[int, float]:
     """Top-1 error (0..1) of each label."""
-    out = {}
-    for record in tfma.load_metrics(uri):
-        keys = record.slice_key.single_slice_keys
-        if len(keys) != 1 or keys[0].column != LABEL:
-            continue
-        for item in record.metric_keys_and_values:
-            key = item.key
-            if (
-                _parts(key.name) == (protocol, "top1")
-                and not key.is_diff
-                and _is("", key.model_name)
-            ):
-                out[int(keys[0].int64_value)] = _value("top1", item.value)
-    return out
+    return {
+        label: _value("top1", value)
+        for label, key, value in _measured(uri)
+        if label is not None
+        and _parts(key.name) == (protocol, "top1")
+        and not key.is_diff
+        and _is("", key.model_name)
+    }
 
 
 def verdict(uri: str) -> tuple[bool, list[str]]:
@@ -174,10 +173,12 @@ def _is(wanted: str, name: str) -> bool:
     return name == "baseline" if wanted == "baseline" else name != "baseline"
 
 
-def _overall(uri: str) -> Iterator[tuple[Any, Any]]:
+def _measured(uri: str) -> Iterator[tuple[int | None, Any, Any]]:
+    """Label (None for all examples), TFMA's key, and value."""
     if not os.path.isdir(uri) and "://" not in uri:
         raise FileNotFoundError(f"{uri}: no evaluation here.")
     for record in tfma.load_metrics(uri):
-        if not record.slice_key.single_slice_keys:
-            for item in record.metric_keys_and_values:
-                yield item.key, item.value
+        labels = record.slice_key.single_slice_keys
+        label = int(labels[0].int64_value) if labels else None
+        for item in record.metric_keys_and_values:
+            yield label, item.key, item.value

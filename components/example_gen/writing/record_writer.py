@@ -5,6 +5,7 @@ protobuf and TensorFlow's writer would copy an image several times.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Mapping
 from typing import BinaryIO
@@ -20,6 +21,8 @@ _FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
 # Bytes before a record, its length and the length's checksum, and behind it, its checksum.
 HEAD, TAIL = 12, 4
 
+# Longer values are not remembered.
+_SHORT = 4096
 # A serialized tf.Example: what comes before its large value, and that.
 Parts = tuple[bytes, bytes]
 
@@ -32,20 +35,30 @@ def example(key: str, value: bytes, others: Mapping[str, bytes | int]) -> Parts:
       value: its bytes; they are the second part.
       others: by key.
     """
-    small = tf.train.Example()
-    for name, other in others.items():
-        feature = small.features.feature[name]
-        if isinstance(other, bytes):
-            feature.bytes_list.value.append(other)
-        else:
-            feature.int64_list.value.append(other)
-    # Messages that follow each other are one: the large feature has an Example of its own.
+    # Messages that follow each other are one: every feature has an Example of its own.
     head, size = b"", len(value)
     entry = _FIELD_1 + _varint(len(key)) + key.encode() + _FIELD_2
     for start in (_FIELD_1, _FIELD_1, entry, _FIELD_1, _FIELD_1):  # from the inside out
         start += _varint(size)
         head, size = start + head, size + len(start)
-    return small.SerializeToString(deterministic=True) + head, value
+    return b"".join([*(_serialized(name, other) for name, other in others.items()), head]), value
+
+
+def _serialized(key: str, value: bytes | int) -> bytes:
+    # Labels and sides come again and again; whole files do not.
+    large = isinstance(value, bytes) and len(value) > _SHORT
+    return _small.__wrapped__(key, value) if large else _small(key, value)
+
+
+@functools.lru_cache(maxsize=4096)
+def _small(key: str, value: bytes | int) -> bytes:
+    example = tf.train.Example()
+    feature = example.features.feature[key]
+    if isinstance(value, bytes):
+        feature.bytes_list.value.append(value)
+    else:
+        feature.int64_list.value.append(value)
+    return example.SerializeToString()
 
 
 def _varint(number: int) -> bytes:
