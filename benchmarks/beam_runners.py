@@ -28,12 +28,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from tfx.orchestration import data_types
 from tfx.types import artifact_utils, standard_artifacts
 
 from benchmarks import beam_outputs, evaluation, flink_cluster, sources
 from benchmarks.photos import photos
-from components.example_gen import driver
+from components.example_gen.properties import resolved
 from models.settings import Transform
 from pipeline.config import beam_arguments
 from pipeline.config.settings import Beam, Config, Data, Evaluate, Model
@@ -142,11 +141,7 @@ class Graph:
 
     def _properties(self, job: str) -> dict[str, Any]:
         properties = dict(self._nodes[job].exec_properties)
-        if job != "ExampleGen":
-            return properties
-        info = data_types.PipelineInfo("beam", self.folder)
-        component = data_types.ComponentInfo("", "", info)
-        return driver.Driver(None).resolve_exec_properties(properties, info, component)
+        return resolved(properties) if job == "ExampleGen" else properties
 
     def _new(self, *names: str) -> str:
         path = os.path.join(self.folder, *names)

@@ -71,10 +71,10 @@ def measure(
 
 def held_out(names: np.ndarray, labels: np.ndarray, spans: np.ndarray) -> np.ndarray:
     """The images that ExampleGen would hold out of each span, bool [images]."""
-    config, held = holdout.output(0.1).split_config, np.zeros(len(names), bool)
+    held = np.zeros(len(names), bool)
     for span in np.unique(spans):
         of_span = spans == span
-        held[of_span] = holdout.assign(list(names[of_span]), labels[of_span], config)
+        held[of_span] = holdout.assign(list(names[of_span]), labels[of_span], 0.1)
     return held
 
 
@@ -90,9 +90,9 @@ def distances(
     classes = len(np.unique(synsets))
     found: dict[str, list[float]] = {}
 
-    def add(kind: str, measured: dict[str, drift.Distance]) -> None:
+    def add(kind: str, measured: dict[str, float]) -> None:
         for name, distance in measured.items():
-            found.setdefault(f"{kind} {name}", []).append(distance.value)
+            found.setdefault(f"{kind} {name}", []).append(distance)
 
     whole = measure(columns, spans, classes)
     for span in range(1, len(whole)):

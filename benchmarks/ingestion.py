@@ -28,16 +28,15 @@ from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
-from tfx.components.example_gen import driver
-from tfx.orchestration import data_types
 from tfx.types import standard_artifacts
 
 from benchmarks import report, sources
 from benchmarks.rounds import Worker, answer, take_turns
 from components import files
 from components.example_gen import component, ingest_summary, source
+from components.example_gen.properties import resolved
 from components.example_gen.settings import Data
-from components.example_gen.writing import image_files, index, shards
+from components.example_gen.writing import image_files, index
 
 _COPY = "plain copy"
 _CHECKED = "plain copy + the same check"
@@ -63,20 +62,17 @@ def copy(config: Data, folder: str, check: bool) -> dict[str, float]:
 
 
 def ingest(config: Data, folder: str, workers: int) -> str:
-    """Runs TFX's driver and our executor; returns the artifact's folder."""
+    """Runs driver and executor; returns the artifact's folder."""
     args = ["--runner=FnApiRunner"]
     if workers > 1:
         args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
-    info = data_types.PipelineInfo("benchmark", folder)
-    properties = driver.FileBasedDriver(None).resolve_exec_properties(
-        dict(component.example_gen(config).exec_properties),
-        info,
-        data_types.ComponentInfo("", "", info),
-    )
+    properties = resolved(dict(component.example_gen(config).exec_properties))
     artifact = standard_artifacts.Examples()
     artifact.uri = os.path.join(folder, "ImageExampleGen", "examples", "1")
-    context = component.Executor.Context(make_beam_pipeline_fn=lambda: beam.Pipeline(argv=args))
-    component.Executor(context).Do({}, {"examples": [artifact]}, properties)
+    context = component.ImageExampleGen_Executor.Context(
+        make_beam_pipeline_fn=lambda: beam.Pipeline(argv=args)
+    )
+    component.ImageExampleGen_Executor(context).Do({}, {"examples": [artifact]}, properties)
     return artifact.uri
 
 
@@ -184,7 +180,7 @@ def index_fact(config: Data) -> str:
     start = time.perf_counter()
     table = index.build(source.find(config), "train")
     seconds = time.perf_counter() - start
-    row = len(shards.to_bytes(table)) / table.num_rows
+    row = table.nbytes / table.num_rows
     return f"Index: {table.num_rows / seconds:,.0f} images/s, {row:.0f} bytes an image."
 
 

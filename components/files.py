@@ -24,9 +24,7 @@ def is_remote(path: str) -> bool:
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """What is raised where a file cannot be read: Python's errors, and TensorFlow's if it is in
-    use.
-    """
+    """What is raised where a file cannot be read; TensorFlow's errors only if it is in use."""
     tensorflow = sys.modules.get("tensorflow")
     return (OSError, tensorflow.errors.OpError) if tensorflow else (OSError,)
 
@@ -130,10 +128,12 @@ def glob(pattern: str) -> list[str]:
 
 
 def entries(folder: str, hidden: bool = False) -> tuple[list[str], list[str], list[str]]:
-    """Sorted names of the sub-folders, the files and the rest of a folder; without hidden ones
-    unless asked.
+    """Sorted names of the sub-folders, the files and the rest of a folder.
 
     The rest cannot be read: links to nothing, pipes, sockets, devices.
+
+    Args:
+      hidden: whether names that begin with a dot are among them.
     """
     if is_remote(folder):
         names = [n for n in _gfile().listdir(folder) if hidden or not n.startswith(".")]

@@ -10,46 +10,23 @@ from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
+from components import files
 from serving.server.version_folders import CHECKSUMS_FILE, EVALUATION_FILE
 
 # Written at the push, and no part of the model.
 _ADDED = (EVALUATION_FILE, CHECKSUMS_FILE)
-# Larger files hold weights, whose checksums are in variables.index.
-_READ_BYTES = 2**22
 _MODEL_FILE = "saved_model.pb"
 _UNFINISHED = ".pushing-"
 _LOCK = ".push.lock"
 
 
-def digest(model: str) -> str:
-    """sha256 that tells models apart and is equal for copies, hexadecimal.
-
-    Args:
-      model: folder of a SavedModel.
-    """
-    found = hashlib.sha256()
-    for path in _files(model):
-        size = tf.io.gfile.stat(path).length
-        found.update(f"{path[len(model) :]} {size}\n".encode())
-        if size <= _READ_BYTES:
-            with tf.io.gfile.GFile(path, "rb") as file:
-                found.update(file.read())
-    return found.hexdigest()
-
-
 def checksums(model: str) -> str:
-    """A line "SHA256  PATH" for each file of a SavedModel, as `sha256sum` writes it.
-
-    Args:
-      model: its folder.
-    """
+    """A line "SHA256  PATH" for each file in the folder of a SavedModel, as `sha256sum` has it."""
     return "".join(f"{_sha256(path)}  {path[len(model) + 1 :]}\n" for path in _files(model))
 
 
 def difference(model: str, wanted: str) -> str:
-    """The first difference of a SavedModel's files from lines of `checksums`, in words; "" without
-    one.
-    """
+    """The first difference of a SavedModel from lines of `checksums`, in words; "" without one."""
     found, known = (_by_path(text) for text in (checksums(model), wanted))
     added = sorted(found.keys() - known.keys())
     return _change(found, known) or (f"{added[0]} is no part of it" if added else "")
@@ -58,13 +35,12 @@ def difference(model: str, wanted: str) -> str:
 def damage(version: str) -> str:
     """What is wrong with a pushed version, in words; "" for a whole one."""
     path = os.path.join(version, CHECKSUMS_FILE)
-    if not tf.io.gfile.exists(path):  # pushed by an earlier release, or by others
+    if not files.is_file(path):  # pushed by an earlier release, or by others
         return unreadable(version)
     try:
-        with tf.io.gfile.GFile(path) as file:
-            # What somebody has put beside them is no damage.
-            return _change(_by_path(checksums(version)), _by_path(file.read()))
-    except (tf.errors.OpError, UnicodeDecodeError) as error:
+        # What somebody has put beside them is no damage.
+        return _change(_by_path(checksums(version)), _by_path(files.read(path).decode()))
+    except (OSError, tf.errors.OpError, UnicodeDecodeError) as error:
         return f"{CHECKSUMS_FILE} cannot be read: {error}"
 
 
@@ -84,10 +60,10 @@ def alone(folder: str) -> Iterator[None]:
     What another one copies would be taken for what a killed one has left, and both may have one
     number.
     """
-    if _is_remote(folder):
+    if files.is_remote(folder):
         yield
         return
-    tf.io.gfile.makedirs(folder)
+    files.make_dirs(folder)
     with open(os.path.join(folder, _LOCK), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -105,12 +81,11 @@ def copy(model: str, target: str, extra: Mapping[str, str] | None = None) -> Non
       extra: texts by path below `target`, which go along.
     """
     parent, name = os.path.split(target)
-    remote = _is_remote(target)
+    remote = files.is_remote(target)
     place = target if remote else os.path.join(parent, f"{_UNFINISHED}{name}")
     for below, text in (extra or {}).items():
-        tf.io.gfile.makedirs(os.path.dirname(os.path.join(place, below)))
-        with tf.io.gfile.GFile(os.path.join(place, below), "w") as file:
-            file.write(text)
+        files.make_dirs(os.path.dirname(os.path.join(place, below)))
+        files.write(os.path.join(place, below), text)
     for path in sorted(_files(model), key=lambda path: os.path.basename(path) == _MODEL_FILE):
         copied = place + path[len(model) :]
         tf.io.gfile.makedirs(os.path.dirname(copied))
@@ -120,39 +95,27 @@ def copy(model: str, target: str, extra: Mapping[str, str] | None = None) -> Non
 
 
 def remove_unfinished(folder: str, version: int) -> None:
-    """Removes what a killed `copy` left in the folder of versions, up to the number of the next
-    version.
-    """
-    for path in tf.io.gfile.glob(os.path.join(folder, f"{_UNFINISHED}*")):
-        tf.io.gfile.rmtree(path)
-    if not _is_remote(folder) or not tf.io.gfile.isdir(folder):
+    """Removes what a killed `copy` left in the folder of versions, up to the next version's."""
+    for path in files.glob(os.path.join(folder, f"{_UNFINISHED}*")):
+        files.remove_tree(path)
+    if not files.is_remote(folder) or not files.is_dir(folder):
         return
-    for name in (name.strip("/") for name in tf.io.gfile.listdir(folder)):
+    for name in files.entries(folder)[0]:
         path = os.path.join(folder, name)
-        if (
-            name.isdecimal()
-            and int(name) <= version
-            and not tf.io.gfile.exists(f"{path}/{_MODEL_FILE}")
-        ):
-            tf.io.gfile.rmtree(path)
-
-
-def _is_remote(path: str) -> bool:
-    return "://" in path
+        begun = name.isdecimal() and int(name) <= version
+        if begun and not files.is_file(f"{path}/{_MODEL_FILE}"):
+            files.remove_tree(path)
 
 
 def _files(folder: str) -> list[str]:
     """Those of a model, without what a push adds."""
-    found = (
-        os.path.join(where, name) for where, _, names in tf.io.gfile.walk(folder) for name in names
-    )
-    return sorted(path for path in found if not path.endswith(_ADDED))
+    return sorted(path for path in files.walk(folder) if not path.endswith(_ADDED))
 
 
 def _sha256(path: str) -> str:
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with files.open_read(path) as file:
         found = hashlib.sha256()
-        while block := file.read(_READ_BYTES):
+        while block := file.read(2**22):
             found.update(block)
     return found.hexdigest()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -114,8 +115,8 @@ def _components(
         warm_start = baseline.WarmStart(
             transform_graph=transform.outputs["transform_graph"],
             serving=paths.serving,
-            network=to_dict(config.model),
-            transform=to_dict(config.transform),
+            network=json.dumps(to_dict(config.model), sort_keys=True),
+            transform=json.dumps(to_dict(config.transform), sort_keys=True),
         )
         inputs["base_model"] = warm_start.outputs["model"]
     tuner = None
@@ -164,19 +165,21 @@ def _components(
     serve = config.serve
     validator = None
     if serve.validator != "none":
+        settings = {
+            "server": serve.validator,
+            "images": serve.validator_images,
+            "seconds": _SERVER_SECONDS,
+            "max_latency_ms": serve.max_latency_ms,
+            "max_memory_mb": serve.max_memory_mb,
+            "code": code_digest.digest(serving_validator.__name__, "serving.server.__main__"),
+        }
         validator = serving_validator.ServingValidator(
             model=model,
             model_blessing=judge.outputs["blessing"],
             examples=examples.outputs["examples"],
-            settings={
-                "server": serve.validator,
-                "images": serve.validator_images,
-                "seconds": _SERVER_SECONDS,
-                "max_latency_ms": serve.max_latency_ms,
-                "max_memory_mb": serve.max_memory_mb,
-                "code": code_digest.digest(serving_validator.__name__, "serving.server.__main__"),
-            },
+            settings=json.dumps(settings, sort_keys=True),
         )
+    canary = pusher.Canary(serve.canary_hours, paths.model_config, serve.model_name)
     push = pusher.Pusher(
         model=model,
         model_blessing=judge.outputs["blessing"],
@@ -184,11 +187,7 @@ def _components(
         infra_blessing=validator.outputs["blessing"] if validator else None,
         directory=paths.serving,
         protocol=config.evaluate.protocol,
-        canary=(
-            pusher.Canary(serve.canary_hours, paths.model_config, serve.model_name)
-            if serve.canary_hours
-            else None
-        ),
+        canary=json.dumps(dataclasses.asdict(canary)) if serve.canary_hours else "",
     )
     nodes = [warm_start, tuner, trainer, compared, judge, validator, push]
     return [examples, *validation, transform, *(node for node in nodes if node)]
@@ -247,7 +246,8 @@ def _validation(
     gate = data_validation.ImageExampleValidator(
         statistics=statistics.outputs["statistics"],
         schema=schema.outputs["schema"],
-        limits=drift.limits(data) if growing else None,
+        code=code_digest.digest(data_validation.__name__),
+        limits=json.dumps(drift.limits(data)) if growing else "",
         accepted=os.path.join(paths.spans, source.key(data)) if growing else "",
         allow_missing=data.allow_missing_classes,
     ).with_id("ExampleValidator")

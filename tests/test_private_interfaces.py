@@ -36,11 +36,6 @@ USED += [
     )
 ]
 USED += [
-    (
-        "components/compat/tfx_beam.py",
-        "tfx",
-        "tfx.dsl.components.base.base_beam_executor BaseBeamExecutor _make_beam_pipeline",
-    ),
     ("components/compat/tarfile_headers.py", "", "tarfile TarFile members"),
     ("components/compat/tarfile_headers.py", "", "tarfile TarFile offset"),
     (

@@ -17,6 +17,6 @@ def walk(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield info
 
 
-def end(archive: tarfile.TarFile) -> int:
-    """Offset in bytes of what `walk` has taken for the end: of zeros, or of what is no header."""
+def next_at(archive: tarfile.TarFile) -> int:
+    """Where the next header should begin, in bytes; after `walk`, where it has found none."""
     return archive.offset

@@ -5,31 +5,27 @@ nothing is trained on data that is not what the schema says, and it also looks
 for what a schema cannot say: a class without any example, an empty split.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
-from tfx import types
 from tfx.components.example_validator import executor as example_validator
-from tfx.dsl.components.base import base_component, base_executor, executor_spec
-from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
-from tfx.utils import io_utils, json_utils
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import io_utils
 
-from components import code_digest, files
+from components import files
 from components.data_validation import drift
 from components.example_gen.writing.shards import ORIGINAL, SOURCE_FORMAT, SPAN
 
 SPLITS = ("train", "eval")
 _SYNSET = "image/class/synset"
-_LIMITS, _ACCEPTED, _ALLOW_MISSING = "limits", "accepted", "allow_missing"
 # What can be done about a class without examples in a split.
 _MEND = {
     "train": "put images of it there that can be used, or take the class out",
@@ -84,56 +80,59 @@ def bytes_schema() -> schema_pb2.Schema:
     return schema
 
 
-class ImageExampleValidatorExecutor(base_executor.BaseExecutor):
+@component
+def ImageExampleValidator(
+    statistics: InputArtifact[standard_artifacts.ExampleStatistics],
+    schema: InputArtifact[standard_artifacts.Schema],
+    anomalies: OutputArtifact[standard_artifacts.ExampleAnomalies],
+    code: Parameter[str],
+    limits: Parameter[str] = "",
+    accepted: Parameter[str] = "",
+    allow_missing: Parameter[bool] = False,
+) -> None:
     """Validates every split, leaves what TFX's ExampleValidator leaves, and raises when it found
     something.
+
+    Args:
+      statistics: with `stats_options(spans=True)` for a source that grows.
+      schema: of SchemaGen.
+      anomalies: those of each split, and what was measured of the newest span.
+      code: the digest of this module, for the cache.
+      limits: of `drift.limits`, as JSON, for a source that grows.
+      accepted: folder that outlives the runs, for the statistics of the spans that have passed.
+      allow_missing: classes may have no example in the eval split.
+
+    Raises:
+      DataError: the anomalies, one sentence each; or how a span differs.
     """
-
-    def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:
-        """See the base class.
-
-        Raises:
-          DataError: the anomalies, one sentence each; or how a span differs.
-        """
-        statistics = artifact_utils.get_single_instance(
-            input_dict[standard_component_specs.STATISTICS_KEY]
+    anomalies.split_names, anomalies.span = statistics.split_names, statistics.span
+    wanted = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema.uri))
+    present = artifact_utils.decode_split_names(statistics.split_names)
+    found = [f"split {s!r} is missing" for s in SPLITS if s not in present]
+    splits = {}
+    for split in present:
+        stats = splits[split] = tfdv.load_stats_binary(
+            os.path.join(artifact_utils.get_split_uri([statistics], split), "FeatureStats.pb")
         )
-        result = artifact_utils.get_single_instance(
-            output_dict[standard_component_specs.ANOMALIES_KEY]
+        differing = tfdv.validate_statistics(stats, _with_ours(wanted, stats))
+        folder = artifact_utils.get_split_uri([anomalies], split)
+        files.make_dirs(folder)
+        files.write(
+            os.path.join(folder, example_validator.DEFAULT_FILE_NAME),
+            differing.SerializeToString(),
         )
-        result.split_names, result.span = statistics.split_names, statistics.span
-        schema = io_utils.SchemaReader().read(
-            io_utils.get_only_uri_in_dir(
-                artifact_utils.get_single_uri(input_dict[standard_component_specs.SCHEMA_KEY])
-            )
-        )
-        present = artifact_utils.decode_split_names(statistics.split_names)
-        found = [f"split {s!r} is missing" for s in SPLITS if s not in present]
-        splits = {}
-        for split in present:
-            stats = splits[split] = tfdv.load_stats_binary(
-                os.path.join(artifact_utils.get_split_uri([statistics], split), "FeatureStats.pb")
-            )
-            anomalies = tfdv.validate_statistics(stats, _with_ours(schema, stats))
-            folder = artifact_utils.get_split_uri([result], split)
-            files.make_dirs(folder)
-            files.write(
-                os.path.join(folder, example_validator.DEFAULT_FILE_NAME),
-                anomalies.SerializeToString(),
-            )
-            allowed = split == "eval" and bool(exec_properties.get(_ALLOW_MISSING))
-            told = describe(anomalies, stats, schema, _MEND.get(split, ""), allowed)
-            found += [f"split {split!r}: {text}" for text in told]
-        if found:
-            raise DataError("The data does not fit the schema: " + "; ".join(found) + ".")
-        result.set_json_value_custom_property(
-            example_validator.ARTIFACT_PROPERTY_BLESSED_KEY,
-            dict.fromkeys(present, example_validator.BLESSED_VALUE),
-        )
-        if exec_properties.get(_LIMITS):
-            limits = json.loads(exec_properties[_LIMITS])
-            accepted = exec_properties[_ACCEPTED]
-            check_spans(splits["train"], splits["eval"], limits, accepted, result.uri)
+        allowed = split == "eval" and allow_missing
+        told = describe(differing, stats, wanted, _MEND.get(split, ""), allowed)
+        found += [f"split {split!r}: {text}" for text in told]
+    if found:
+        raise DataError("The data does not fit the schema: " + "; ".join(found) + ".")
+    anomalies.set_json_value_custom_property(
+        example_validator.ARTIFACT_PROPERTY_BLESSED_KEY,
+        dict.fromkeys(present, example_validator.BLESSED_VALUE),
+    )
+    if limits:
+        train, evaluation = splits["train"], splits["eval"]
+        check_spans(train, evaluation, json.loads(limits), accepted, anomalies.uri)
 
 
 def _with_ours(schema: schema_pb2.Schema, statistics: drift.Statistics) -> schema_pb2.Schema:
@@ -184,7 +183,7 @@ def check_spans(
             continue
         span = drift.Span(trained[number], evaluated[number])
         previous = max((n for n in (*passed, *trained) if n < number), default=None)
-        drifts: dict[str, drift.Distance] = {}
+        drifts: dict[str, float] = {}
         exceeded: list[str] = []
         if previous is None:
             logging.warning(
@@ -197,7 +196,8 @@ def check_spans(
             drifts, exceeded = drift.drift(span.train, before, limits)
         skews, skewed = drift.skew(*span, limits)
         # The newest span is the last one.
-        drift.write_report(report, number, previous, drifts, skews)
+        measured = {"span": number, "previous": previous, "drift": drifts, "skew": skews}
+        drift.write_report(report, measured)
         if number in passed and drift.same(span, drift.read(accepted, number)):
             continue
         found += [f"span {number} differs from span {previous} in {text}" for text in exceeded]
@@ -242,75 +242,12 @@ def describe(
 def _vanished(
     dataset: statistics_pb2.DatasetFeatureStatistics, schema: schema_pb2.Schema
 ) -> list[str]:
-    domain = tfdv.get_domain(schema, _SYNSET) if _has_domain(schema) else None
-    if domain is None:
+    if not any(f.name == _SYNSET and f.WhichOneof("domain_info") for f in schema.feature):
         return []
     seen = {
         bucket.label
         for feature in dataset.features
-        if _name(feature) == _SYNSET
+        if "/".join(feature.path.step) == _SYNSET
         for bucket in feature.string_stats.rank_histogram.buckets
     }
-    return [name for name in domain.value if name not in seen]
-
-
-def _has_domain(schema: schema_pb2.Schema) -> bool:
-    return any(f.name == _SYNSET and f.WhichOneof("domain_info") for f in schema.feature)
-
-
-def _name(feature: statistics_pb2.FeatureNameStatistics) -> str:
-    return feature.name or "/".join(feature.path.step)
-
-
-class ImageExampleValidatorSpec(component_spec.ComponentSpec):
-    """TFX's, with the limits of drift (JSON), the folder of the spans that have passed, and a
-    licence.
-
-    The licence: classes may be missing in the eval split (1). `code` is for the cache.
-    """
-
-    PARAMETERS = {
-        **standard_component_specs.ExampleValidatorSpec.PARAMETERS,
-        _LIMITS: component_spec.ExecutionParameter(type=str, optional=True),
-        _ACCEPTED: component_spec.ExecutionParameter(type=str, optional=True),
-        _ALLOW_MISSING: component_spec.ExecutionParameter(type=int, optional=True),
-        "code": component_spec.ExecutionParameter(type=str),
-    }
-    INPUTS = standard_component_specs.ExampleValidatorSpec.INPUTS
-    OUTPUTS = standard_component_specs.ExampleValidatorSpec.OUTPUTS
-
-
-class ImageExampleValidator(base_component.BaseComponent):
-    """ExampleValidator that stops the run on anomalies, drift and skew.
-
-    Args:
-      statistics: channel; with `stats_options(spans=True)` for a source that grows.
-      schema: channel.
-      limits: of `drift.limits`, for a source that grows.
-      accepted: folder that outlives the runs, for the statistics of the spans that have passed.
-      allow_missing: classes may have no example in the eval split.
-    """
-
-    SPEC_CLASS = ImageExampleValidatorSpec
-    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ImageExampleValidatorExecutor)
-
-    def __init__(
-        self,
-        statistics: types.BaseChannel,
-        schema: types.BaseChannel,
-        limits: Mapping[str, float] | None = None,
-        accepted: str = "",
-        allow_missing: bool = False,
-    ) -> None:
-        optional: dict[str, Any] = {_ALLOW_MISSING: 1} if allow_missing else {}
-        if limits:
-            optional |= {_LIMITS: json.dumps(limits, sort_keys=True), _ACCEPTED: accepted}
-        spec = ImageExampleValidatorSpec(
-            statistics=statistics,
-            schema=schema,
-            exclude_splits=json_utils.dumps([]),
-            code=code_digest.digest(__name__),
-            anomalies=types.Channel(type=standard_artifacts.ExampleAnomalies),
-            **optional,
-        )
-        super().__init__(spec=spec)
+    return [name for name in tfdv.get_domain(schema, _SYNSET).value if name not in seen]

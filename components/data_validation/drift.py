@@ -13,9 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-import tensorflow as tf
 import tensorflow_data_validation as tfdv
-from google.protobuf import text_format
 from tensorflow_data_validation import constants
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx_bsl.public.proto import slicing_spec_pb2
@@ -45,15 +43,6 @@ class Span(NamedTuple):
 
     train: Statistics
     eval: Statistics
-
-
-class Distance(NamedTuple):
-    """How far a feature is apart, 0..1; `most` is the value that differs most, "" where TFDV names
-    none.
-    """
-
-    value: float
-    most: str
 
 
 def limits(data: Data) -> dict[str, float]:
@@ -88,14 +77,14 @@ def by_span(statistics: Statistics) -> dict[int, Statistics]:
 
 def drift(
     new: Statistics, old: Statistics, limit: Mapping[str, float]
-) -> tuple[dict[str, Distance], list[str]]:
+) -> tuple[dict[str, float], list[str]]:
     """Compares a span with an older one.
 
     Args:
       limit: of `limits`.
 
     Returns:
-      The distance of every feature, and what is above its limit, such as "image/width by 0.5
+      The distance of every feature, 0..1, and what is above its limit, such as "image/width by 0.5
       (...)".
     """
     return _compare(_DRIFT, limit, "drift_comparator", statistics=new, previous_statistics=old)
@@ -103,7 +92,7 @@ def drift(
 
 def skew(
     train: Statistics, evaluation: Statistics, limit: Mapping[str, float]
-) -> tuple[dict[str, Distance], list[str]]:
+) -> tuple[dict[str, float], list[str]]:
     """Compares the splits of a span; as `drift`."""
     return _compare(
         _SKEW, limit, "skew_comparator", statistics=train, serving_statistics=evaluation
@@ -115,40 +104,33 @@ def _compare(
     limit: Mapping[str, float],
     comparator: str,
     **statistics: Statistics,
-) -> tuple[dict[str, Distance], list[str]]:
+) -> tuple[dict[str, float], list[str]]:
     schema = schema_pb2.Schema()
     for name, setting in settings.items():
-        text = _comparator(name, comparator, limit[setting])
-        schema.feature.append(text_format.Parse(text, schema_pb2.Feature()))
+        feature = schema.feature.add(name=name)
+        if name in _NUMBERS:
+            feature.type = schema_pb2.INT
+            measure = getattr(feature, comparator).jensen_shannon_divergence
+            measure.source.type = schema_pb2.HistogramSelection.QUANTILES
+        else:
+            feature.type = schema_pb2.BYTES
+            measure = getattr(feature, comparator).infinity_norm
+        measure.threshold = limit[setting]
     anomalies = tfdv.validate_statistics(schema=schema, **statistics)
     distances, exceeded = {}, []
     for info in anomalies.drift_skew_info:
         name = "/".join(info.path.step)
-        measured = (list(info.drift_measurements) + list(info.skew_measurements))[0]
-        match = re.search(
-            r"maximum difference is: (.*?)\.?$", anomalies.anomaly_info[name].description
-        )
-        distances[name] = Distance(measured.value, match[1] if match else "")
+        measured = [*info.drift_measurements, *info.skew_measurements][0]
+        distances[name] = measured.value
         if measured.value > measured.threshold:
-            exceeded.append(_sentence(name, distances[name], settings[name], limit[settings[name]]))
+            # TFDV names the value that differs most, where it is one of a few.
+            said = anomalies.anomaly_info[name].description
+            match = re.search(r"maximum difference is: (.*?)\.?$", said)
+            most = f", most at {match[1]}" if match else ""
+            kind = "Jensen-Shannon divergence" if name in _NUMBERS else "L-infinity"
+            above = f"data.{settings[name]}={limit[settings[name]]:g}"
+            exceeded.append(f"{name} by {measured.value:.3g} ({kind}{most}), above {above}")
     return distances, exceeded
-
-
-def _comparator(name: str, comparator: str, threshold: float) -> str:
-    if name in _NUMBERS:
-        measure = (
-            f"jensen_shannon_divergence {{ threshold: {threshold} source {{ type: QUANTILES }} }}"
-        )
-        return f'name: "{name}" type: INT {comparator} {{ {measure} }}'
-    return (
-        f'name: "{name}" type: BYTES {comparator} {{ infinity_norm {{ threshold: {threshold} }} }}'
-    )
-
-
-def _sentence(name: str, distance: Distance, setting: str, limit: float) -> str:
-    measure = "Jensen-Shannon divergence" if name in _NUMBERS else "L-infinity"
-    most = f", most at {distance.most}" if distance.most else ""
-    return f"{name} by {distance.value:.3g} ({measure}{most}), above data.{setting}={limit:g}"
 
 
 def same(one: Span, other: Span) -> bool:
@@ -157,9 +139,7 @@ def same(one: Span, other: Span) -> bool:
 
 
 def _content(statistics: Statistics) -> list[Any]:
-    """What TFDV counts exactly: its quantiles, and the last digits of a mean, differ from run to
-    run.
-    """
+    """What TFDV counts exactly: quantiles and a mean's last digits differ from run to run."""
     [dataset] = statistics.datasets
     found: list[Any] = [dataset.num_examples]
     features = {"/".join(f.path.step): f for f in dataset.features}
@@ -182,15 +162,14 @@ def accept(folder: str, number: int, span: Span) -> None:
 
 def accepted(folder: str) -> list[int]:
     """Numbers of the spans that have passed."""
-    paths = tf.io.gfile.glob(os.path.join(folder, "span-*", _STATISTICS))
+    paths = files.glob(os.path.join(folder, "span-*", _STATISTICS))
     names = (os.path.basename(os.path.dirname(path)).removeprefix("span-") for path in paths)
     return sorted(int(name) for name in names if name.isdigit())
 
 
 def read(folder: str, number: int) -> Span:
     """What `accept` has kept."""
-    with tf.io.gfile.GFile(_kept(folder, number), "rb") as file:
-        train, evaluation = Statistics.FromString(file.read()).datasets
+    train, evaluation = Statistics.FromString(files.read(_kept(folder, number))).datasets
     evaluation.name = constants.DEFAULT_SLICE_KEY
     return Span(Statistics(datasets=[train]), Statistics(datasets=[evaluation]))
 
@@ -199,31 +178,21 @@ def _kept(folder: str, number: int) -> str:
     return os.path.join(folder, f"span-{number}", _STATISTICS)
 
 
-def write_report(
-    folder: str,
-    span: int,
-    previous: int | None,
-    drifts: Mapping[str, Distance],
-    skews: Mapping[str, Distance],
-) -> None:
-    """Writes what was measured beside the anomalies."""
-    content = {
-        "span": span,
-        "previous": previous,
-        "drift": {name: distance.value for name, distance in drifts.items()},
-        "skew": {name: distance.value for name, distance in skews.items()},
-    }
-    with tf.io.gfile.GFile(os.path.join(folder, _REPORT), "w") as file:
-        file.write(json.dumps(content, indent=2))
+def write_report(folder: str, report: Mapping[str, Any]) -> None:
+    """Writes what was measured beside the anomalies.
+
+    Args:
+      report: `span`; `previous`, the one before it or None; `drift` and `skew`, of feature.
+    """
+    files.write(os.path.join(folder, _REPORT), json.dumps(report, indent=2))
 
 
 def describe(folder: str) -> str:
     """One line on the spans of an anomalies artifact; "" for a source without spans."""
     path = os.path.join(folder, _REPORT)
-    if not tf.io.gfile.exists(path):
+    if not files.is_file(path):
         return ""
-    with tf.io.gfile.GFile(path) as file:
-        report = json.loads(file.read())
+    report = json.loads(files.read(path))
     skew = f"train against eval {max(report['skew'].values()):.2f}"
     if report["previous"] is None:
         return f"no span before span {report['span']} to compare it with, {skew}"

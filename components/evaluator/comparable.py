@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-import tensorflow as tf
 from google.protobuf import message
 from tensorflow.core.protobuf import saved_model_pb2
 
-from components import pushed
+from components import files, pushed
 from components.evaluator import evaluation
 from models.settings import Model, Transform
 from models.weights import finetune, pretrained
@@ -47,17 +46,17 @@ def newest_comparable(folder: str, candidate: str, protocol: str) -> Found:
     """
     if not protocol:
         return Found("", "no comparison is asked for (evaluate.max_top1_increase=1)")
-    own, (labels, _) = pushed.digest(candidate), _described(candidate)
+    own, (labels, _) = pushed.checksums(candidate), _described(candidate)
     passed: list[str] = []
     for version in pretrained.versions(folder):
         try:
             old_labels, theirs = _described(version)
-        except (tf.errors.OpError, message.DecodeError, LookupError, ValueError) as error:
+        except (*files.errors(), message.DecodeError, LookupError, ValueError) as error:
             passed.append(_said(version, f"no whole model of this project: {_first_line(error)}"))
             continue
         if old_labels != labels:
             passed.append(_said(version, "it has other classes"))
-        elif pushed.digest(version) == own:
+        elif pushed.checksums(version) == own:
             continue
         elif damage := pushed.damage(version):
             passed.append(_said(version, f"it is damaged: {damage}"))
@@ -103,10 +102,9 @@ def _first_line(error: Exception) -> str:
 
 def _described(path: str) -> tuple[str, set[str]]:
     """Classes and test protocols of a SavedModel."""
-    with tf.io.gfile.GFile(os.path.join(path, "assets", "labels.txt")) as file:
-        labels = file.read()
-    with tf.io.gfile.GFile(os.path.join(path, "saved_model.pb"), "rb") as file:
-        model = saved_model_pb2.SavedModel.FromString(file.read())
+    labels = files.read(os.path.join(path, "assets", "labels.txt")).decode()
+    content = files.read(os.path.join(path, "saved_model.pb"))
+    model = saved_model_pb2.SavedModel.FromString(content)
     protocols = set(model.meta_graphs[0].signature_def[evaluation.SIGNATURE].outputs)
     if not protocols:
         raise LookupError(f"it has no signature {evaluation.SIGNATURE}")

@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-import tensorflow_model_analysis as tfma
-from tfx import types
-from tfx.components.evaluator import executor
-from tfx.dsl.components.base import base_beam_component, executor_spec
-from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
+from tfx.components.evaluator import component, executor
+from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import json_utils, path_utils
 
 from components import code_digest, pushed
@@ -27,8 +25,7 @@ JUDGED = "judged"
 
 
 class Executor(executor.Executor):
-    """Takes a baseline artifact without a model for no baseline, and loads models by
-    `evaluated_model`.
+    """Takes a baseline artifact without a model for no baseline, and loads models by `loading`.
 
     The blessing has the checksums of the model that was judged, so that no other one is pushed.
     """
@@ -103,46 +100,11 @@ def check_count(what: str, images: int, examples: str, splits: Sequence[str]) ->
         )
 
 
-class EvaluatorSpec(standard_component_specs.EvaluatorSpec):
-    """TFX's; `code` is for the cache."""
+class Evaluator(component.Evaluator):
+    """TFX's Evaluator with the executor above; its arguments are those of TFX's."""
 
-    PARAMETERS = {
-        **standard_component_specs.EvaluatorSpec.PARAMETERS,
-        "code": component_spec.ExecutionParameter(type=str, optional=True),
-    }
-
-
-class Evaluator(base_beam_component.BaseBeamComponent):
-    """TFX's Evaluator with the executor above.
-
-    Args:
-      examples: channel.
-      example_splits: whose images are judged.
-      model: channel of the candidate.
-      baseline_model: channel of the model to compare with, or None.
-      eval_config: of `evaluation.eval_config`.
-    """
-
-    SPEC_CLASS = EvaluatorSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(
-        self,
-        examples: types.BaseChannel,
-        example_splits: Sequence[str],
-        model: types.BaseChannel,
-        baseline_model: types.BaseChannel | None,
-        eval_config: tfma.EvalConfig,
-    ) -> None:
-        spec = EvaluatorSpec(
-            examples=examples,
-            example_splits=json_utils.dumps(list(example_splits)),
-            model=model,
-            baseline_model=baseline_model,
-            eval_config=eval_config,
-            fairness_indicator_thresholds=json_utils.dumps(None),
-            code=code_digest.digest(__name__),
-            evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
-            blessing=types.Channel(type=standard_artifacts.ModelBlessing),
-        )
-        super().__init__(spec=spec)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.exec_properties["code"] = code_digest.digest(__name__)  # for the cache

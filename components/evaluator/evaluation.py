@@ -14,15 +14,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow_model_analysis as tfma
-from google.protobuf import text_format
-from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator import tfma_metrics
 from components.evaluator.metric_table import METRICS
 
 LABEL = "image/class/label"
 SIGNATURE = "evaluate"
-_CLASS_SLICE = f'slicing_specs {{ feature_keys: "{LABEL}" }}'
 
 
 def eval_config(
@@ -33,7 +30,7 @@ def eval_config(
     max_top5_error: float,
     max_top1_increase: float,
     per_class: bool = True,
-) -> config_pb2.EvalConfig:
+) -> tfma.EvalConfig:
     """All of METRICS for every protocol, with bounds on `protocol`.
 
     Args:
@@ -46,35 +43,30 @@ def eval_config(
       per_class: whether to slice by label.
     """
     increase = max_top1_increase if max_top1_increase < 1 else None
+    decides = {"top1": (max_top1_error, increase), "top5": (max_top5_error, None)}
     specs = []
     for name in protocols:
-        bounds = (
-            {"top1": (max_top1_error, increase), "top5": (max_top5_error, None)}
-            if name == protocol
-            else {}
-        )
-        measured = "".join(
-            _metric(name, key, *bounds.get(key, (None, None)))
+        bounds = decides if name == protocol else {}
+        measured = [
+            _metric(name, key, *bounds.get(key, ()))
             for key, metric in METRICS.items()
             if classes >= metric.least_classes
-        )
+        ]
         # TFMA unwraps the dictionary of a model with one output, which then has no name.
-        output = f'output_names: "{name}"' if len(protocols) > 1 else ""
-        specs.append(f"metrics_specs {{ {output} {measured} }}")
-    return text_format.Parse(
-        f"""
-        model_specs {{ signature_name: "{SIGNATURE}" label_key: "{LABEL}" }}
-        slicing_specs {{}}
-        {_CLASS_SLICE if per_class else ""}
-        {" ".join(specs)}
-        metrics_specs {{ metrics {{ class_name: "ExampleCount" }} }}
-        options {{ include_default_metrics {{ value: false }} }}
-        """,
-        config_pb2.EvalConfig(),
+        output = [name] if len(protocols) > 1 else []
+        specs.append(tfma.MetricsSpec(output_names=output, metrics=measured))
+    counted = tfma.MetricsSpec(metrics=[tfma.MetricConfig(class_name="ExampleCount")])
+    by_class = [tfma.SlicingSpec(feature_keys=[LABEL])] if per_class else []
+    config = tfma.EvalConfig(
+        model_specs=[tfma.ModelSpec(signature_name=SIGNATURE, label_key=LABEL)],
+        slicing_specs=[tfma.SlicingSpec(), *by_class],
+        metrics_specs=[*specs, counted],
     )
+    config.options.include_default_metrics.value = False
+    return config
 
 
-def measured_protocols(config: config_pb2.EvalConfig) -> list[str]:
+def measured_protocols(config: tfma.EvalConfig) -> list[str]:
     """The protocols that a configuration of `eval_config` measures, in its order."""
     settings = [
         json.loads(m.config) for spec in config.metrics_specs for m in spec.metrics if m.config
@@ -82,23 +74,21 @@ def measured_protocols(config: config_pb2.EvalConfig) -> list[str]:
     return list(dict.fromkeys(_parts(one["name"])[0] for one in settings))
 
 
-def _metric(protocol: str, key: str, max_error: float | None, max_increase: float | None) -> str:
+def _metric(
+    protocol: str, key: str, max_error: float | None = None, max_increase: float | None = None
+) -> tfma.MetricConfig:
     metric = METRICS[key]
-    settings = json.dumps({"name": f"{protocol}_{key}", **metric.config})
-    bounds = ""
-    if max_error is not None:
-        bounds += f"value_threshold {{ lower_bound {{ value: {1 - max_error!r} }} }} "
-    if max_increase is not None:
-        bounds += (
-            "change_threshold { direction: HIGHER_IS_BETTER "
-            f"absolute {{ value: {-max_increase - 1e-9!r} }} }} "
-        )
-    if bounds:
-        bounds = f"per_slice_thresholds {{ slicing_specs {{}} threshold {{ {bounds} }} }}"
     # Without a module it is TFMA's or Keras'.
     module = tfma_metrics.__name__ if hasattr(tfma_metrics, metric.class_name) else ""
-    place = f'class_name: "{metric.class_name}" module: "{module}"'
-    return f"metrics {{ {place} config: {json.dumps(settings)} {bounds} }}"
+    settings = json.dumps({"name": f"{protocol}_{key}", **metric.config})
+    config = tfma.MetricConfig(class_name=metric.class_name, module=module, config=settings)
+    if max_error is not None:
+        bound = config.per_slice_thresholds.add(slicing_specs=[tfma.SlicingSpec()]).threshold
+        bound.value_threshold.lower_bound.value = 1 - max_error
+        if max_increase is not None:
+            bound.change_threshold.direction = tfma.MetricDirection.HIGHER_IS_BETTER
+            bound.change_threshold.absolute.value = -max_increase - 1e-9
+    return config
 
 
 def errors(uri: str, model: str = "") -> dict[str, dict[str, float]]:
@@ -109,9 +99,9 @@ def errors(uri: str, model: str = "") -> dict[str, dict[str, float]]:
       model: "" or "candidate" for the new model, "baseline" for the one it was compared with.
     """
     found: dict[str, dict[str, float]] = {}
-    for key, value in _overall(uri):
+    for label, key, value in _measured(uri):
         protocol, metric = _parts(key.name)
-        if metric and not key.is_diff and _is(model, key.model_name):
+        if label is None and metric and not key.is_diff and _is(model, key.model_name):
             nothing = dict.fromkeys(METRICS, math.nan)
             found.setdefault(protocol, nothing)[metric] = _value(metric, value)
     return found
@@ -124,26 +114,24 @@ def _value(metric: str, value: Any) -> float:
 
 def example_count(uri: str) -> int:
     """Number of examples that were evaluated."""
-    counts = {v.double_value.value for k, v in _overall(uri) if k.name == "example_count"}
+    counts = {
+        value.double_value.value
+        for label, key, value in _measured(uri)
+        if label is None and key.name == "example_count"
+    }
     return int(max(counts)) if counts else 0
 
 
 def per_class(uri: str, protocol: str) -> dict[int, float]:
     """Top-1 error (0..1) of each label."""
-    out = {}
-    for record in tfma.load_metrics(uri):
-        keys = record.slice_key.single_slice_keys
-        if len(keys) != 1 or keys[0].column != LABEL:
-            continue
-        for item in record.metric_keys_and_values:
-            key = item.key
-            if (
-                _parts(key.name) == (protocol, "top1")
-                and not key.is_diff
-                and _is("", key.model_name)
-            ):
-                out[int(keys[0].int64_value)] = _value("top1", item.value)
-    return out
+    return {
+        label: _value("top1", value)
+        for label, key, value in _measured(uri)
+        if label is not None
+        and _parts(key.name) == (protocol, "top1")
+        and not key.is_diff
+        and _is("", key.model_name)
+    }
 
 
 def verdict(uri: str) -> tuple[bool, list[str]]:
@@ -185,10 +173,12 @@ def _is(wanted: str, name: str) -> bool:
     return name == "baseline" if wanted == "baseline" else name != "baseline"
 
 
-def _overall(uri: str) -> Iterator[tuple[Any, Any]]:
+def _measured(uri: str) -> Iterator[tuple[int | None, Any, Any]]:
+    """Label (None for all examples), TFMA's key, and value."""
     if not os.path.isdir(uri) and "://" not in uri:
         raise FileNotFoundError(f"{uri}: no evaluation here.")
     for record in tfma.load_metrics(uri):
-        if not record.slice_key.single_slice_keys:
-            for item in record.metric_keys_and_values:
-                yield item.key, item.value
+        labels = record.slice_key.single_slice_keys
+        label = int(labels[0].int64_value) if labels else None
+        for item in record.metric_keys_and_values:
+            yield label, item.key, item.value

@@ -5,7 +5,7 @@ TFX.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -27,33 +27,20 @@ def custom_eval_shared_model(
       eval_config: of components.evaluator.evaluation.
       settings: further arguments of tfma.default_eval_shared_model.
     """
+    protocols = evaluation.measured_protocols(eval_config)
+    load = functools.partial(_Loaded, eval_saved_model_path, protocols)
     return tfma.default_eval_shared_model(
         eval_saved_model_path,
         model_name=model_name,
         eval_config=eval_config,
-        custom_model_loader=types.ModelLoader(
-            functools.partial(
-                _Loaded, eval_saved_model_path, evaluation.measured_protocols(eval_config)
-            )
-        ),
+        custom_model_loader=types.ModelLoader(load),
         **settings,
     )
 
 
 class _Loaded:
-    """A SavedModel with the signature `evaluate`, as far as TFMA looks."""
-
-    def __init__(self, path: str, protocols: Sequence[str]) -> None:
-        # Holds the variables.
-        self._model = tf.saved_model.load(path, tags=[tf.saved_model.SERVING])
-        self.signatures = {
-            evaluation.SIGNATURE: _ByName(self._model.signatures[evaluation.SIGNATURE], protocols)
-        }
-
-
-class _ByName:
-    """A signature that is given its one input by name, and gives the outputs that are measured, no
-    others.
+    """A SavedModel and its signature `evaluate`, which is given its one input by name, and gives
+    the outputs that are measured, no others.
 
     TFMA gives it by position. TensorFlow then tries the signature's own form first, and for the
     message of an error that nobody sees it writes out all bytes of all images: most of TFMA's time
@@ -67,9 +54,12 @@ class _ByName:
     # Without one, TFMA hands over the serialized examples and does not look for features.
     structured_input_signature = None
 
-    def __init__(self, function: Callable[..., Any], protocols: Sequence[str]) -> None:
-        self._function = function
+    def __init__(self, path: str, protocols: Sequence[str]) -> None:
+        # Holds the variables.
+        self._model = tf.saved_model.load(path, tags=[tf.saved_model.SERVING])
+        self._function = self._model.signatures[evaluation.SIGNATURE]
         self._protocols = protocols
+        self.signatures = {evaluation.SIGNATURE: self}
 
     def __call__(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         found = self._function(examples=examples)

@@ -57,8 +57,7 @@ def _computations(
 
 
 class _Rank(metric_types.Preprocessor):
-    """Extracts of one example -> how many scores are as high as the label's or higher; nothing
-    without any.
+    """Extracts of an example -> how many scores are at least the label's; nothing without any.
 
     TFMA calls it before the examples are sliced: what goes on is one number and not all scores.
     """

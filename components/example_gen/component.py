@@ -1,7 +1,5 @@
 """ImageExampleGen: ILSVRC archives, class folders and TFDS data sets -> tf.Examples."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -11,81 +9,82 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from tfx.components.example_gen import base_example_gen_executor, component, utils
-from tfx.dsl.components.base import executor_spec
-from tfx.proto import example_gen_pb2, range_config_pb2
-from tfx.types import artifact_utils, standard_component_specs
-from tfx.utils import proto_utils
+from tfx.components.example_gen import utils
+from tfx.dsl.component.experimental.annotations import (
+    BeamComponentParameter,
+    OutputArtifact,
+    Parameter,
+)
+from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.components.base import base_node
+from tfx.types import artifact_utils, standard_artifacts
 
 from components import code_digest, files
-from components.compat import tfx_beam
-from components.example_gen import driver, holdout, ingest_summary, names, properties, source
+from components.example_gen import holdout, ingest_summary, names, properties, source
 from components.example_gen.settings import Data, changing
 from components.example_gen.writing import duplicates, index, shards
 
+SPLITS = ("train", "eval")
 # In the working folder: what was left out of each split.
 _LEFT_OUT = "left_out.json"
 
 
-class Executor(base_example_gen_executor.BaseExampleGenExecutor):
+@component(use_beam=True)
+def ImageExampleGen(
+    examples: OutputArtifact[standard_artifacts.Examples],
+    settings: Parameter[str],
+    span: Parameter[int] = 0,
+    input_fingerprint: Parameter[str] = "",
+    window: Parameter[str] = "",
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
+) -> None:
     """Indexes the source, then writes shuffled, uncompressed shards in parallel.
 
-    Unlike the base class's `Do` no image passes through a Beam shuffle, and JPEGs are not
+    Unlike in TFX's own ExampleGen no image passes through a Beam shuffle, and JPEGs are not
     compressed again.
+
+    Args:
+      examples: gets Split-train/, Split-eval/, the quarantine and the summary.
+      settings: of `example_gen`.
+      span, input_fingerprint, window: of the driver (`properties.resolved`); where none runs, they
+        are looked for here.
+      beam_pipeline: of TFX.
+
+    Raises:
+      SourceError: the source is missing or damaged.
+      TooManyBadError: more than `data.max_bad_fraction` of the images are bad, or all of a split.
     """
-
-    def GetInputSourceToExamplePTransform(self) -> Any:
-        """The base class's hook; there is nothing to return, as `Do` writes the shards."""
-        raise NotImplementedError("ImageExampleGen writes its shards itself: call Do.")
-
-    def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
-        """Writes Split-*/, the quarantine and the summary into the `examples` artifact.
-
-        Raises:
-          SourceError: the source is missing or damaged.
-          TooManyBadError: more than `data.max_bad_fraction` of the images are bad, or all of a
-            split.
-        """
-        artifact = artifact_utils.get_single_instance(
-            output_dict[standard_component_specs.EXAMPLES_KEY]
+    given = {"settings": settings, "span": span, "window": window}
+    run = _Run(properties.resolved({**given, "input_fingerprint": input_fingerprint}))
+    examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+    # Beside the artifacts: it outlives a failed or killed execution, whose artifact is removed.
+    staging = os.path.join(os.path.dirname(os.path.dirname(examples.uri)), "staging")
+    folder = os.path.join(staging, run.key())
+    shards.remove_leftovers(staging, folder)
+    if shards.jobs(folder) is None:
+        _plan(folder, run)
+    jobs = shards.jobs(folder) or []
+    with beam_pipeline as pipeline:
+        _ = (
+            pipeline
+            | "Shards" >> beam.Create(jobs)  # spreads them over the workers itself
+            | "Write" >> beam.Map(shards.write_shard, run.reading())
         )
-        run = _Run(properties.resolved(exec_properties))
-        artifact.split_names = artifact_utils.encode_split_names(run.output_splits())
-        # Beside the artifacts: it outlives a failed or killed execution, whose artifact is removed.
-        staging = os.path.join(os.path.dirname(os.path.dirname(artifact.uri)), "staging")
-        folder = os.path.join(staging, run.key())
-        shards.remove_leftovers(staging, folder)
-        if shards.jobs(folder) is None:
-            _plan(folder, run)
-        jobs = shards.jobs(folder) or []
-        with tfx_beam.pipeline(self) as pipeline:
-            _ = (
-                pipeline
-                | "Shards" >> beam.Create(jobs)  # spreads them over the workers itself
-                | "Write" >> beam.ParDo(shards.WriteShard(run.reading()))
-            )
-        report = _finish(artifact, folder, jobs, run)
-        files.remove_tree(staging)
-        for split, figures in report["splits"].items():
-            artifact.set_int_custom_property(f"{split}_examples", figures["examples"])
-            artifact.set_int_custom_property(f"{split}_quarantined", figures["quarantined"])
-        artifact.set_int_custom_property("seed", run.data.seed)
-        if report["spans"]:
-            artifact.set_int_custom_property(utils.SPAN_PROPERTY_NAME, report["span"])
-        artifact.set_string_custom_property(
-            utils.PAYLOAD_FORMAT_PROPERTY_NAME,
-            example_gen_pb2.PayloadFormat.Name(example_gen_pb2.FORMAT_TF_EXAMPLE),
-        )
+    report = _finish(examples, folder, jobs, run)
+    files.remove_tree(staging)
+    for split, figures in report["splits"].items():
+        examples.set_int_custom_property(f"{split}_examples", figures["examples"])
+        examples.set_int_custom_property(f"{split}_quarantined", figures["quarantined"])
+    examples.set_int_custom_property("seed", run.data.seed)
+    if report["spans"]:
+        examples.set_int_custom_property(utils.SPAN_PROPERTY_NAME, report["span"])
+    examples.set_string_custom_property(utils.PAYLOAD_FORMAT_PROPERTY_NAME, "FORMAT_TF_EXAMPLE")
 
 
-class ImageExampleGen(component.FileBasedExampleGen):
-    """TFX's file-based ExampleGen (spans, splits, fingerprints) with our executor."""
-
-    DRIVER_CLASS = driver.Driver
-    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+ImageExampleGen.DRIVER_CLASS = properties.Driver
 
 
-def example_gen(data: Data, parts: Sequence[source.Part] = ()) -> ImageExampleGen:
+def example_gen(data: Data, parts: Sequence[source.Part] = ()) -> base_node.BaseNode:
     """The ExampleGen of a source; its output splits are `train` and `eval`.
 
     Args:
@@ -96,35 +95,16 @@ def example_gen(data: Data, parts: Sequence[source.Part] = ()) -> ImageExampleGe
       SourceError: a part of the source is missing.
     """
     newest = (parts or source.parts(data))[-1]
-    base, patterns = source.patterns(data, newest)
-    splits = [
-        example_gen_pb2.Input.Split(name=name, pattern=pattern)
-        for name, pattern in patterns.items()
-    ]
     settings: dict[str, Any] = {
         "data": changing(data, "records", "verdict"),
         "code": code_digest.digest(__name__, type(newest.where).__module__),
     }
     if newest.span:
         # What the spans are is looked up when the component runs.
-        settings["data"]["source"] = source.one_spelling(data)
+        settings["data"] |= {"source": source.one_spelling(data), "spans": data.spans}
     else:
         settings["where"] = dataclasses.asdict(newest.where)
-        # TFX's fingerprint covers the split patterns alone.
-        beside = (files.read(path) for path in newest.where.beside())
-        settings["beside"] = [hashlib.sha256(content).hexdigest() for content in beside]
-    rolling = range_config_pb2.RollingRange(num_spans=data.spans)
-    return ImageExampleGen(
-        input_base=base,
-        input_config=example_gen_pb2.Input(splits=splits),
-        output_config=(
-            example_gen_pb2.Output() if "eval" in patterns else holdout.output(data.holdout)
-        ),
-        custom_config=properties.pack(settings),
-        range_config=range_config_pb2.RangeConfig(rolling_range=rolling) if newest.span else None,
-        # TFX knows gzip only; its readers go by the suffix and read plain TFRecords as well.
-        output_file_format=example_gen_pb2.FILE_FORMAT_UNSPECIFIED,
-    )
+    return ImageExampleGen(settings=json.dumps(settings, sort_keys=True))
 
 
 class _Run:
@@ -132,35 +112,21 @@ class _Run:
 
     def __init__(self, exec_properties: dict[str, Any]) -> None:
         self._properties = exec_properties
-        self._input, self._output = example_gen_pb2.Input(), example_gen_pb2.Output()
-        proto_utils.json_to_proto(
-            exec_properties[standard_component_specs.INPUT_CONFIG_KEY], self._input
-        )
-        proto_utils.json_to_proto(
-            exec_properties[standard_component_specs.OUTPUT_CONFIG_KEY], self._output
-        )
-        self._settings = properties.unpack(exec_properties)
         self.data = properties.data(exec_properties)
         self.parts = properties.parts(exec_properties)
         self.classes = source.classes_of(self.parts)
-        # By output split; filled while the tables are made.
-        self.left_out = {name: names.LeftOut() for name in self.output_splits()}
-
-    def output_splits(self) -> list[str]:
-        return utils.generate_output_split_names(self._input, self._output)
+        # Filled while the tables are made.
+        self.left_out = {name: names.LeftOut() for name in SPLITS}
 
     def key(self) -> str:
         """Names the working folder: runs that would write the same shards share it."""
-        parts = [
-            {**self._settings, "data": [changing(self.data, "records"), self.data.source]},
-            proto_utils.proto_to_json(self._input),
-            proto_utils.proto_to_json(self._output),
-            self._properties.get(utils.FINGERPRINT_PROPERTY_NAME, ""),
-        ]
+        settings = json.loads(self._properties["settings"])
+        settings["data"] = [changing(self.data, "records"), self.data.source, self.data.spans]
+        parts = [settings, self._properties[utils.FINGERPRINT_PROPERTY_NAME]]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def tables(self) -> dict[str, pa.Table]:
-        """The index of every output split, over all spans."""
+        """The index of every split, over all spans."""
         found = [self._tables(part) for part in self.parts]
         return {
             name: (
@@ -168,24 +134,23 @@ class _Run:
                 .unify_dictionaries()
                 .combine_chunks()
             )
-            for name in self.output_splits()
+            for name in SPLITS
         }
 
     def _tables(self, part: source.Part) -> dict[str, pa.Table]:
         number = part.span.number if part.span else None
-        splits = [split.name for split in self._input.splits]
         tables = {
             name: index.build(part.where, name, self.classes, number, self.left_out[name].add)
-            for name in splits
+            for name in SPLITS
+            if getattr(part.where, name)
         }
-        config = self._output.split_config
-        if not config.splits:
+        if part.where.eval:
             return tables
         table = tables["train"]
         labels = index.labels(table, part.where, self.classes)
         # Each span by itself: its images stay on their side as others come and go.
-        held = holdout.assign(table["name"].to_pylist(), labels, config)
-        result = {s.name: table.filter(pa.array(held == i)) for i, s in enumerate(config.splits)}
+        held = holdout.assign(table["name"].to_pylist(), labels, self.data.holdout)
+        result = {"train": table.filter(pa.array(~held)), "eval": table.filter(pa.array(held))}
         for name, rows in result.items():
             if not rows.num_rows:
                 raise source.SourceError(
@@ -196,7 +161,7 @@ class _Run:
         return result
 
     def shard_counts(self) -> dict[str, int]:
-        return {name: getattr(self.data, f"{name}_shards") for name in self.output_splits()}
+        return {name: getattr(self.data, f"{name}_shards") for name in SPLITS}
 
     def reading(self) -> shards.Reading:
         return shards.Reading(self.data.max_pixels, self.classes, self.parts[-1].where)
@@ -206,7 +171,7 @@ class _Run:
         return {
             "kind": self.data.kind,
             "source": self.data.source if newest else where.base,
-            "span": self._properties.get(utils.SPAN_PROPERTY_NAME, 0),
+            "span": self._properties[utils.SPAN_PROPERTY_NAME],
             "spans": [span.number for span, _ in self.parts if span],
             "seed": self.data.seed,
             "classes": list(self.classes),
@@ -229,14 +194,14 @@ def _finish(artifact: Any, folder: str, jobs: list[shards.Job], run: _Run) -> di
     report: dict[str, Any] = {**run.summary(), "splits": {}}
     left_out = json.loads(files.read(os.path.join(folder, _LEFT_OUT)))
     quarantines = {}
-    for split in run.output_splits():
+    for split in SPLITS:
         done = [job.done for job in jobs if job.split == split]
         figures, quarantines[split] = ingest_summary.merge(done)
         report["splits"][split] = {**figures, "left_out": left_out[split]}
         ingest_summary.write_quarantine(folder, split, quarantines[split])
     limits = run.data.max_bad_fraction, run.data.max_bad_images
     ingest_summary.check(folder, report["splits"], quarantines, *limits)
-    written = [duplicates.Shard(job.split, job.shard, job.keys) for job in jobs]
+    written = [duplicates.Shard(job.split, job.shard, job.done) for job in jobs]
     files.make_dirs(artifact.uri)
     report["duplicates"] = duplicates.write(artifact.uri, duplicates.find(written))
     for split, quarantine in quarantines.items():

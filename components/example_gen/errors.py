@@ -13,6 +13,4 @@ class BadImage(ValueError):
 
 
 class TooManyBadError(RuntimeError):
-    """More images had to be quarantined than `data.max_bad_fraction` and `data.max_bad_images`
-    allow.
-    """
+    """More images are bad than `data.max_bad_fraction` and `data.max_bad_images` allow."""

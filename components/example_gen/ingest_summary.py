@@ -28,9 +28,7 @@ def quarantine_path(folder: str, split: str) -> str:
 
 
 def merge(reports: Sequence[str]) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Adds up the reports of a split's shards (paths); returns its figures and its quarantine by
-    name.
-    """
+    """Adds up the reports of a split's shards (paths): its figures, and its quarantine by name."""
     added = ("examples", "converted", "bytes", "deep")
     figures = {**dict.fromkeys((*added, "quarantined", "deepest"), 0), "shards": len(reports)}
     quarantine: list[dict[str, Any]] = []
@@ -83,12 +81,11 @@ def check(
         f"{item['name']}: {item['reason']}" for item in itertools.chain(*_each(quarantines, _SHOWN))
     )
     paths = " and ".join(quarantine_path(folder, split) for split in splits if bad[split])
-    # To three digits, and up.
-    wanted = math.ceil(count / total * 1000) / 1000
     mend = "mend or remove them"
     if lost:
         mend += f": no image of {' and '.join(lost)} is left"
     else:
+        wanted = math.ceil(count / total * 1000) / 1000
         mend += f", or let them pass with --set data.max_bad_fraction={wanted:.3f}"
     if any(item["reason"].endswith(ABSENT) for item in itertools.chain(*quarantines.values())):
         mend += (
@@ -109,11 +106,9 @@ def _each(lists: Mapping[str, Sequence[Any]], number: int) -> list[Sequence[Any]
 
 def write_summary(folder: str, content: dict[str, Any]) -> None:
     """Writes the summary and the two class lists (one class a line, in the order of the labels)."""
-    files.write(os.path.join(folder, LABELS), "".join(f"{n}\n" for n in content["labels"]).encode())
-    files.write(
-        os.path.join(folder, SYNSETS), "".join(f"{n}\n" for n in content["classes"]).encode()
-    )
-    files.write(os.path.join(folder, SUMMARY), json.dumps(content, indent=2).encode())
+    for name, lines in ((LABELS, content["labels"]), (SYNSETS, content["classes"])):
+        files.write(os.path.join(folder, name), "".join(f"{line}\n" for line in lines))
+    files.write(os.path.join(folder, SUMMARY), json.dumps(content, indent=2))
 
 
 def read_summary(uri: str) -> dict[str, Any]:
@@ -161,9 +156,6 @@ def describe(summary: dict[str, Any]) -> str:
             parts.append(
                 f"{same['count']:,} the same in {where} ({pair}{', ...' * (same['count'] > 1)})"
             )
-    spans = summary["spans"]
-    if spans:
-        parts.append(
-            f"span {spans[0]}" if len(spans) == 1 else f"spans {', '.join(map(str, spans))}"
-        )
+    if spans := summary["spans"]:
+        parts.append(f"span{'s' * (len(spans) > 1)} {', '.join(map(str, spans))}")
     return ", ".join(parts)

@@ -39,11 +39,7 @@ _SHOWN = 3
 
 
 def is_image(path: str) -> bool:
-    """Whether a file may be an image: by its suffix, or, without one, unless it has the name of a
-    text.
-
-    What such a file really is its content says.
-    """
+    """Whether a file may be an image: by its suffix, or, without one, if it has no text's name."""
     name = path.rpartition("/")[2]
     kind = _kind(name)
     return kind == "image" if kind else not _TEXTS.fullmatch(name.strip().lower())
@@ -60,9 +56,7 @@ def is_archive(path: str) -> bool:
 
 
 def by_product(path: str) -> str:
-    """The part of a path up to the first file or folder that a program has left behind; "" without
-    one.
-    """
+    """The part of a path up to what a program has left behind; "" where nothing is."""
     folder, _, name = path.rpartition("/")
     if found := _folder_product(folder):
         return found
@@ -89,13 +83,9 @@ def _of_suffix(suffix: str) -> str:
     suffix = suffix.strip().lower()
     if suffix.isdigit() or not _SUFFIX.fullmatch(suffix):
         return ""
-    return (
-        "image"
-        if _IMAGES.fullmatch(suffix)
-        else "archive"
-        if _ARCHIVES.fullmatch(suffix)
-        else "other"
-    )
+    if _IMAGES.fullmatch(suffix):
+        return "image"
+    return "archive" if _ARCHIVES.fullmatch(suffix) else "other"
 
 
 class LeftOut:

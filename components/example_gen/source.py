@@ -36,9 +36,7 @@ def has_spans(data: Data) -> bool:
 
 
 def find(data: Data, shared: str = "") -> Source:
-    """Looks for the parts of the source, or of one span of it; arguments and errors are those of
-    `Source.find`.
-    """
+    """The source, or one span of it; arguments and errors are those of `Source.find`."""
     kind = kinds.of(data.kind)
     found = kind.find(dataclasses.replace(data, source=one_spelling(data)), shared)
     return dataclasses.replace(found, allow_missing=data.allow_missing_classes)
@@ -231,24 +229,3 @@ def labels_of(found: Sequence[Part]) -> tuple[str, ...]:
         names[name] if times[names[name]] == 1 else f"{names[name]} ({name})"
         for name in classes_of(found)
     )
-
-
-def patterns(data: Data, part: Part) -> tuple[str, dict[str, str]]:
-    """The source as TFX writes it down: a base folder, and the patterns of the splits below it.
-
-    With spans the patterns have the marks, and the base is the folder before the first of them.
-    """
-    where = part.where
-    found = {name: pattern for name in ("train", "eval") if (pattern := getattr(where, name))}
-    if part.span is None:
-        return where.base, found
-    top = one_spelling(data)
-    if not marks.marked(top):
-        splits = {"train": data.train_split, "eval": data.eval_split}
-        return top, {
-            n: splits[n] + p.removeprefix(part.span.fill(splits[n])) for n, p in found.items()
-        }
-    base = marks.folder(top)
-    full = {name: os.path.join(where.base, pattern) for name, pattern in found.items()}
-    tail = {name: path.removeprefix(part.span.fill(top)) for name, path in full.items()}
-    return base, {name: os.path.relpath(top, base) + tail[name] for name in found}

@@ -2,8 +2,7 @@
 first.
 """
 
-from __future__ import annotations
-
+import contextlib
 import dataclasses
 import json
 import math
@@ -12,17 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-from tfx import types
-from tfx.components.pusher import executor as pusher
-from tfx.dsl.components.base import base_component, executor_spec
-from tfx.proto import pusher_pb2
-from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
-from tfx.utils import proto_utils
+from tfx.components.util import model_utils
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import standard_artifacts
+from tfx.utils import path_utils
 
-from components import pushed
+from components import files, pushed
 from components.evaluator import component as evaluator
-from components.evaluator import evaluation
+from components.evaluator import evaluation as measures
 from components.evaluator.metric_table import METRICS
 from components.pusher import identity
 from models.weights import pretrained
@@ -30,8 +27,6 @@ from serving import admin, rollout
 from serving.server import textproto
 from serving.server.server_config import ModelSettings
 from serving.server.version_folders import EVALUATION_FILE
-
-_EVALUATION = "evaluation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,40 +44,46 @@ class Canary:
     model_name: str
 
 
-class Executor(pusher.Executor):
-    """Pushes to a folder of versions, so that a version is whole or none (components.pushed).
+@component
+def Pusher(
+    model: InputArtifact[standard_artifacts.Model],
+    model_blessing: InputArtifact[standard_artifacts.ModelBlessing],
+    evaluation: InputArtifact[standard_artifacts.ModelEvaluation],
+    pushed_model: OutputArtifact[standard_artifacts.PushedModel],
+    directory: Parameter[str],
+    protocol: Parameter[str],
+    canary: Parameter[str] = "",
+    infra_blessing: InputArtifact[standard_artifacts.InfraBlessing] = None,
+) -> None:
+    """Pushes a blessed model to a folder of versions, so that a version is whole or none.
 
     When the newest version is this very model already, as after a push that was killed before it
     was recorded, there is nothing to copy. Versions are Unix times in seconds, and always rise.
-    """
 
-    def Do(self, input_dict: Any, output_dict: Any, exec_properties: dict[str, Any]) -> None:
-        """See the base class, of which only the file system as destination is supported."""
-        record = artifact_utils.get_single_instance(
-            output_dict[standard_component_specs.PUSHED_MODEL_KEY]
-        )
-        record.set_int_custom_property("pushed", 0)
-        if not self.CheckBlessing(input_dict):
-            return
-        destination = pusher_pb2.PushDestination()
-        proto_utils.json_to_proto(
-            exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination
-        )
-        folder = destination.filesystem.base_directory
-        settings = json.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
-        uri = artifact_utils.get_single_uri(input_dict[_EVALUATION])
-        model = self.GetModelPath(input_dict)
-        blessing = artifact_utils.get_single_instance(
-            input_dict[standard_component_specs.MODEL_BLESSING_KEY]
-        )
-        check_judged(model, blessing.get_string_custom_property(evaluator.JUDGED))
-        version = push(model, folder, measured(uri, settings["protocol"]))
-        if settings.get("canary"):
-            try_out(Canary(**settings["canary"]), folder, int(os.path.basename(version)))
-        # The names of TFX's own Pusher.
-        record.set_int_custom_property("pushed", 1)
-        record.set_string_custom_property("pushed_destination", version)
-        record.set_string_custom_property("pushed_version", os.path.basename(version))
+    Args:
+      model: the candidate.
+      model_blessing: of the Evaluator.
+      evaluation: of the Evaluator; what was measured goes along.
+      pushed_model: says whether, where to and as which version, as TFX's own Pusher says it.
+      directory: folder of versions.
+      protocol: the test protocol that decided.
+      canary: fields of Canary, as JSON; "" pushes to all at once.
+      infra_blessing: of the ServingValidator; None asks for none.
+    """
+    blessed = model_utils.is_model_blessed(model_blessing) and (
+        infra_blessing is None or model_utils.is_infra_validated(infra_blessing)
+    )
+    pushed_model.set_int_custom_property("pushed", int(blessed))
+    if not blessed:
+        return
+    path = path_utils.serving_model_path(model.uri)
+    check_judged(path, model_blessing.get_string_custom_property(evaluator.JUDGED))
+    version = push(path, directory, measured(evaluation.uri, protocol))
+    name = os.path.basename(version)
+    if canary:
+        try_out(Canary(**json.loads(canary)), directory, int(name))
+    pushed_model.set_string_custom_property("pushed_destination", version)
+    pushed_model.set_string_custom_property("pushed_version", name)
 
 
 def check_judged(model: str, judged: str) -> None:
@@ -108,9 +109,9 @@ def measured(uri: str, protocol: str) -> dict[str, Any]:
     """
     errors = {
         protocol: {METRICS[key].name: _number(value) for key, value in found.items()}
-        for protocol, found in evaluation.errors(uri).items()
+        for protocol, found in measures.errors(uri).items()
     }
-    return {"examples": evaluation.example_count(uri), "protocol": protocol, "protocols": errors}
+    return {"examples": measures.example_count(uri), "protocol": protocol, "protocols": errors}
 
 
 def _number(error: float) -> float | None:
@@ -141,83 +142,26 @@ def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> st
         newest = int(os.path.basename(versions[0])) if versions else 0
         number = max(int(time.time()), newest + 1)
         pushed.remove_unfinished(folder, number)
-        network = identity.of(model) if evaluated else ""
-        if versions and _is(versions[0], model, network) and not pushed.damage(versions[0]):
+        network, sums = identity.of(model) if evaluated else "", pushed.checksums(model)
+        if versions and _is(versions[0], sums, network) and not pushed.damage(versions[0]):
             return versions[0]
         version = os.path.join(folder, str(number))
-        extra = {pushed.CHECKSUMS_FILE: pushed.checksums(model)}
+        extra = {pushed.CHECKSUMS_FILE: sums}
         if evaluated:
             extra[EVALUATION_FILE] = json.dumps({**evaluated, "network": network}, indent=2)
         pushed.copy(model, version, extra)
         return version
 
 
-def _is(version: str, model: str, network: str) -> bool:
-    """Whether a version is this very model: a copy, or the same network of a training that was
-    repeated.
-    """
-    return pushed.digest(version) == pushed.digest(model) or (
-        network != "" and _network(version) == network
-    )
+def _is(version: str, sums: str, network: str) -> bool:
+    """Whether a version is a copy of a model, or the same network of a repeated training."""
+    copied = pushed.checksums(version) == sums
+    return copied or (network != "" and _network(version) == network)
 
 
 def _network(version: str) -> object:
     """What `identity.of` gave of a version at its push; None of one that was pushed without."""
-    try:
-        with tf.io.gfile.GFile(os.path.join(version, EVALUATION_FILE)) as file:
-            found = json.loads(file.read())
-    except (tf.errors.OpError, ValueError):
-        return None
-    return found.get("network") if isinstance(found, dict) else None
-
-
-class Spec(component_spec.ComponentSpec):
-    """TFX's, with the evaluation as an input."""
-
-    PARAMETERS = standard_component_specs.PusherSpec.PARAMETERS
-    INPUTS = {
-        **standard_component_specs.PusherSpec.INPUTS,
-        _EVALUATION: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
-    }
-    OUTPUTS = standard_component_specs.PusherSpec.OUTPUTS
-    TYPE_ANNOTATION = standard_component_specs.PusherSpec.TYPE_ANNOTATION
-
-
-class Pusher(base_component.BaseComponent):
-    """Pushes blessed models.
-
-    Args:
-      model: channel.
-      model_blessing: channel of the Evaluator.
-      evaluation: channel of the Evaluator.
-      infra_blessing: channel of the ServingValidator; None asks for none.
-      directory: folder of versions.
-      protocol: the test protocol that decided.
-      canary: None pushes to all at once.
-    """
-
-    SPEC_CLASS = Spec
-    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
-
-    def __init__(
-        self,
-        model: types.BaseChannel,
-        model_blessing: types.BaseChannel,
-        evaluation: types.BaseChannel,
-        infra_blessing: types.BaseChannel | None,
-        directory: str,
-        protocol: str,
-        canary: Canary | None = None,
-    ) -> None:
-        filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=directory)
-        settings = {"protocol": protocol, "canary": dataclasses.asdict(canary) if canary else None}
-        spec = Spec(
-            model=model,
-            model_blessing=model_blessing,
-            evaluation=evaluation,
-            push_destination=pusher_pb2.PushDestination(filesystem=filesystem),
-            custom_config=json.dumps(settings, sort_keys=True),
-            pushed_model=types.Channel(type=standard_artifacts.PushedModel),
-            **({"infra_blessing": infra_blessing} if infra_blessing else {}),
-        )
-        super().__init__(spec=spec)
+    with contextlib.suppress(ValueError, *files.errors()):
+        found = json.loads(files.read(os.path.join(version, EVALUATION_FILE)))
+        return found.get("network") if isinstance(found, dict) else None
+    return None

@@ -10,7 +10,7 @@ import os
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from components import code_digest
+from components import code_digest, files
 from models.export import export
 from models.pixels import augmentation
 
@@ -30,10 +30,9 @@ def of(model: str) -> str:
     found = hashlib.sha256(code_digest.digest("models.export.export").encode())
     for part in (*_weights(model), *_signatures(model)):
         found.update(f"{part}\n".encode())
-    for path in ("assets/" + export.LABELS_FILE, f"{export.EXTRA}/{augmentation.CONSTANTS_FILE}"):
-        if tf.io.gfile.exists(os.path.join(model, path)):
-            with tf.io.gfile.GFile(os.path.join(model, path), "rb") as file:
-                found.update(path.encode() + file.read())
+    for path in (f"assets/{export.LABELS_FILE}", f"{export.EXTRA}/{augmentation.CONSTANTS_FILE}"):
+        if files.is_file(os.path.join(model, path)):
+            found.update(path.encode() + files.read(os.path.join(model, path)))
     return found.hexdigest()
 
 
@@ -48,8 +47,8 @@ def _weights(model: str) -> list[str]:
 
 
 def _signatures(model: str) -> list[str]:
-    with tf.io.gfile.GFile(os.path.join(model, "saved_model.pb"), "rb") as file:
-        graph = saved_model_pb2.SavedModel.FromString(file.read()).meta_graphs[0]
+    content = files.read(os.path.join(model, "saved_model.pb"))
+    graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0]
     return [
         f"{name} {sorted(one.inputs)} {sorted(one.outputs)}"
         for name, one in sorted(graph.signature_def.items())

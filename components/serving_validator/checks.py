@@ -30,8 +30,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What came out: `reasons` says why the candidate is not to be pushed, and is empty when it may
-    be.
+    """What came out: `reasons` says why the candidate is not to be pushed; () when it may be.
 
     `converted`: of the images, those whose original file is of a format that the model refuses.
     """
@@ -45,11 +44,9 @@ class Report:
 
 
 def expected(model: str, examples: Sequence[bytes]) -> list[np.ndarray]:
-    """The evaluator's probabilities of each tf.Example, float32 [classes]: one run an image, as it
-    is served.
+    """The evaluator's probabilities of each tf.Example, float32 [classes]: a run for each image.
 
-    Where the model has no `center` among its test protocols, those of `serving_default` without a
-    server.
+    Without the test protocol `center` they are those of `serving_default` without a server.
     """
     signatures = tf.saved_model.load(model).signatures
     evaluate = signatures[_EVALUATE]
@@ -86,11 +83,11 @@ def check(
     reasons = []
     for protocol, ask in (("REST", _rest(client)), ("gRPC", _remote(server.grpc))):
         reasons += _compare(protocol, ask, encoded, wanted)
-    found = [
-        (images([example], ORIGINAL), right)
+    converted = [
+        (file, right)
         for example, right in zip(examples, wanted, strict=True)
+        for file in images([example], ORIGINAL)
     ]
-    converted = [(file, right) for files, right in found for file in files]
     for file, right in converted:
         reasons += _original(client, file, right)
     reasons += _labels(client, encoded[0], wanted[0])
@@ -161,11 +158,8 @@ def _original(client: Client, file: bytes, right: np.ndarray) -> list[str]:
     try:
         served = np.array(client.predict([file])[0], np.float32)
     except ClientError as error:
-        return (
-            []
-            if error.status == 400
-            else [f"an original that was converted is answered with {error}"]
-        )
+        refused = error.status == 400
+        return [] if refused else [f"an original that was converted is answered with {error}"]
     if served.tobytes() != right.astype(np.float32).tobytes():
         return [
             "an original that ingestion has converted is answered otherwise than the evaluator does"
@@ -199,11 +193,8 @@ def _refused(mistake: str, send: Callable[[], object]) -> list[str]:
     try:
         send()
     except ClientError as error:
-        return (
-            []
-            if error.status == 400
-            else [f"{mistake} is answered with {error.status or 'nothing'}: {error}"]
-        )
+        said = f"{mistake} is answered with {error.status or 'nothing'}: {error}"
+        return [] if error.status == 400 else [said]
     return [f"{mistake} is not refused"]
 
 

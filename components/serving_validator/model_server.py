@@ -15,8 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import tensorflow as tf
-
+from components import pushed
 from serving.client import Client, ClientError
 
 NAME = "candidate"
@@ -24,19 +23,6 @@ EMBEDDED = "embedded"
 # What docker ends with where the container has not run, and both where they are killed, as for
 # memory.
 _NOT_THE_CANDIDATE = (125, 126, 127, 137, -signal.SIGKILL)
-# Becomes a command that Linux asks to end (prctl's PR_SET_PDEATHSIG, which execve keeps) when the
-# process argv[1] that starts it has died, however that happened.
-_LEASHED = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-try:
-    os.execv(sys.argv[2], sys.argv[2:])
-except OSError as error:
-    print(f"{sys.argv[2]} cannot be started ({error.strerror}).")
-    sys.exit(126)
-"""
 # Lines of its log that a failure shows.
 _LAST_LINES = 3
 
@@ -50,10 +36,7 @@ class StartError(RuntimeError):
 
 
 class Server(NamedTuple):
-    """Where it answers, and its process.
-
-    `pid` is that of the server itself; 0 where it runs in a container.
-    """
+    """Where it answers; `pid` is that of the server itself, 0 where it runs in a container."""
 
     url: str
     grpc: str
@@ -82,13 +65,16 @@ def running(model: str, kind: str, seconds: float) -> Iterator[Server]:
       ServerError: it does not serve the model. StartError: it could not start.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        base = _versions(model, folder)
+        base = os.path.join(folder, NAME)
+        # A copy: the server's process could not read every place that this one can.
+        pushed.copy(model.rstrip("/"), os.path.join(base, "1"))
         rest, grpc = _free_port(), _free_port()
         log = stack.enter_context(open(os.path.join(folder, "log"), "w+"))
         command = (
             _embedded(base, rest, grpc) if kind == EMBEDDED else _docker(kind, base, rest, grpc)
         )
-        leash = [sys.executable, "-IS", "-c", _LEASHED, str(os.getpid())]
+        # Linux asks it to end when this process has died, however that happened.
+        leash = ["setpriv", "--pdeathsig", "TERM", "--"]
         process = subprocess.Popen(
             [*leash, *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
@@ -98,35 +84,11 @@ def running(model: str, kind: str, seconds: float) -> Iterator[Server]:
         yield Server(url, f"127.0.0.1:{grpc}", process.pid if kind == EMBEDDED else 0)
 
 
-def _versions(model: str, folder: str) -> str:
-    """A folder of versions with the model in it: as a copy where a process of its own could not
-    read it.
-    """
-    base = os.path.join(folder, NAME)
-    target = os.path.join(base, "1")
-    for path, _, names in tf.io.gfile.walk(model):
-        place = target + path[len(model.rstrip("/")) :].rstrip("/")
-        os.makedirs(place, exist_ok=True)
-        for name in names:
-            tf.io.gfile.copy(os.path.join(path, name), os.path.join(place, name))
-    return base
-
-
 def _embedded(base: str, rest: int, grpc: int) -> list[str]:
-    flags = [
-        f"--model_name={NAME}",
-        f"--model_base_path={base}",
-        f"--rest_api_port={rest}",
-        f"--port={grpc}",
-    ]
-    return [
-        sys.executable,
-        "-m",
-        "serving.server",
-        *flags,
-        "--max_num_load_retries=0",
-        "--enable_page=false",
-    ]
+    where = [f"--model_name={NAME}", f"--model_base_path={base}"]
+    ports = [f"--rest_api_port={rest}", f"--port={grpc}"]
+    rules = ["--max_num_load_retries=0", "--enable_page=false"]
+    return [sys.executable, "-m", "serving.server", *where, *ports, *rules]
 
 
 def _docker(image: str, base: str, rest: int, grpc: int) -> list[str]:

@@ -43,8 +43,6 @@ def specification(config: Config) -> dict[str, Any]:
     for name, task in spec["root"]["dag"]["tasks"].items():
         label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
         container = spec["deploymentSpec"]["executors"][label]["container"]
-        # The hook is TFX's own driver for files, not ours, and only Vertex AI runs it.
-        container.pop("lifecycle", None)
         if resources := _resources(needs[name], config.kubeflow.accelerator):
             container["resources"] = resources
         cached = config.cache and name not in (*UNCACHED, *config.no_cache)

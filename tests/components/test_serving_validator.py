@@ -243,7 +243,9 @@ def test_where_no_server_runs_there_is_no_verdict(candidate, tmp_path, monkeypat
     with pytest.raises(
         model_server.StartError, match="the server has ended: Cannot connect to the Docker daemon"
     ):
-        component.Executor().Do(inputs, outputs, {"settings": json.dumps(settings)})
+        component.ServingValidator_Executor().Do(
+            inputs, outputs, {"settings": json.dumps(settings)}
+        )
     assert not (tmp_path / "blessing").exists()
 
 
@@ -271,7 +273,7 @@ def artifacts(tmp_path, candidate, blessed):
 
 def test_the_component_blesses_with_tfx_own_marks(candidate, tmp_path):
     inputs, outputs = artifacts(tmp_path, candidate, blessed=1)
-    component.Executor().Do(inputs, outputs, {"settings": json.dumps(EMBEDDED)})
+    component.ServingValidator_Executor().Do(inputs, outputs, {"settings": json.dumps(EMBEDDED)})
     [blessing] = outputs["blessing"]
     assert blessing.get_int_custom_property("blessed") == 1
     assert os.path.exists(os.path.join(blessing.uri, "INFRA_BLESSED"))
@@ -281,7 +283,7 @@ def test_the_component_blesses_with_tfx_own_marks(candidate, tmp_path):
 
 def test_what_the_evaluator_refused_is_not_served(candidate, tmp_path):
     inputs, outputs = artifacts(tmp_path, candidate, blessed=0)
-    component.Executor().Do(
+    component.ServingValidator_Executor().Do(
         inputs, outputs, {"settings": json.dumps({**EMBEDDED, "server": "none such"})}
     )
     [blessing] = outputs["blessing"]

@@ -48,9 +48,7 @@ class Devkit(NamedTuple):
 
 
 def is_kit(path: str) -> bool:
-    """Whether a path is a file, which should be the kit's archive, or a folder that has the kit's
-    files.
-    """
+    """Whether a path is a file, which should be the archive, or a folder with the kit's files."""
     return files.is_file(path) or files.is_file(os.path.join(path, META))
 
 
@@ -60,13 +58,17 @@ def files_of(path: str) -> list[str]:
 
 
 def load(path: str) -> Devkit:
-    """Reads the kit's archive (ILSVRC2012_devkit_t12.tar.gz, also gunzipped), or the folder of its
-    files.
+    """Reads the kit's archive, compressed or not, or the folder of its files.
 
     Raises:
       SourceError: the archive is damaged or lacks a file, or an id has no leaf class.
     """
     contents = _unpacked(path) if files.is_dir(path) else _extract(path)
+    for name in (META, TRUTH):
+        if name not in contents:
+            raise SourceError(
+                f"{path} lacks {name}: it is not the ILSVRC2012 development kit (task 1 and 2)."
+            )
     try:
         synsets = _synsets(contents[META])
         # Only leaves are classes of the challenge; inner synsets have larger ids.
@@ -106,20 +108,9 @@ def _extract(path: str) -> dict[str, bytes]:
                 pass
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise SourceError(f"{path} is damaged ({error}): download it again.") from error
-    return _whole(path, found)
+    return found
 
 
 def _unpacked(path: str) -> dict[str, bytes]:
     places = {name: os.path.join(path, name) for name in (META, TRUTH)}
-    return _whole(
-        path, {name: files.read(place) for name, place in places.items() if files.is_file(place)}
-    )
-
-
-def _whole(path: str, found: dict[str, bytes]) -> dict[str, bytes]:
-    for name in (META, TRUTH):
-        if name not in found:
-            raise SourceError(
-                f"{path} lacks {name}: it is not the ILSVRC2012 development kit (task 1 and 2)."
-            )
-    return found
+    return {name: files.read(place) for name, place in places.items() if files.is_file(place)}

@@ -106,24 +106,21 @@ def _write_devkit(folder: str, val: np.ndarray, seed: int) -> None:
 
     # As in ImageNet's kit, ids are not the order of the sorted wnids.
     order = [int(d) for d in np.random.default_rng(seed).permutation(10)]
-    if order == sorted(order):
-        order.reverse()
     ids = {digit: number for number, digit in enumerate(order, 1)}
-    fields = [
-        "ILSVRC2012_ID",
-        "WNID",
-        "words",
-        "gloss",
-        "num_children",
-        "children",
-        "wordnet_height",
+    rows = [
+        {
+            "ILSVRC2012_ID": ids[digit],
+            "WNID": wnid(digit),
+            "words": WORDS[digit],
+            "gloss": f"the handwritten digit {digit}",
+            "num_children": 0,
+            "children": np.zeros((1, 0)),
+            "wordnet_height": 0,
+        }
+        for digit in order
     ]
-    synsets = np.zeros((len(order), 1), dtype=[(name, object) for name in fields])
-    for row, digit in zip(synsets[:, 0], order, strict=True):
-        gloss = f"the handwritten digit {digit}"
-        values = (ids[digit], wnid(digit), WORDS[digit], gloss, 0, np.zeros((1, 0)), 0)
-        for name, value in zip(fields, values, strict=True):
-            row[name] = value
+    columns = [(name, object) for name in rows[0]]
+    synsets = np.array([[tuple(row.values())] for row in rows], columns)
     meta = io.BytesIO()
     savemat(meta, {"synsets": synsets})
     truth = "".join(f"{ids[int(d)]}\n" for d in val).encode()

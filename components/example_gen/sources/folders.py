@@ -106,10 +106,8 @@ def is_tar(path: str) -> bool:
 
 
 class _TarFolders(NamedTuple):
-    """`depth`: folders above an image; `classes`: of each split, "" where the tar has no such
-    level.
-
-    `empty`: class folders of each split without an image.
+    """`depth`: folders above an image; `classes`, and `empty` ones without an image: of each split,
+    "" where the tar has no such level.
     """
 
     depth: int
@@ -119,9 +117,7 @@ class _TarFolders(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _tar_folders(path: str) -> _TarFolders:
-    """The class folders of a tar: they lie at the depth that most images have (of equals: the
-    upper).
-    """
+    """The class folders of a tar: they lie where most images do (of equal depths: the upper)."""
     found = collections.Counter[str]()  # folder -> its images
     for member in tar_index.members(path):
         found[os.path.dirname(member.name)] += names.is_image(member.name)
@@ -195,10 +191,8 @@ def _class_folders(path: str, skip: names.Skip) -> Iterator[Group]:
         if not (below or regular or unreadable):
             skip(folder)
         for inner in names.kept((f"{folder}{name}/" for name in below), bool, skip):
-            inside = (
-                os.path.relpath(file, path)
-                for file in sorted(files.walk(os.path.join(path, inner)))
-            )
+            found_below = sorted(files.walk(os.path.join(path, inner)))
+            inside = (os.path.relpath(file, path) for file in found_below)
             misplaced += [(name, DEEP) for name in names.kept(inside, names.has_image_suffix, skip)]
         group: list[File] = []
         for part, why in ((regular, ""), (unreadable, NO_FILE)):
@@ -224,14 +218,10 @@ def _tar_of_folders(path: str, split: str, told: set[str], skip: names.Skip) -> 
         if not (names.has_image_suffix if misplaced else names.is_image)(member.name):
             skip(os.path.normpath(member.name))
             continue
-        file = (
-            os.path.normpath(member.name)
-            if misplaced
-            else f"{name}/{os.path.basename(member.name)}"
-        )
-        by_class.setdefault(name, []).append(
-            File(file, member.offset, member.size, misplaced or member.reason)
-        )
+        path_inside = os.path.normpath(member.name)
+        shown = path_inside if misplaced else f"{name}/{os.path.basename(member.name)}"
+        file = File(shown, member.offset, member.size, misplaced or member.reason)
+        by_class.setdefault(name, []).append(file)
     for name in sorted(by_class):
         yield path, name, sorted(by_class[name])
 

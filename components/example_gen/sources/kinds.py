@@ -112,7 +112,7 @@ class Source(abc.ABC):
         """
 
     def beside(self) -> list[str]:
-        """Paths of files that belong to no split; the cache sees their content."""
+        """Paths of files that belong to no split; ExampleGen runs again when they change."""
         return []
 
     @abc.abstractmethod

@@ -1,17 +1,16 @@
 """Where the files of tar archives lie, found by walking headers; no payload is read.
 
-A tar inside a tar (ILSVRC's training archive) is a window of the outer file, so
-that every file has an absolute offset in the archive on disk.
+A tar inside a tar (ILSVRC's training archive) is read in its place in the outer file, so that every
+file has an absolute offset in the archive on disk.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, Self
 
 from components import files
 from components.compat import tarfile_headers
@@ -40,35 +39,6 @@ class _Header(tarfile.TarInfo):
         return header
 
 
-class _Window(io.RawIOBase):
-    """Bytes [base, base + size) of a stream as a stream of its own."""
-
-    def __init__(self, stream: BinaryIO, base: int, size: int) -> None:
-        self._stream, self._base, self._size, self._position = stream, base, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = start + offset
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(self._size - self._position, 0)
-        size = left if size < 0 else min(size, left)
-        self._stream.seek(self._base + self._position)
-        data = self._stream.read(size)
-        self._position += len(data)
-        return data
-
-
 def members(
     path: str, base: int = 0, size: int | None = None, skip: names.Skip = names.ignore
 ) -> Iterator[File]:
@@ -93,26 +63,24 @@ def members(
         elif ".." in info.name and ".." in info.name.split("/"):
             raise SourceError(f"{path} has {info.name}, a path with ..: pack it by its plain name.")
         elif info.isreg():
-            yield _member(info, base)
+            yield _member(info)
         elif info.islnk() or info.issym():
             links.append(info)
     if links:
-        yield from _followed(links, _walk(path, base, size), base)
+        yield from _followed(links, _walk(path, base, size))
 
 
-def _member(info: tarfile.TarInfo, base: int) -> File:
+def _member(info: tarfile.TarInfo) -> File:
     if info.issparse():
         return File(
             info.name, 0, 0, "stored in pieces, without its zeros: pack it without tar --sparse"
         )
-    return File(info.name, base + info.offset_data, info.size)
+    return File(info.name, info.offset_data, info.size)
 
 
-def _followed(
-    links: list[tarfile.TarInfo], archive: Iterator[tarfile.TarInfo], base: int
-) -> Iterator[File]:
+def _followed(links: list[tarfile.TarInfo], archive: Iterator[tarfile.TarInfo]) -> Iterator[File]:
     wanted = {link.linkname for link in links if link.islnk()}
-    found = {i.name: _member(i, base) for i in archive if i.isreg() and i.name in wanted}
+    found = {i.name: _member(i) for i in archive if i.isreg() and i.name in wanted}
     for link in links:
         if link.issym():
             yield File(link.name, 0, 0, "a symbolic link: pack the file itself (tar --dereference)")
@@ -127,16 +95,18 @@ def _followed(
 def _walk(path: str, base: int, size: int | None) -> Iterator[tarfile.TarInfo]:
     """Every header of the archive."""
     with files.open_read(path) as stream:
-        if size is None:
-            size = stream.seek(0, os.SEEK_END) or stream.tell()
-        window = _Window(stream, base, size)
+        whole = stream.seek(0, os.SEEK_END) or stream.tell()
+        end = whole if size is None else base + size
+        stream.seek(base)
         try:
-            with tarfile.open(fileobj=cast(BinaryIO, window), mode="r:", tarinfo=_Header) as tar:
+            with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as tar:
                 for info in tarfile_headers.walk(tar):
                     if info.size < 0:  # as a pax header may say
                         raise tarfile.ReadError(f"{info.name} has {info.size} bytes")
+                    if tarfile_headers.next_at(tar) > end:
+                        raise tarfile.ReadError("it ends early")
                     yield info
-                _check_end(window, tarfile_headers.end(tar))
+                _check_end(stream, tarfile_headers.next_at(tar), base, end)
         except (tarfile.TarError, ValueError, RecursionError) as error:
             raise SourceError(_damaged(path, base, error)) from error
 
@@ -186,17 +156,17 @@ def members_of_classes(
             yield wnid, found
 
 
-def _check_end(window: _Window, offset: int) -> None:
+def _check_end(stream: BinaryIO, offset: int, base: int, end: int) -> None:
     """tarfile takes a missing or a damaged header for the end: the end is a block of zeros."""
-    window.seek(offset)
-    block = window.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE:
+    if offset + tarfile.BLOCKSIZE > end:
         raise tarfile.ReadError("it ends early")
-    if block.strip(b"\0"):
-        raise tarfile.ReadError(f"no tar header at byte {offset}")
+    stream.seek(offset)
+    if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError(f"no tar header at byte {offset - base}")
     # A download that reserves its space leaves zeros where it has not been yet.
-    if window.read(_MOST_FILLING).strip(b"\0") or window.read(1):
-        raise tarfile.ReadError(f"it ends at byte {offset}, and more follows")
+    filling = end - stream.tell()
+    if filling > _MOST_FILLING or stream.read(filling).strip(b"\0"):
+        raise tarfile.ReadError(f"it ends at byte {offset - base}, and more follows")
 
 
 def _damaged(path: str, base: int, error: Exception) -> str:

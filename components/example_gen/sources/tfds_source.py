@@ -49,7 +49,7 @@ class Tfds(Source):
         base = _folder(data.tfds_name, data.source)
         train, evaluation = _split_names(base, data.train_split, data.eval_split)
         # Both patterns are all files of the data set: a slice such as train[:90%] is no pattern.
-        return cls(base, "*", "?*" if evaluation else "", train, evaluation)
+        return cls(base, "*", "*" if evaluation else "", train, evaluation)
 
     def classes(self) -> tuple[str, ...]:
         return tuple(sorted(_keys(self.base).classes))

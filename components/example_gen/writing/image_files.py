@@ -167,8 +167,7 @@ def _asked(decode: Callable[[], Any]) -> Any:
 
 
 def _decode(headers: jpeg_headers.Headers) -> bool:
-    """Whether the headers of a JPEG decode whose every scan ends at a marker, the last at the
-    image's end.
+    """Whether the headers decode of a JPEG whose every scan ends at a marker, the last at its end.
 
     No decoder refuses such a file: libjpeg (TensorFlow's and PIL's) takes any bits of a scan for a
     picture and only warns. Decoding every image to find damage found no more, in four fifths of the

@@ -98,12 +98,9 @@ def _table(groups: Iterable[Group], labels: dict[str, int], span: int | None) ->
     batches = []
     for path, synset, found in groups:
         label = labels.get(synset, UNKNOWN_CLASS) if synset else IN_RECORD
-        absent = f"its class {files.printable(synset)} {ABSENT}" if synset else ""
-        rows = [
-            _row(path, synset, file, label, absent if label == UNKNOWN_CLASS else "")
-            for file in found
-        ]
-        rows = [(*row, span) for row in rows]
+        known = label != UNKNOWN_CLASS
+        absent = "" if known else f"its class {files.printable(synset)} {ABSENT}"
+        rows = [(path, *_row(synset, file, label, absent), span) for file in found]
         columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
         arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
         batches.append(pa.record_batch(arrays, schema=SCHEMA))
@@ -120,18 +117,12 @@ def _known(groups: Iterable[Group], labels: Container[str], skip: names.Skip) ->
             skip(name)
 
 
-def _row(path: str, synset: str, file: File, label: int, absent: str) -> tuple[Any, ...]:
+def _row(synset: str, file: File, label: int, absent: str) -> tuple[Any, ...]:
+    """The columns between `path` and `span`."""
     name, offset, size, reason = file
     shown = files.printable(name)
     if shown != name:
         reason = "its name is not UTF-8: rename it"
     reason = reason or absent
-    return (
-        path,
-        shown,
-        offset,
-        size,
-        UNKNOWN_CLASS if reason else label,
-        files.printable(synset),
-        reason,
-    )
+    label = UNKNOWN_CLASS if reason else label
+    return shown, offset, size, label, files.printable(synset), reason

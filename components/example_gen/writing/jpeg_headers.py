@@ -99,8 +99,7 @@ def _plain_frame(frame: bytes) -> bool:
 
 @compiled
 def _scan_end(data, at):
-    """Where the first marker from `at` on begins that is neither a stuffed byte nor a restart
-    marker; or -1.
+    """Where the first marker from `at` on begins that is no stuffed byte and no restart; or -1.
 
     Compiled: NumPy would pass over all bytes several times.
     """

@@ -8,65 +8,57 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Mapping
-from types import TracebackType
+from typing import BinaryIO
 
 import google_crc32c
 import tensorflow as tf
 
-from components import files
 from models.data.records import checksum, masked
 
 # Tags of length-delimited fields 1 and 2: Example.features, Features.feature, its entries' key and
 # value, Feature.bytes_list and BytesList.value.
 _FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
+# Bytes before a record, its length and the length's checksum, and behind it, its checksum.
+HEAD, TAIL = 12, 4
 
 # Longer values are not remembered.
 _SHORT = 4096
-# A serialized tf.Example: what comes before its large value, that, and the rest.
-Parts = tuple[bytes, bytes, bytes]
+# A serialized tf.Example: what comes before its large value, and that.
+Parts = tuple[bytes, bytes]
 
 
 def example(key: str, value: bytes, others: Mapping[str, bytes | int]) -> Parts:
     """A serialized tf.Example of a large feature and other ones.
 
-    Returns:
-      Three parts, the second of which is `value` itself; together they are what
-      `SerializeToString(deterministic=True)` gives, with the features in the order of their keys.
+    Args:
+      key: of the large feature, in ASCII.
+      value: its bytes; they are the second part.
+      others: by key.
     """
-    names = sorted(others)
-    before = b"".join([_feature(name, others[name]) for name in names if name < key])
-    after = b"".join([_feature(name, others[name]) for name in names if name > key])
+    # Messages that follow each other are one: every feature has an Example of its own.
     head, size = b"", len(value)
-    for start in (_FIELD_1, _FIELD_1, _field(_FIELD_1, key.encode()) + _FIELD_2, _FIELD_1):
+    entry = _FIELD_1 + _varint(len(key)) + key.encode() + _FIELD_2
+    for start in (_FIELD_1, _FIELD_1, entry, _FIELD_1, _FIELD_1):  # from the inside out
         start += _varint(size)
         head, size = start + head, size + len(start)
-    return (
-        b"".join((_FIELD_1, _varint(size + len(before) + len(after)), before, head)),
-        value,
-        after,
-    )
-
-
-def _feature(key: str, value: bytes | int) -> bytes:
-    # Labels and sides come again and again; whole files do not.
-    large = isinstance(value, bytes) and len(value) > _SHORT
-    return _serialized(key, value) if large else _known(key, value)
+    return b"".join([*(_serialized(name, other) for name, other in others.items()), head]), value
 
 
 def _serialized(key: str, value: bytes | int) -> bytes:
-    features = tf.train.Features()
+    # Labels and sides come again and again; whole files do not.
+    large = isinstance(value, bytes) and len(value) > _SHORT
+    return _small.__wrapped__(key, value) if large else _small(key, value)
+
+
+@functools.lru_cache(maxsize=4096)
+def _small(key: str, value: bytes | int) -> bytes:
+    example = tf.train.Example()
+    feature = example.features.feature[key]
     if isinstance(value, bytes):
-        features.feature[key].bytes_list.value.append(value)
+        feature.bytes_list.value.append(value)
     else:
-        features.feature[key].int64_list.value.append(value)
-    return features.SerializeToString()
-
-
-_known = functools.lru_cache(maxsize=4096)(_serialized)
-
-
-def _field(tag: bytes, content: bytes) -> bytes:
-    return tag + _varint(len(content)) + content
+        feature.int64_list.value.append(value)
+    return example.SerializeToString()
 
 
 def _varint(number: int) -> bytes:
@@ -77,32 +69,15 @@ def _varint(number: int) -> bytes:
     return bytes((*groups, number))
 
 
-class Writer:
-    """Writes TFRecords to a file; a context manager."""
-
-    def __init__(self, path: str) -> None:
-        self._stream = files.open_write(path)
-        self._stream.write(b"")  # a remote file that is never written to is not there
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.close()
-
-    def write(self, parts: Parts) -> int:
-        """Appends a record of the joined parts; returns its length."""
-        crc = 0
-        for part in parts:
-            crc = google_crc32c.extend(crc, part)
-        before, value, after = parts
-        size = len(before) + len(value) + len(after)
-        length = struct.pack("<Q", size)
-        # Several at once are no gain: Linux takes new memory for large writes, which costs more
-        # than calls.
-        self._stream.write(length + checksum(length) + before)
-        self._stream.write(value)
-        self._stream.write(after + masked(crc))
-        return size
+def write(stream: BinaryIO, parts: Parts) -> int:
+    """Appends a record of the joined parts to a TFRecord file; returns its length."""
+    before, value = parts
+    crc = google_crc32c.extend(google_crc32c.extend(0, before), value)
+    size = len(before) + len(value)
+    length = struct.pack("<Q", size)
+    # Several at once are no gain: Linux takes new memory for large writes, which costs more
+    # than calls.
+    stream.write(length + checksum(length) + before)
+    stream.write(value)
+    stream.write(masked(crc))
+    return size

@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,11 +49,6 @@ class Job:
         """True when the shard is whole: it is renamed into place before its report is."""
         return files.is_file(self.done) and files.is_file(self.shard)
 
-    @property
-    def keys(self) -> str:
-        """Where the keys of the shard's images are (duplicates.Keys), written before its report."""
-        return f"{self.done}.keys"
-
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
@@ -73,9 +67,7 @@ def shard_count(table: pa.Table, wanted: int) -> int:
 
 
 def _size(table: pa.Table) -> int:
-    """Bytes of the images. Of single files a sample is looked at: asking for each is slow when
-    remote.
-    """
+    """Bytes of the images; of single files by a sample: asking for each is slow when remote."""
     sizes = table["size"].to_numpy()
     known = int(sizes[sizes != WHOLE_FILE].sum())
     single = np.flatnonzero((sizes == WHOLE_FILE) & pc.equal(table["reason"], "").to_numpy())
@@ -97,18 +89,15 @@ def plan(folder: str, tables: dict[str, pa.Table], shards: dict[str, int], seed:
         order = np.random.default_rng([seed, number]).permutation(table.num_rows)
         shuffled, counts[split] = table.take(order), shard_count(table, shards[split])
         edges = np.linspace(0, table.num_rows, counts[split] + 1).astype(int)
-        for job, start, stop in zip(
-            _jobs(folder, split, counts[split]), edges, edges[1:], strict=False
-        ):
-            files.write(job.plan, to_bytes(shuffled.slice(start, stop - start)))
+        made = _jobs(folder, split, counts[split])
+        for job, start, stop in zip(made, edges[:-1], edges[1:], strict=True):
+            files.write(job.plan, _to_bytes(shuffled.slice(start, stop - start)))
     # Last: its presence says that the plan is whole.
     files.write(os.path.join(folder, "plan.json"), json.dumps(counts).encode())
 
 
 def remove_leftovers(staging: str, folder: str) -> None:
-    """Removes what runs on other data have left in `staging`, and what killed ones have left
-    half-written.
-    """
+    """Removes what other data have left in `staging`, and what is half-written."""
     others = files.entries(staging)[0] if files.is_dir(staging) else []
     for name in others:
         if name != os.path.basename(folder):
@@ -140,52 +129,43 @@ def _jobs(folder: str, split: str, count: int) -> list[Job]:
     ]
 
 
-def to_bytes(table: pa.Table) -> bytes:
-    """A part of an index as Arrow IPC, with the dictionaries' used values only."""
+# The index in memory has dictionaries; a plan has plain text, which Python reads in half the time.
+_PLAIN = pa.schema(
+    (f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in index.SCHEMA
+)
+
+
+def _to_bytes(table: pa.Table) -> bytes:
+    """A part of an index as compressed Arrow IPC."""
     sink = pa.BufferOutputStream()
-    small = table.select(table.column_names)
-    for number, field in enumerate(index.SCHEMA):
-        if pa.types.is_dictionary(field.type):
-            values = small[field.name].combine_chunks().cast(pa.string()).dictionary_encode()
-            small = small.set_column(number, field, values.cast(field.type))
-    with pa.ipc.new_stream(sink, small.schema) as writer:
-        writer.write_table(small)
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_stream(sink, _PLAIN, options=options) as writer:
+        writer.write_table(table.cast(_PLAIN))
     return sink.getvalue().to_pybytes()
 
 
-def from_bytes(data: bytes) -> pa.Table:
-    """The reverse of `to_bytes`."""
-    return pa.ipc.open_stream(data).read_all()
-
-
-class WriteShard(beam.DoFn):
-    """Writes the shard of a Job, unless it is there; yields the Job's split."""
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-
-    def process(self, element: Job) -> Iterator[str]:
-        if not element.finished():
-            write_shard(element, self._reading)
-        yield element.split
-
-
 def write_shard(job: Job, reading: Reading) -> None:
-    """Writes a shard and then its report.
+    """Writes a shard and then its report, unless they are there.
 
-    That is JSON: examples, converted, bytes, quarantined, deep (images of 16 bits) and deepest (the
-    largest value in them).
+    The report is JSON: examples, converted, bytes, quarantined, deep (images of 16 bits), deepest
+    (the largest value in them) and keys (`duplicates.key`, place in the shard and label of each
+    image).
     """
+    if job.finished():
+        return
     counts = ("examples", "converted", "bytes", "deep", "deepest")
-    report: dict[str, Any] = {**dict.fromkeys(counts, 0), "quarantined": []}
-    temp, keys = files.temporary(job.shard), duplicates.Keys()
-    with record_writer.Writer(temp) as writer:
-        for row, result, image in convert(_rows(from_bytes(files.read(job.plan))), reading):
+    report: dict[str, Any] = {**dict.fromkeys(counts, 0), "quarantined": [], "keys": []}
+    rows = pa.ipc.open_stream(files.read(job.plan)).read_all().to_pylist()
+    temp, place = files.temporary(job.shard), 0
+    with files.open_write(temp) as stream:
+        stream.write(b"")  # a remote file that is never written to is not there
+        for row, result, image in convert(rows, reading):
             if isinstance(result, BadImage):
                 report["quarantined"].append(_quarantined(row, result))
                 continue
-            size = writer.write(result)
-            keys.add(result[1], row["label"], size)
+            size = record_writer.write(stream, result)
+            report["keys"].append((duplicates.key(result[1]), place, row["label"]))
+            place += record_writer.HEAD + size + record_writer.TAIL
             report["bytes"] += size
             report["examples"] += 1
             if image is not None:
@@ -193,16 +173,7 @@ def write_shard(job: Job, reading: Reading) -> None:
                 report["deep"] += image.deepest > 0
                 report["deepest"] = max(report["deepest"], image.deepest)
     files.commit(temp, job.shard)
-    files.write(job.keys, keys.to_bytes())
     files.write(job.done, json.dumps(report).encode())
-
-
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    # As strings first: PyArrow makes Python's of dictionaries twice as slowly.
-    types = [
-        pa.string() if pa.types.is_dictionary(field.type) else field.type for field in table.schema
-    ]
-    return table.cast(pa.schema(zip(table.column_names, types, strict=True))).to_pylist()
 
 
 def _quarantined(row: dict[str, Any], reason: BadImage) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def left(outputs):
 def test_what_is_left_is_what_tfxs_validator_leaves(artifacts):
     inputs, outputs = artifacts
     ours, theirs = outputs("ours"), outputs("theirs")
-    data_validation.ImageExampleValidatorExecutor().Do(inputs, ours, {})
+    data_validation.ImageExampleValidator_Executor().Do(inputs, ours, {"code": ""})
     example_validator.Executor().Do(inputs, theirs, {})
     assert left(ours) == left(theirs)
 
@@ -142,7 +142,7 @@ def test_anomalies_stop_the_run_and_are_left(artifacts, tmp_path):
     with open(f"{folder}/FeatureStats.pb", "wb") as file:
         file.write(bad.SerializeToString())
     with pytest.raises(data_validation.DataError, match=r"split 'train': image/class/label"):
-        data_validation.ImageExampleValidatorExecutor().Do(inputs, found, {})
+        data_validation.ImageExampleValidator_Executor().Do(inputs, found, {"code": ""})
     kept = anomalies_pb2.Anomalies.FromString(left(found)[2]["train"])
     assert list(kept.anomaly_info) == ["image/class/label"]
 
@@ -162,4 +162,4 @@ def test_what_ingestion_adds_fits_every_schema(artifacts):
     del schema.feature[[f.name for f in schema.feature].index(ORIGINAL) :]
     assert ORIGINAL in tfdv.validate_statistics(stats, schema).anomaly_info
     tfdv.write_schema_text(schema, f"{inputs['schema'][0].uri}/schema.pbtxt")
-    data_validation.ImageExampleValidatorExecutor().Do(inputs, outputs("ours"), {})
+    data_validation.ImageExampleValidator_Executor().Do(inputs, outputs("ours"), {"code": ""})

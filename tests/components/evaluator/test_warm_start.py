@@ -75,8 +75,10 @@ def start(folder, serving, model):
     output.uri = str(folder)
     settings = {"network": dataclasses.asdict(model), "transform": dataclasses.asdict(SETTINGS)}
     properties = {name: json.dumps(value) for name, value in settings.items()}
-    baseline.WarmStartExecutor().Do(
-        {}, {"model": [output]}, {"serving": str(serving), **properties}
+    baseline.WarmStart_Executor().Do(
+        {"transform_graph": [standard_artifacts.TransformGraph()]},
+        {"model": [output]},
+        {"serving": str(serving), **properties},
     )
     return output, tuple(output.get_string_custom_property(name) for name in ("version", "note"))
 
@@ -86,7 +88,9 @@ def test_the_start_is_copied_and_noted(exported, tmp_path):
     version = pusher.push(exported[0], str(tmp_path / "serving"))
     output, noted = start(tmp_path / "some", tmp_path / "serving", MODEL)
     assert noted == (version, "") and not baseline.is_empty(output)
-    assert pushed.digest(str(tmp_path / "some" / "Format-Serving")) == pushed.digest(exported[0])
+    assert pushed.checksums(str(tmp_path / "some" / "Format-Serving")) == pushed.checksums(
+        exported[0]
+    )
     output, (path, note) = start(
         tmp_path / "other", tmp_path / "serving", Model("cifar", 20, shortcut="A")
     )

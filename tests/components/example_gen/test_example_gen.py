@@ -46,7 +46,9 @@ def found_labels(config):
 def _context(args):
     # Given as `beam_pipeline_args`, TFX would pack itself into an sdist for the workers: a second a
     # run.
-    return component.Executor.Context(make_beam_pipeline_fn=lambda: beam.Pipeline(argv=list(args)))
+    return component.ImageExampleGen_Executor.Context(
+        make_beam_pipeline_fn=lambda: beam.Pipeline(argv=list(args))
+    )
 
 
 def ingest(root, args=FNAPI, execution=1, **fields):
@@ -54,7 +56,9 @@ def ingest(root, args=FNAPI, execution=1, **fields):
     artifact = standard_artifacts.Examples()
     artifact.uri = os.path.join(str(root), "ImageExampleGen", "examples", str(execution))
     os.makedirs(artifact.uri, exist_ok=True)
-    component.Executor(_context(args)).Do({}, {"examples": [artifact]}, properties(Data(**fields)))
+    component.ImageExampleGen_Executor(_context(args)).Do(
+        {}, {"examples": [artifact]}, properties(Data(**fields))
+    )
     return artifact
 
 
@@ -315,7 +319,7 @@ def test_cache_key_follows_data_and_devkit(tmp_path):
     assert properties(replace(config, schema="infer")) == first  # not ours
     other = data.small_ilsvrc(str(tmp_path / "other"), val_per_class=5)
     os.replace(other + "/ILSVRC2012_devkit_t12.tar.gz", folder + "/ILSVRC2012_devkit_t12.tar.gz")
-    assert properties(config)["custom_config"] != first["custom_config"]
+    assert properties(config)["input_fingerprint"] != first["input_fingerprint"]
     os.utime(folder + "/ILSVRC2012_img_val.tar", (1, 1))
     assert properties(config)["input_fingerprint"] != first["input_fingerprint"]
 

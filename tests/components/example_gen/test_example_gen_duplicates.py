@@ -72,7 +72,7 @@ def test_a_sample_that_is_equal_proves_nothing(tmp_path):
     Image.fromarray(noise).save(out, "JPEG", quality=95)
     start, end = 3000 * b"a", 3000 * b"c"
     one, two = (_with_comment(out.getvalue(), start + text + end) for text in (b"x", b"y"))
-    assert len(one) == len(two) and one != two and duplicates._key(one) == duplicates._key(two)
+    assert len(one) == len(two) and one != two and duplicates.key(one) == duplicates.key(two)
     splits = {"train": two_classes(4), "val": two_classes(2, 500)}
     splits["train"]["ant"]["x.jpg"] = splits["val"]["ant"]["x.jpg"] = one
     splits["val"]["ant"]["y.jpg"] = two

@@ -5,13 +5,12 @@ import collections
 import numpy as np
 import tensorflow as tf
 from tfx.components.example_gen import base_example_gen_executor
+from tfx.proto import example_gen_pb2
 
-from components.example_gen import component, holdout
-from components.example_gen.settings import Data
+from components.example_gen import holdout
 from tests.components.example_gen.test_example_gen import (
     contents,
     ingest,
-    properties,
     read,
     two_classes,
 )
@@ -24,8 +23,7 @@ def test_holdout_is_the_partition_of_tfx(tmp_path):
     train, evaluation = (contents(ingest(tmp_path, **fields).uri, s) for s in ("train", "eval"))
     assert not set(train) & set(evaluation) and len(train) + len(evaluation) == 200
     assert 20 <= len(evaluation) <= 60
-    run = component._Run(properties(Data(**fields)))
-    config = run._output.split_config
+    config = example_gen_pb2.SplitConfig(partition_feature_name="image/filename")
     for name in [*train, *evaluation]:
         feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[name.encode()]))
         example = tf.train.Example(features=tf.train.Features(feature={"image/filename": feature}))
@@ -55,16 +53,15 @@ def test_holdout_gives_every_class_both_splits(tmp_path):
 
 
 def test_holdout_moves_the_smallest_hash_alone():
-    config = holdout.output(0.3).split_config
     names = [f"{i}.jpg" for i in range(40)]
     hashes = [holdout._hash(name) for name in names]
     alone = np.array([h % 10_000 >= 7000 for h in hashes])
-    assert (holdout.assign(names, np.full(40, -1), config) == alone).all()
+    assert (holdout.assign(names, np.full(40, -1), 0.3) == alone).all()
     # Class 0: no image that the hash holds out; class 1: only such; class 2: the rest.
     labels = np.full(40, 2)
     labels[np.flatnonzero(~alone)[-5:]] = 0
     labels[np.flatnonzero(alone)[-3:]] = 1
-    held = holdout.assign(names, labels, config)
+    held = holdout.assign(names, labels, 0.3)
     for label in (0, 1):
         of_class = np.flatnonzero(labels == label)
         (moved,) = of_class[held[of_class] != alone[of_class]]
@@ -72,4 +69,4 @@ def test_holdout_moves_the_smallest_hash_alone():
     assert (held == alone)[labels == 2].all()
     # A class of one image keeps it in train.
     for name in names:
-        assert not holdout.assign([name], np.array([5]), config)[0]
+        assert not holdout.assign([name], np.array([5]), 0.3)[0]

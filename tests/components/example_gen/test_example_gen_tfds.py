@@ -223,9 +223,3 @@ def test_a_changed_bit_is_found(birds, tmp_path, holdout):
         stream.write(bytes([whole[0] ^ 1]))
     with pytest.raises(SourceError, match="is damaged at byte 0: prepare"):
         list(source.find(Data(**_config(copy))).groups("train", names.ignore))
-
-
-def test_patterns_of_the_two_splits_differ(birds):
-    """TFX tells input splits apart by their patterns."""
-    generator = component.example_gen(Data(**_config(birds)))
-    assert '"pattern": "?*"' in generator.exec_properties["input_config"]

@@ -81,9 +81,9 @@ def test_settings_of_serving_reach_the_validator_and_the_pusher(tmp_path):
             "components.serving_validator.component", "serving.server.__main__"
         ),
     }
-    pushed = json.loads(nodes["Pusher"].exec_properties["custom_config"])
+    canary = json.loads(nodes["Pusher"].exec_properties["canary"])
     file = str(tmp_path / "resnet-digits" / "serving" / "models.config")
-    assert pushed["canary"] == {"hours": 2.0, "model_config_file": file, "model_name": "resnet"}
+    assert canary == {"hours": 2.0, "model_config_file": file, "model_name": "resnet"}
 
 
 def test_a_schema_of_ones_own_that_was_edited_is_another_one(tmp_path):

@@ -152,7 +152,7 @@ def test_a_step_that_fails_says_why_in_its_last_line(capfd):
         "outputs": {"outputFile": "/nowhere/o.json"},
     }
     arguments = [
-        "--executor_class_path=components.evaluator.baseline.BaselineExecutor",
+        "--executor_class_path=components.evaluator.baseline.Baseline_Executor",
         f"--json_serialized_invocation_args={json.dumps(call)}",
         (
             '--json_serialized_inputs_spec_args={"parameters": {"serving": {"parameterType":'
@@ -161,7 +161,7 @@ def test_a_step_that_fails_says_why_in_its_last_line(capfd):
     ]
     assert node_launcher.main(arguments) == 1
     assert (
-        "components.evaluator.baseline.BaselineExecutor failed: "
+        "components.evaluator.baseline.Baseline_Executor failed: "
         in capfd.readouterr().err.splitlines()[-1]
     )
 

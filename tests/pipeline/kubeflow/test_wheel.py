@@ -90,10 +90,10 @@ def test_all_that_the_pipeline_names_is_importable_in_the_image(wheel, tmp_path)
     }
     assert all(file.startswith(str(packages)) for file in ours.values()), ours
     expected = {
-        "components.example_gen.component.Executor",
-        "components.evaluator.baseline.BaselineExecutor",
+        "components.example_gen.component.ImageExampleGen_Executor",
+        "components.evaluator.baseline.Baseline_Executor",
         "components.evaluator.component.Executor",
-        "components.pusher.component.Executor",
+        "components.pusher.component.Pusher_Executor",
         "components.evaluator.tfma_metrics",
         "models.preprocessing.preprocessing_fn",
         "models.train.run_fn",
