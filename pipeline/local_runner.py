@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import datetime
 import fcntl
+import gc
 import json
 import logging
 import signal
@@ -133,8 +134,9 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
         view.line(f"[red]{escape(str(error))}[/]")
         return 2
     # TFX takes seconds to import: only now, when configuration and source are known to be right.
-    from pipeline.local import dag, figures, summary
-    from pipeline.pipeline import create_pipeline
+    with uncollected():
+        from pipeline.local import dag, figures, summary
+        from pipeline.pipeline import create_pipeline
 
     runner = dag.Runner(config, view)
     try:
@@ -173,6 +175,18 @@ def locked(path: str) -> Iterator[None]:
                 "wait for it, or give this one its own name with --set name=NAME."
             ) from None
         yield
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """For imports: the garbage collector goes through nothing of what they make, now or later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():  # it would keep what an earlier run has left
+            gc.freeze()
+        gc.enable()
 
 
 def environment() -> None:

@@ -91,7 +91,9 @@ def _log(config: Config, name: str) -> Iterator[View]:
 def _compile(config: Config, ir: str, run_id: str, view: View) -> None:
     source.check(config.data)
     from pipeline.config import metadata
-    from pipeline.local import dag
+
+    with local_runner.uncollected():
+        from pipeline.local import dag
 
     # What no node could do without is missed now, not by the first one.
     dag.prepare(config)
@@ -109,7 +111,8 @@ def _run(config: Config, path: str, name: str, view: View) -> None:
         raise ConfigError(f"{path} does not exist: compile the run first.")
     from tfx.proto.orchestration import pipeline_pb2
 
-    from pipeline.local import dag
+    with local_runner.uncollected():
+        from pipeline.local import dag
 
     with open(path, "rb") as file:
         graph = pipeline_pb2.Pipeline.FromString(file.read())

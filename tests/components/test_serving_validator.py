@@ -22,7 +22,7 @@ from models.export import export, protocols
 from models.network import architecture
 from models.pixels import augmentation
 from models.settings import Transform
-from tests.helpers import data
+from tests.helpers import data, warm
 
 LABELS = ("ant", "bee", "cat")
 SETTINGS = Transform(size=24, test_shorter_side=28)
@@ -67,6 +67,12 @@ def candidate(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def warmed(monkeypatch, tmp_path_factory):
+    """Servers need not wait for TensorFlow; their memory is not that of a real one."""
+    monkeypatch.setattr(sys, "executable", warm.executable(tmp_path_factory.mktemp("python")))
+
+
 @pytest.fixture(scope="module")
 def started(candidate):
     with model_server.running(candidate, "embedded", 60) as found:
@@ -107,13 +113,13 @@ def test_limits_of_time_and_memory(candidate, started):
     assert "above serve.max_memory_mb=100" in reasons[1]
 
 
-def test_without_a_center_crop_the_served_signature_is_the_reference(tmp_path):
+def test_without_a_center_crop_the_served_signature_is_the_reference(warmed, tmp_path):
     path = str(tmp_path / "model")
     export.export(network(0), path, None, ("ten_crop",))
     assert component.validate(path, EXAMPLES[:2], EMBEDDED).reasons == ()
 
 
-def test_an_export_that_only_python_runs_is_not_blessed(tmp_path):
+def test_an_export_that_only_python_runs_is_not_blessed(warmed, tmp_path):
     """A tf.Module around a Keras 3 model: it loads everywhere, and predicts in no Session."""
     net = network(0)
     module = tf.Module()
@@ -177,7 +183,7 @@ def test_a_candidate_that_does_not_load_is_not_blessed(candidate, tmp_path):
     assert reason.startswith("the server has ended: Version 1 of candidate cannot be served: ")
 
 
-def test_the_model_is_loaded_here_while_the_server_starts(candidate, monkeypatch):
+def test_the_model_is_loaded_here_while_the_server_starts(warmed, candidate, monkeypatch):
     loading = threading.Event()
     expected, wait = checks.expected, model_server._wait
 
@@ -210,7 +216,7 @@ os.execv({python!r}, [{python!r}, "-m", "serving.server", *flags, f"--port={{por
 """
 
 
-def test_the_container_of_tensorflow_serving(candidate, tmp_path, monkeypatch):
+def test_the_container_of_tensorflow_serving(warmed, candidate, tmp_path, monkeypatch):
     """docker is a stand-in here, which reads the command as docker does and starts the embedded
     server.
     """
