@@ -30,7 +30,7 @@ def sentence(error: BaseException, config: Config) -> str:
     """Which disk is full, what is free there and what a run needs; "" when the error is of another
     kind.
     """
-    disks = _disks(config)
+    disks = disks(config)
     place, free = min(disks.items(), key=lambda item: item[1])
     said = any(_FULL.search(f"{e} {getattr(e, 'message', '')}") for e in _chain(error))
     if not said and free > _NOTHING:
@@ -53,7 +53,7 @@ def needed(config: Config) -> float:
     return images + _COPIES * 4 * _parameters(config.model) + _REST
 
 
-def _disks(config: Config) -> dict[str, int]:
+def disks(config: Config) -> dict[str, int]:
     """Free bytes of the places on this machine that a run writes to."""
     paths = Paths(config)
     places = (paths.home, paths.artifacts, paths.serving, tempfile.gettempdir())
