@@ -15,7 +15,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import json_utils, path_utils
 
 from components import code_digest, pushed
-from components.evaluator import baseline, evaluation, loading
+from components.evaluator import baseline, evaluation, loading, predictions
 from components.example_gen.ingest_summary import read_summary
 from models.export import export
 from models.pixels import augmentation
@@ -45,15 +45,16 @@ class Executor(executor.Executor):
         # Here and not in the graph: how a model is called changes no result, so that caches stay
         # valid.
         module = {standard_component_specs.MODULE_PATH_KEY: loading.__name__}
+        folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
         try:
-            super().Do(kept, output_dict, {**exec_properties, **module})
+            with predictions.written_to(folder):
+                super().Do(kept, output_dict, {**exec_properties, **module})
         except Exception as error:
             # What Beam and TFMA say of a damaged model names neither its place nor a way out.
             _check_readable(candidate, "Trainer", error)
             if key in kept:
                 _check_readable(_model(kept[key]), "Baseline", error)
             raise
-        folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
         splits = json_utils.loads(exec_properties[standard_component_specs.EXAMPLE_SPLITS_KEY])
         examples = input_dict[standard_component_specs.EXAMPLES_KEY]
         written = artifact_utils.get_single_uri(examples)

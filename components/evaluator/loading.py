@@ -1,5 +1,5 @@
-"""The model that the Evaluator asks, as TFMA is to load it: the hook `custom_eval_shared_model` of
-TFX.
+"""The hooks of TFX's Evaluator: `custom_eval_shared_model`, the model as TFMA is to load it, and
+`custom_extractors`, which writes the predictions.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.api import types
 
 from components.evaluator import evaluation
+from components.evaluator.predictions import custom_extractors
+
+__all__ = ["custom_eval_shared_model", "custom_extractors"]
 
 
 def custom_eval_shared_model(

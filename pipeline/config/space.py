@@ -28,8 +28,7 @@ _REST = 20e6
 
 def sentence(error: BaseException, config: Config) -> str:
     """Which disk is full, what is free and what a run needs; "" for an error of another kind."""
-    disks = _disks(config)
-    place, free = min(disks.items(), key=lambda item: item[1])
+    place, free = min(disks(config).items(), key=lambda item: item[1])
     # With the errors that led to it.
     told = "".join(traceback.format_exception(error))
     if not _FULL.search(told) and free > _NOTHING:
@@ -49,7 +48,7 @@ def needed(config: Config) -> float:
     return images + _COPIES * 4 * (fixed + layer * config.model.depth) + _REST
 
 
-def _disks(config: Config) -> dict[str, int]:
+def disks(config: Config) -> dict[str, int]:
     """Free bytes of the places on this machine that a run writes to."""
     paths = Paths(config)
     places = (paths.home, paths.artifacts, paths.serving, tempfile.gettempdir())

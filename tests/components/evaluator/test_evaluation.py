@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluator import evaluation, loading, metric_table
+from components.evaluator import evaluation, loading, metric_table, predictions
 from components.pusher import component as pusher
 from pipeline.local import summary
 
@@ -54,13 +54,21 @@ def analysed(folder, candidate, baseline=None, **bounds):
                     path, model_name=name, eval_config=config, rubber_stamp=not baseline
                 )
             )
+    asked = models if baseline else models[0]
+    with predictions.written_to(str(folder / "out")):
+        extractors = predictions.custom_extractors(config, asked)
     tfma.run_model_analysis(
-        models if baseline else models[0],
+        asked,
         config,
         data_location=str(folder / "data"),
         output_path=str(folder / "out"),
+        extractors=extractors,
     )
     return str(folder / "out")
+
+
+def name_of(row):
+    return f"bee/ä {row}.jpg"
 
 
 def write(path):
@@ -72,6 +80,8 @@ def write(path):
                 name: tf.train.Feature(int64_list=tf.train.Int64List(value=value))
                 for name, value in number.items()
             }
+            name = tf.train.BytesList(value=[name_of(row).encode()])
+            feature["image/filename"] = tf.train.Feature(bytes_list=name)
             writer.write(
                 tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
             )
@@ -156,6 +166,52 @@ def test_errors_are_those_counted_by_hand(two):
     assert evaluation.example_count(folder) == EXAMPLES
 
 
+def rows_of(folder):
+    """(model, protocol, file) -> row of the predictions."""
+    rows = predictions.read(folder).to_pylist()
+    found = {(row["model"], row["protocol"], row["file"]): row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def test_predictions_are_the_scores_of_every_image(two):
+    values, folder = two
+    found = rows_of(folder)
+    assert len(found) == 2 * EXAMPLES
+    for protocol, scores in values.items():
+        for number, label in enumerate(LABELS):
+            row = found["candidate", protocol, name_of(number)]
+            assert row["label"] == label
+            np.testing.assert_array_equal(row["probabilities"], scores[number])
+            best = sorted(range(CLASSES), key=lambda c: -scores[number][c])[:5]
+            assert row["top"] == best
+            np.testing.assert_array_equal(row["top_probabilities"], scores[number][best])
+    errors = evaluation.errors(folder)
+    for name in values:
+        ranks = [row["rank"] for (_, protocol, _), row in found.items() if protocol == name]
+        for key, k in (("top1", 1), ("top5", 5)):
+            assert errors[name][key] == pytest.approx(np.mean([not 1 <= r <= k for r in ranks]))
+
+
+def test_predictions_of_both_models_stand_side_by_side(tmp_path):
+    new, old = scores(1, 0.6), scores(2, 0.8)
+    found = rows_of(analysed(tmp_path, {"center": new, "ten_crop": old}, {"center": old}))
+    for model, protocol, values in (
+        ("candidate", "center", new),
+        ("candidate", "ten_crop", old),
+        ("baseline", "center", old),
+    ):
+        for number in range(EXAMPLES):
+            row = found.pop((model, protocol, name_of(number)))
+            np.testing.assert_array_equal(row["probabilities"], values[number])
+    assert not found, "The baseline has no other protocol."
+
+
+def test_predictions_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"predictions\.parquet .*--no-cache Evaluator"):
+        predictions.read(str(tmp_path))
+
+
 def test_errors_of_each_class_add_up(two):
     values, folder = two
     for name in values:
@@ -175,6 +231,8 @@ def test_a_single_protocol_with_ties_and_scores_that_are_no_numbers(tmp_path):
     found = evaluation.errors(folder)["center"]
     assert found["top1"] == pytest.approx(20 / EXAMPLES) == pytest.approx(counted(values, 1))
     assert found["top5"] == pytest.approx(20 / EXAMPLES) == pytest.approx(counted(values, 5))
+    ranks = [row["rank"] for row in rows_of(folder).values()]
+    assert sorted(ranks) == [0] * 10 + [1] * (EXAMPLES - 20) + [CLASSES] * 10
     assert evaluation.verdict(folder) == (True, [])
 
 
