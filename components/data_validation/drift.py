@@ -217,13 +217,22 @@ def write_report(
         file.write(json.dumps(content, indent=2))
 
 
-def describe(folder: str) -> str:
-    """One line on the spans of an anomalies artifact; "" for a source without spans."""
+def read_report(folder: str) -> dict[str, Any] | None:
+    """What `write_report` wrote: `span`, `previous`, `drift`, `skew`; None for a source without
+    spans.
+    """
     path = os.path.join(folder, _REPORT)
     if not tf.io.gfile.exists(path):
-        return ""
+        return None
     with tf.io.gfile.GFile(path) as file:
-        report = json.loads(file.read())
+        return json.loads(file.read())
+
+
+def describe(folder: str) -> str:
+    """One line on the spans of an anomalies artifact; "" for a source without spans."""
+    report = read_report(folder)
+    if report is None:
+        return ""
     skew = f"train against eval {max(report['skew'].values()):.2f}"
     if report["previous"] is None:
         return f"no span before span {report['span']} to compare it with, {skew}"

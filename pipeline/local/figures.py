@@ -14,6 +14,7 @@ from components.data_validation import drift
 from components.evaluator import evaluation
 from components.evaluator.metric_table import METRICS
 from components.example_gen import ingest_summary
+from components.report import component as report
 from components.serving_validator import component as serving_validator
 from models.training import arguments
 
@@ -108,6 +109,10 @@ def _warm_start(outputs: Mapping[str, Any]) -> str:
     return _version(outputs, "from pushed version", "no pushed model of this network yet")
 
 
+def _report(outputs: Mapping[str, Any]) -> str:
+    return report.describe(uri(outputs, "report"))
+
+
 _FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ExampleGen": _example_gen,
     "ExampleValidator": _validator,
@@ -118,4 +123,5 @@ _FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "Evaluator": _evaluator,
     "ServingValidator": _serving_validator,
     "Pusher": _pusher,
+    "Report": _report,
 }

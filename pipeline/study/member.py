@@ -7,12 +7,11 @@ import csv
 import json
 import math
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components import files
+from components import code_version, files
 from components.evaluator.metric_table import METRICS
 from pipeline import local_runner
 from pipeline.config.options import from_dict
@@ -160,21 +159,8 @@ def _number(value: float | None) -> float:
 
 def _commit() -> str:
     """Commit of the code, with a + where files differ from it; "" outside a checkout."""
-    here = os.path.dirname(os.path.abspath(__file__))
-
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", here, *args], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        commit = git("rev-parse", "--short", "HEAD")
-        return (
-            f"{commit}+"
-            if commit and git("status", "--porcelain", "--untracked-files=no")
-            else commit
-        )
-    except FileNotFoundError:  # no git on this machine
-        return ""
+    commit, changed = code_version.commit()
+    return f"{commit}+" if changed else commit
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,27 +13,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-Series = Sequence[float]
+from components.report.drawing import (
+    BOLD,
+    COLOURS,
+    DASHED,
+    STYLE,
+    THIN,
+    WIDTH,
+    error_limits,
+    key,
+    svg,
+)
 
-# From shallow to deep; told apart by people who see few colours, and on paper.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#7a5c00", "#56b4e9", "#333333")
-_STYLE: Any = {
-    "svg.hashsalt": "resnet-tfx",
-    "svg.fonttype": "path",  # equal in every browser
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-}
-_WIDTH = 9.0  # inches
-_DASHED: Any = (0, (3, 1.5))
+Series = Sequence[float]
 
 
 class Curve(NamedTuple):
@@ -80,9 +71,9 @@ def curves(panels: Mapping[str, Sequence[Curve]]) -> str:
     last = max(max(curve.iterations) for curve in nets)
     unit, name = (1e4, "iterations (1e4)") if last >= 2e4 else (1.0, "iterations")
     low, high = error_range(nets)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(
-            figsize=(_WIDTH if len(shown) > 1 else 0.6 * _WIDTH, 3.9), layout="constrained"
+            figsize=(WIDTH if len(shown) > 1 else 0.6 * WIDTH, 3.9), layout="constrained"
         )
         axes = figure.subplots(1, len(shown), squeeze=False)[0]
         for ax, (title, panel) in zip(axes, shown.items(), strict=True):
@@ -97,14 +88,14 @@ def curves(panels: Mapping[str, Sequence[Curve]]) -> str:
                 x, colour = np.asarray(curve.iterations) / unit, colours[curve.depth]
                 marker = "." if len(x) == 1 else ""  # one epoch makes no line
                 ax.plot(
-                    x, curve.training, marker=marker, color=colour, linewidth=0.8, linestyle=_DASHED
+                    x, curve.training, marker=marker, color=colour, linewidth=THIN, linestyle=DASHED
                 )
-                ax.plot(x, curve.test, marker=marker, color=colour, linewidth=1.6)
+                ax.plot(x, curve.test, marker=marker, color=colour, linewidth=BOLD)
             _end_labels(
                 ax, [(curve.label, curve.test[-1], colours[curve.depth]) for curve in panel]
             )
-        _key(figure, [("training error", 0.8, _DASHED), ("test error", 1.6, "-")])
-        return _svg(figure)
+        key(figure, [("training error", THIN, DASHED), ("test error", BOLD, "-")])
+        return svg(figure)
 
 
 def responses(lines: Sequence[Line]) -> str:
@@ -113,8 +104,8 @@ def responses(lines: Sequence[Line]) -> str:
     Returns:
       The SVG document.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 6.2), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 6.2), layout="constrained")
         axes = figure.subplots(2, 1, sharey=True)
         by_magnitude = [line._replace(values=sorted(line.values, reverse=True)) for line in lines]
         orders = {"original": lines, "sorted by magnitude": by_magnitude}
@@ -123,7 +114,7 @@ def responses(lines: Sequence[Line]) -> str:
             ax.set(xlabel=f"layer index ({order})", ylabel="standard deviation")
             ax.set_ylim(bottom=0)
         _nets_key(figure, lines)
-        return _svg(figure)
+        return svg(figure)
 
 
 def gradients(panels: Mapping[str, Mapping[str, Sequence[Line]]]) -> str:
@@ -136,8 +127,8 @@ def gradients(panels: Mapping[str, Mapping[str, Sequence[Line]]]) -> str:
       The SVG document.
     """
     rows, columns = len(panels), max(len(row) for row in panels.values())
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 0.6 + 2.8 * rows), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.6 + 2.8 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, sharey="row", sharex=True)
         for row, (name, moments) in zip(axes, panels.items(), strict=True):
             row[0].set_ylabel(name)
@@ -154,7 +145,7 @@ def gradients(panels: Mapping[str, Mapping[str, Sequence[Line]]]) -> str:
         _nets_key(
             figure, [line for row in panels.values() for lines in row.values() for line in lines]
         )
-        return _svg(figure)
+        return svg(figure)
 
 
 def bars(panels: Mapping[str, Sequence[Bar]]) -> str:
@@ -167,9 +158,9 @@ def bars(panels: Mapping[str, Sequence[Bar]]) -> str:
       The SVG document.
     """
     rows = max(len(panel) for panel in panels.values())
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(
-            figsize=(_WIDTH if len(panels) > 1 else 0.7 * _WIDTH, 1.2 + 0.3 * rows),
+            figsize=(WIDTH if len(panels) > 1 else 0.7 * WIDTH, 1.2 + 0.3 * rows),
             layout="constrained",
         )
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -181,48 +172,39 @@ def bars(panels: Mapping[str, Sequence[Bar]]) -> str:
                 places,
                 xerr=deviations,
                 fmt="o",
-                color=_COLOURS[0],
+                color=COLOURS[0],
                 capsize=3,
             )
-            ax.plot([bar.paper for bar in panel], places, "D", color=_COLOURS[1], fillstyle="none")
+            ax.plot([bar.paper for bar in panel], places, "D", color=COLOURS[1], fillstyle="none")
             ax.set_yticks(
                 places, [bar.label for bar in panel] if ax is axes[0] else [""] * len(panel)
             )
             ax.set(xlabel=name, ylim=(len(panel) - 0.5, -0.5))
             ax.margins(x=0.12)
         handles = [
-            Line2D([], [], marker="o", linestyle="none", color=_COLOURS[0], label="here"),
+            Line2D([], [], marker="o", linestyle="none", color=COLOURS[0], label="here"),
             Line2D(
                 [],
                 [],
                 marker="D",
                 linestyle="none",
-                color=_COLOURS[1],
+                color=COLOURS[1],
                 fillstyle="none",
                 label="paper",
             ),
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _colours(depths: Iterable[int]) -> dict[int, str]:
     """A colour for each depth, the same for plain and residual nets."""
-    return {depth: _COLOURS[i % len(_COLOURS)] for i, depth in enumerate(sorted(set(depths)))}
+    return {depth: COLOURS[i % len(COLOURS)] for i, depth in enumerate(sorted(set(depths)))}
 
 
 def error_range(nets: Sequence[Curve]) -> tuple[float, float]:
     """Round limits for what the curves do once the first, steep part is over."""
-    values = [
-        np.asarray(errors, float) for curve in nets for errors in (curve.training, curve.test)
-    ]
-    late = [np.percentile(errors, 75) for errors in values] + [
-        1.15 * errors[-1] for errors in values
-    ]
-    high = max(5.0, min(100.0, 5 * math.ceil(max(late) * 1.05 / 5)))
-    lowest = min(errors.min() for errors in values)
-    low = min(5.0 * math.floor(lowest / 5), high - 5) if lowest > high / 2 else 0.0
-    return low, high
+    return error_limits([errors for net in nets for errors in (net.training, net.test)])
 
 
 def _end_labels(ax: Axes, labels: Sequence[tuple[str, float, str]]) -> None:
@@ -286,7 +268,7 @@ def _layers(ax: Axes, lines: Sequence[Line]) -> None:
 
 
 def _style(line: Line) -> Any:
-    return "-" if line.residual else _DASHED
+    return "-" if line.residual else DASHED
 
 
 def _nets_key(figure: Figure, lines: Sequence[Line]) -> None:
@@ -305,17 +287,3 @@ def _nets_key(figure: Figure, lines: Sequence[Line]) -> None:
     figure.legend(
         handles=list(handles.values()), loc="outside upper center", ncols=min(len(handles), 6)
     )
-
-
-def _key(figure: Figure, entries: Sequence[tuple[str, float, Any]]) -> None:
-    handles = [
-        Line2D([], [], color="#333333", linewidth=width, label=label, linestyle=style)
-        for label, width, style in entries
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue().decode()
