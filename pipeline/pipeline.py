@@ -29,9 +29,11 @@ from components.example_gen import component, source
 from components.example_gen.settings import Data
 from components.example_gen.sources import kinds
 from components.pusher import component as pusher
+from components.report import component as reporter
 from components.serving_validator import component as serving_validator
 from models.weights import pretrained
-from pipeline.config import beam_arguments, metadata
+from pipeline import commands
+from pipeline.config import beam_arguments, metadata, options
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError, digest, to_dict
 
@@ -40,7 +42,7 @@ _SERVER_SECONDS = 300.0
 
 
 def create_pipeline(config: Config) -> Pipeline:
-    """From images to a pushed model; nothing runs yet.
+    """From images to a pushed model and a report; nothing runs yet.
 
     Raises:
       SourceError: the data source is not what `config.data` says.
@@ -74,7 +76,8 @@ def _components(
     classes = source.classes_of(parts)
     examples = component.example_gen(data, parts).with_id("ExampleGen")
     validation = _validation(config, paths, data, examples.outputs["examples"], classes)
-    schema = validation[0] if config.data.schema != "infer" else validation[1]
+    first, second, gate = validation
+    schema, statistics = (second, first) if config.data.schema == "infer" else (first, second)
     # Pixels are never materialised unless the scale stage is on: training
     # reads ExampleGen's bytes and draws its crops from the TransformGraph.
     materialize = config.transform.shorter_side > 0
@@ -95,7 +98,7 @@ def _components(
         disable_analyzer_cache=True,
     )
     # Nothing is learnt from data that the validator has not let pass.
-    transform.add_upstream_node(validation[-1])
+    transform.add_upstream_node(gate)
     inputs = {
         "examples": (
             transform.outputs["transformed_examples"]
@@ -189,8 +192,32 @@ def _components(
         protocol=config.evaluate.protocol,
         canary=json.dumps(dataclasses.asdict(canary)) if serve.canary_hours else "",
     )
-    nodes = [warm_start, tuner, trainer, compared, judge, validator, push]
+    report = reporter.Report(
+        {
+            "examples": examples.outputs["examples"],
+            "statistics": statistics.outputs["statistics"],
+            "anomalies": gate.outputs["anomalies"],
+            "model_run": trainer.outputs["model_run"],
+            "baseline": compared.outputs["model"],
+            "evaluation": judge.outputs["evaluation"],
+            "pushed_model": push.outputs["pushed_model"],
+            **({"serving": validator.outputs["blessing"]} if validator else {}),
+        },
+        _told(config),
+    )
+    nodes = [warm_start, tuner, trainer, compared, judge, validator, push, report]
     return [examples, *validation, transform, *(node for node in nodes if node)]
+
+
+def _told(config: Config) -> dict[str, Any]:
+    """What the report says of the settings."""
+    # It is of this run alone, and the next one should not repeat it.
+    config = dataclasses.replace(config, no_cache=())
+    return {
+        "config": to_dict(config),
+        "changed": options.changes(config),
+        "commands": commands.after(config),
+    }
 
 
 def _starting_points(config: Config) -> dict[str, Any]:

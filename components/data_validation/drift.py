@@ -187,12 +187,19 @@ def write_report(folder: str, report: Mapping[str, Any]) -> None:
     files.write(os.path.join(folder, _REPORT), json.dumps(report, indent=2))
 
 
+def read_report(folder: str) -> dict[str, Any] | None:
+    """What `write_report` wrote: `span`, `previous`, `drift`, `skew`; None for a source without
+    spans.
+    """
+    path = os.path.join(folder, _REPORT)
+    return json.loads(files.read(path)) if files.is_file(path) else None
+
+
 def describe(folder: str) -> str:
     """One line on the spans of an anomalies artifact; "" for a source without spans."""
-    path = os.path.join(folder, _REPORT)
-    if not files.is_file(path):
+    report = read_report(folder)
+    if report is None:
         return ""
-    report = json.loads(files.read(path))
     skew = f"train against eval {max(report['skew'].values()):.2f}"
     if report["previous"] is None:
         return f"no span before span {report['span']} to compare it with, {skew}"

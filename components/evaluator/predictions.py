@@ -64,7 +64,9 @@ def read(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     path = os.path.join(uri, FILE)
     if not files.is_file(path):
         raise FileNotFoundError(f"{path} is missing: --no-cache Evaluator writes it.")
-    return parquet.read_table(pa.BufferReader(files.read(path)), columns=columns)
+    # Of a local file only the columns that are wanted are read.
+    source = pa.BufferReader(files.read(path)) if files.is_remote(path) else path
+    return parquet.read_table(source, columns=columns and list(columns))
 
 
 def custom_extractors(

@@ -31,4 +31,14 @@ def nodes(config: Config) -> dict[str, tuple[str, ...]]:
         ),
         **({"ServingValidator": ("Evaluator", "ExampleGen", "Trainer")} if validated else {}),
         "Pusher": ("Evaluator", "Trainer", *(["ServingValidator"] if validated else [])),
+        "Report": (
+            "Baseline",
+            "Evaluator",
+            "ExampleGen",
+            "ExampleValidator",
+            "Pusher",
+            "StatisticsGen",
+            "Trainer",
+            *(["ServingValidator"] if validated else []),
+        ),
     }

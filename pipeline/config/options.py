@@ -84,6 +84,36 @@ def from_dict(tree: dict[str, Any], typed: bool = False) -> Config:
         raise ConfigError(str(error)) from None
 
 
+def preset(config: Config) -> Config:
+    """The preset that a configuration names; of a name that there is not, the first one."""
+    known = config.preset in presets.PRESETS
+    return presets.get(config.preset if known else next(iter(presets.PRESETS)))
+
+
+def changes(config: Config) -> list[dict[str, Any]]:
+    """The settings that differ from the preset: `setting` (its name in `assign`), `value` and
+    `preset`.
+    """
+    own, base = _flat(to_dict(config)), _flat(to_dict(preset(config)))
+    return [
+        {"setting": name, "value": value, "preset": base[name]}
+        for name, value in own.items()
+        if value != base[name] and name != "preset"
+    ]
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        inner = (
+            {f"{name}.{field}": one for field, one in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+        flat |= inner
+    return flat
+
+
 def read(path: str) -> Config:
     """The unchecked configuration in a JSON file; raises ConfigError where there is none."""
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
+import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +28,7 @@ from tfx.orchestration.portable.mlmd import execution_lib
 from tfx.proto.orchestration import executable_spec_pb2
 
 from components import files, pushed
+from components.report import component as report
 from models.weights import pretrained
 from pipeline.config import metadata as store
 from pipeline.config.paths import Paths
@@ -120,6 +123,19 @@ class _Beam(_Afresh, beam_executor_operator.BeamExecutorOperator):
     """TFX's way to run a Beam component."""
 
 
+class _Report(_Python):
+    """Tells the report how long the nodes before it took: no other node knows."""
+
+    def __init__(self, seconds: Callable[[], list[dict[str, Any]]], **specs: Any) -> None:
+        super().__init__(**specs)
+        self._seconds = seconds
+
+    def run_executor(self, execution_info: Any, *args: Any) -> Any:
+        # Only now: the cache has been looked at, and must not see it.
+        execution_info.exec_properties[report.SECONDS] = json.dumps(self._seconds())
+        return super().run_executor(execution_info, *args)
+
+
 _OPERATORS = {
     executable_spec_pb2.PythonClassExecutableSpec: _Python,
     executable_spec_pb2.BeamExecutableSpec: _Beam,
@@ -176,8 +192,19 @@ class Nodes:
             pipeline_runtime_spec=self._ir.runtime_spec,
             executor_spec=runner_utils.extract_executor_spec(self._deployment, name),
             custom_driver_spec=runner_utils.extract_custom_driver_spec(self._deployment, name),
-            custom_executor_operators=_OPERATORS,
+            custom_executor_operators=self._operators(name),
         )
+
+    def _operators(self, name: str) -> dict[Any, Any]:
+        if name != "Report":
+            return _OPERATORS
+        told = functools.partial(_Report, self._seconds)
+        return {**_OPERATORS, executable_spec_pb2.PythonClassExecutableSpec: told}
+
+    def _seconds(self) -> list[dict[str, Any]]:
+        """Seconds and state of the nodes of this run that have ended, as ML Metadata knows them."""
+        run_id = self._ir.runtime_spec.pipeline_run_id.field_value.string_value
+        return _seconds(self._connection, run_id, list(self._nodes))
 
 
 class Runner(local_dag_runner.LocalDagRunner):
@@ -202,6 +229,35 @@ def _nothing_whole(folder: str) -> bool:
     """Whether the newest of the pushed versions is damaged, or there is none."""
     versions = pretrained.versions(folder)
     return not versions or bool(pushed.damage(versions[0]))
+
+
+_STATES = {
+    metadata_store_pb2.Execution.COMPLETE: "done",
+    metadata_store_pb2.Execution.CACHED: "cached",
+}
+
+
+def _seconds(
+    connection: metadata_store_pb2.ConnectionConfig, run_id: str, names: list[str]
+) -> list[dict[str, Any]]:
+    """`node`, `seconds` and `state` of the nodes of a run that have ended, in the order of
+    `names`.
+    """
+    found = {}
+    with metadata.Metadata(connection) as handle:
+        run = handle.store.get_context_by_type_and_name(
+            constants.PIPELINE_RUN_CONTEXT_TYPE_NAME, run_id
+        )
+        executions = handle.store.get_executions_by_context(run.id) if run else []
+        # Of a node that was tried again the last one counts.
+        for execution in sorted(executions, key=lambda one: one.id):
+            contexts = handle.store.get_contexts_by_execution(execution.id)
+            [node] = [one.name for one in contexts if one.type == constants.NODE_CONTEXT_TYPE_NAME]
+            took = execution.last_update_time_since_epoch - execution.create_time_since_epoch
+            if execution.last_known_state in _STATES:
+                state = _STATES[execution.last_known_state]
+                found[node.rpartition(".")[2]] = {"seconds": took / 1000, "state": state}
+    return [{"node": name, **found[name]} for name in names if name in found]
 
 
 def _result(

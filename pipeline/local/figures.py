@@ -15,6 +15,7 @@ from components.data_validation import drift
 from components.evaluator import evaluation
 from components.evaluator.metric_table import METRICS
 from components.example_gen import ingest_summary
+from components.report import component as report
 from components.serving_validator import component as serving_validator
 from models.training import arguments
 
@@ -102,4 +103,5 @@ _FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "Evaluator": _evaluator,
     "ServingValidator": lambda outputs: serving_validator.describe(uri(outputs, "blessing")),
     "Pusher": _pusher,
+    "Report": lambda outputs: report.describe(uri(outputs, "report")),
 }

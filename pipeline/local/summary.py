@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import os
 import shlex
@@ -17,8 +16,10 @@ from tfx.utils import path_utils
 from components.evaluator import evaluation
 from components.evaluator.metric_table import METRICS
 from components.example_gen.ingest_summary import read_summary
+from components.report import rendering
+from components.report.counting import first_synonyms
 from components.serving_validator import component as serving_validator
-from pipeline import serving_files
+from pipeline import commands, serving_files
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, Serve
 from pipeline.local import figures
@@ -52,6 +53,8 @@ def show(view: View, config: Config, paths: Paths, nodes: Mapping[str, Outputs])
         view.line(f"Serve    {escape(serve_command(made, place))}")
         view.line(f"Predict  {escape(predict_command(config.serve))}")
         view.line(f"Deploy   {escape(place)} (TensorFlow Serving, Compose, Kubernetes)")
+    page = os.path.join(figures.uri(nodes["Report"], "report"), rendering.PAGE)
+    view.line(f"Report   {escape(short(page))}")
 
 
 def show_refused(view: View, nodes: Mapping[str, Outputs]) -> None:
@@ -97,13 +100,7 @@ def serve_command(made: tensorflow_serving.Deployment, folder: str) -> str:
 
 def predict_command(serve: Serve) -> str:
     """The command line that asks the server of `serve_command`."""
-    defaults = Serve()
-    flags = [f"--model_name={serve.model_name}"] if serve.model_name != defaults.model_name else []
-    if (serve.host, serve.rest_port) != (defaults.host, defaults.rest_port):
-        # Where everything is listened to, this machine's own address is one to ask.
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(serve.host, serve.host)
-        flags.append(f"--url=http://{f'[{host}]' if ':' in host else host}:{serve.rest_port}")
-    return shlex.join([python(), "-m", "serving.client", "IMAGE.jpg", *flags])
+    return commands.predict(serve, python())
 
 
 def python() -> str:
@@ -130,13 +127,6 @@ def _hardest(view: View, config: Config, nodes: Mapping[str, Outputs], folder: s
         short = first_synonyms(names)
         text = ", ".join(f"{short[label]} {errors[label]:.1%}" for label in worst)
         view.line(f" hardest classes ({config.evaluate.protocol}, top-1 error): {escape(text)}")
-
-
-def first_synonyms(names: Sequence[str]) -> list[str]:
-    """The first of ImageNet's synonyms, where no other class has it too."""
-    first = [name.split(",")[0] for name in names]
-    times = collections.Counter(first)
-    return [name if times[short] > 1 else short for name, short in zip(names, first, strict=True)]
 
 
 def _verdict(view: View, config: Config, folder: str) -> None:

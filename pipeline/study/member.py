@@ -7,12 +7,11 @@ import csv
 import json
 import math
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components import files
+from components import code_version, files
 from pipeline import local_runner
 from pipeline.config.options import from_dict
 from pipeline.config.settings import to_dict
@@ -127,12 +126,8 @@ def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
 
 def _commit() -> str:
     """Commit of the code, with a + where files differ from it; "" outside a checkout."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    command = ["git", "-C", here, "describe", "--always", "--exclude=*", "--dirty=+"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except FileNotFoundError:  # no git on this machine
-        return ""
+    commit, changed = code_version.commit()
+    return f"{commit}+" if changed else commit
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jinja2
 import pandas as pd
 
 from components import files
 from components.evaluator.metric_table import METRICS
+from components.report import drawing
 from models.training import schedules
 from pipeline.config import presets
 from pipeline.config.options import assign
@@ -56,8 +56,7 @@ def write(study: Study, results: Sequence[Result], folder: str, command: str) ->
         "study": study,
         "missing": contents.missing(study, nets),
         "shown": shown,
-        # Without the XML declaration, which is for files of their own.
-        "figure": shown.figure[max(0, shown.figure.find("<svg")) :],
+        "figure": drawing.inline(shown.figure, "figure", shown.caption) if shown.figure else "",
         "tables": [_results(study, nets, shown), *_other_protocols(study, nets)] if nets else [],
         "note": _note(study, nets),
         "facts": _facts(nets) if nets else [],
@@ -69,8 +68,8 @@ def write(study: Study, results: Sequence[Result], folder: str, command: str) ->
         "results.csv": _csv(_runs(nets)),
         "layers.csv": _csv(shown.layers) if shown.layers else "",
         "figure.svg": shown.figure,
-        "results.md": _template("results.md").render(page),
-        "report.html": _template("report.html").render(page),
+        "results.md": drawing.template("pipeline.study", "results.md").render(page),
+        "report.html": drawing.template("pipeline.study", "report.html").render(page),
     }
     for name, text in written.items():
         if text:
@@ -246,15 +245,3 @@ def _runs(nets: Sequence[Net]) -> list[list[object]]:
 def _csv(rows: Sequence[Sequence[object]]) -> str:
     """Rows as CSV; NaN is left empty."""
     return pd.DataFrame(rows).to_csv(index=False, header=False, lineterminator="\n")
-
-
-def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.study"),
-        autoescape=jinja2.select_autoescape(["html"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(name)

@@ -22,7 +22,7 @@ from tests.helpers.runs import artifact, command, run, serving, state, versions
 QUICK = ["train.epochs=3", "evaluate.max_top1_error=0.5", "evaluate.max_top5_error=0.3"]
 UNSERVED = "serve.validator=none"
 NODES = ["ExampleGen", "SchemaGen", "StatisticsGen", "ExampleValidator", "Transform", "Trainer",
-         "Baseline", "Evaluator", "ServingValidator", "Pusher"]  # fmt: skip
+         "Baseline", "Evaluator", "ServingValidator", "Pusher", "Report"]  # fmt: skip
 pytestmark = pytest.mark.e2e
 
 
@@ -96,6 +96,43 @@ def test_evaluator_agrees_with_predictions_counted_by_hand(home, first):
     )
 
 
+def test_the_report_has_the_numbers_of_the_run(home, first):
+    """Against what the Evaluator, ingestion, the training and the terminal say."""
+    from components.evaluator import evaluation
+
+    page = re.search(r"^Report +(\S+report\.html)$", first, re.M)[1]
+    folder = os.path.dirname(os.path.join(home, page))
+    assert sorted(os.listdir(folder)) == ["report.html", "results.json"]
+    with open(os.path.join(folder, "results.json")) as file:
+        found = json.load(file)
+    assert found["problems"] == []
+    [version] = versions(home)
+    assert found["verdict"]["blessed"] and found["verdict"]["pushed_version"] == version
+    errors = evaluation.errors(artifact(home, "Evaluator", "evaluation"))
+    shown = {(row["protocol"], row["metric"]): row["value"] for row in found["errors"]}
+    assert shown == {(p, key): value for p, both in errors.items() for key, value in both.items()}
+    assert sum(row["images"] for row in found["classes"]) == 360
+    per_class = evaluation.per_class(artifact(home, "Evaluator", "evaluation"), "center")
+    by_label = {row["label"]: row["error"] for row in found["classes"]}
+    assert by_label == pytest.approx(per_class)
+    assert [found["data"]["splits"][split]["images"] for split in ("train", "eval")] == [1437, 360]
+    with open(os.path.join(artifact(home, "Trainer", "model_run"), "summary.json")) as file:
+        assert found["training"]["summary"] == json.load(file)
+    took = {one["node"]: one for one in found["components"]}
+    assert list(took) == NODES[:-1] and {one["state"] for one in took.values()} == {"done"}
+    for node in NODES[:-1]:
+        told = float(re.search(rf"✓ {node} +([\d.]+) s", first)[1])
+        assert took[node]["seconds"] == pytest.approx(told, abs=2.0), node
+    changed = {one["setting"]: one["value"] for one in found["changed"]}
+    assert changed["train.epochs"] == 3 and changed["evaluate.max_top1_error"] == 0.5
+    assert len(found["fingerprint"]) == 64
+    with open(os.path.join(home, page), encoding="utf-8") as file:
+        text = file.read()
+    # Twelve of each gallery, of which some are in both.
+    assert text.count("data:image/png;base64,") == 24 and "no picture</span>" not in text
+    assert f"version {version}" in text and f"{errors['center']['top1']:.2%}" in text
+
+
 def test_pushed_model_predicts_in_a_session(home, first):
     """TensorFlow Serving loads models as Sessions, which tf.saved_model.load does not."""
     [version] = versions(home)
@@ -125,7 +162,7 @@ def test_second_run_is_served_from_cache(home, first):
 def test_a_node_that_is_named_runs_again_without_a_second_push(home, first):
     status, output = run(home, *QUICK, "no_cache=Pusher,Baseline")
     assert status == 0
-    again = dict.fromkeys(("Baseline", "Evaluator", "ServingValidator", "Pusher"), "✓")
+    again = dict.fromkeys(NODES[-5:], "✓")
     assert [state(output, node) for node in NODES] == [again.get(node, "·") for node in NODES]
     assert len(versions(home)) == 1
 
@@ -156,6 +193,12 @@ def test_worse_model_is_not_pushed_and_a_better_one_is(home, first):
     assert "evaluate.max_top1_increase" in output
     assert "nothing pushed" in output
     assert versions(home) == before
+    assert state(output, "Report") == "✓"
+    page = os.path.join(artifact(home, "Report", "report"), "report.html")
+    with open(page, encoding="utf-8") as file:
+        text = file.read()
+    assert "Not blessed, nothing pushed." in text and "evaluate.max_top1_increase" in text
+    assert f"pushed version {before[-1]}" in text
     status, output = run(home, *QUICK, UNSERVED, "train.epochs=6")
     assert status == 0
     assert "blessed before" in output

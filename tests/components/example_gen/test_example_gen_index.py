@@ -14,7 +14,7 @@ from components.example_gen.errors import SourceError
 from components.example_gen.settings import Data
 from components.example_gen.sources import devkit, ilsvrc, tar_index
 from components.example_gen.writing import index
-from pipeline.local.summary import first_synonyms
+from components.report.counting import first_synonyms
 from tests.components.example_gen.test_example_gen import found_classes, found_labels, properties
 from tests.helpers import data
 

@@ -77,7 +77,7 @@ def test_a_second_scheduled_run_with_nothing_new_does_nothing(airflow):
     )
     second = airflow.runs()[1][0]
     airflow.wait(
-        lambda: airflow.tasks(second).get("Pusher", ("",))[0] == "running", 900, "its last task"
+        lambda: airflow.tasks(second).get("Report", ("",))[0] == "running", 900, "its last task"
     )
     span(airflow.folder, 2, damaged=6)
     run, state = airflow.finished(1)

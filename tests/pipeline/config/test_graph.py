@@ -55,6 +55,7 @@ def test_every_cached_component_tells_the_cache_what_code_it_runs(tmp_path):
         "Tuner": "models.tune",
         "Trainer": "models.train",
         "Evaluator": "components.evaluator.component",
+        "Report": "components.report.component",
     }
     for name, modules in code.items():
         assert code_digest.digest(*modules.split()) in nodes[name], name
@@ -204,7 +205,7 @@ def test_a_node_without_its_inputs_or_without_a_run_says_so(tmp_path, capfd):
     assert "cannot be read as a configuration" in error[0]
     status, out, error = command("compile", "--config", file, "--run-id", "first")
     assert (status, error) == (0, [])
-    assert "10 nodes for run first" in out
+    assert "11 nodes for run first" in out
     status, out, error = command("run", "--node", "StatisticsGen")
     assert status == 1
     assert error == [

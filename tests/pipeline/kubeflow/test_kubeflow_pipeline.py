@@ -180,6 +180,20 @@ def test_every_step_runs_and_the_pushed_model_answers(config, first):
     assert np.mean(np.argmax(answers, -1) == labels[:64]) > 0.3  # guessing is 0.1
 
 
+def test_the_report_says_what_kubeflow_knows(config, first):
+    """Nobody tells it there how long the steps took."""
+    folder = _folder(first, "Report", "report")
+    with open(os.path.join(folder, "results.json")) as file:
+        found = json.load(file)
+    [version] = _pushed(config)
+    assert found["problems"] == [] and found["components"] == []
+    assert found["verdict"]["pushed_to"] == version
+    assert found["verdict"]["serving"].startswith("16 images served bit for bit")
+    assert len(found["fingerprint"]) == 64
+    with open(os.path.join(folder, "report.html"), encoding="utf-8") as file:
+        assert "Components of this run" not in file.read()
+
+
 def test_a_pushed_version_is_the_next_runs_baseline(config, launcher, first):
     [version] = _pushed(config)
     # Another model than the candidate: the same, in a file that differs.
