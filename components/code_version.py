@@ -34,3 +34,9 @@ def release() -> str:
         return importlib.metadata.version(_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+def name() -> str:
+    """The commit, with a + where files differ from it, or else the release; "" for neither."""
+    found, changed = commit()
+    return f"{found}+" if changed else found or release()

@@ -32,8 +32,7 @@ from components.pusher import component as pusher
 from components.report import component as reporter
 from components.serving_validator import component as serving_validator
 from models.weights import pretrained
-from pipeline import commands
-from pipeline.config import beam_arguments, metadata, options
+from pipeline.config import beam_arguments, commands, metadata, options
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError, digest, to_dict
 

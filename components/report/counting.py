@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -223,3 +223,35 @@ def least_certain(found: Answers, number: int) -> np.ndarray:
     """Rows of the answers with the lowest probabilities, the lowest first."""
     rows = np.flatnonzero(found.finite)
     return rows[np.argsort(found.probabilities[rows, 0], kind="stable")][:number]
+
+
+def right(evaluation_uri: str, protocol: str) -> dict[tuple[str, int], bool]:
+    """Whether a candidate's best answer was right, by file and label of every image.
+
+    Args:
+      evaluation_uri: folder of a ModelEvaluation artifact.
+      protocol: that was measured.
+
+    Raises:
+      FileNotFoundError: it has no predictions.
+      ValueError: the protocol was not measured.
+    """
+    found = answers(predictions.read(evaluation_uri, COLUMNS), protocol)
+    keys = zip(found.files.tolist(), found.labels.tolist(), strict=True)
+    return dict(zip(keys, (found.ranks == 1).tolist(), strict=True))
+
+
+def paired(
+    first: Mapping[tuple[str, int], bool], second: Mapping[tuple[str, int], bool]
+) -> tuple[int, int, int, float]:
+    """Compares two models on the images that both have seen (of `right`).
+
+    Returns:
+      How many are right with the first alone, with the second alone; how many images both have
+      seen; and the two-sided probability of the exact McNemar test.
+    """
+    both = first.keys() & second.keys()
+    one = sum(first[key] and not second[key] for key in both)
+    other = sum(second[key] and not first[key] for key in both)
+    chance = stats.binomtest(one, one + other).pvalue if one + other else 1.0
+    return one, other, len(both), float(chance)

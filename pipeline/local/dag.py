@@ -27,13 +27,13 @@ from tfx.orchestration.portable import (
 from tfx.orchestration.portable.mlmd import execution_lib
 from tfx.proto.orchestration import executable_spec_pb2
 
-from components import files, pushed
+from components import code_version, files, pushed
 from components.report import component as report
 from models.weights import pretrained
 from pipeline.config import metadata as store
 from pipeline.config.paths import Paths
-from pipeline.config.settings import Config, ConfigError
-from pipeline.local import figures, leftovers
+from pipeline.config.settings import Config, ConfigError, to_dict
+from pipeline.local import figures, history, leftovers
 from pipeline.local.terminal_view import View
 from pipeline.pipeline import create_pipeline
 
@@ -157,6 +157,7 @@ class Nodes:
         self._connection = store.connection(config)
         self._deployment = runner_utils.extract_local_deployment_config(ir)
         self._nodes = {item.pipeline_node.node_info.id: item.pipeline_node for item in ir.nodes}
+        self._run_id = ir.runtime_spec.pipeline_run_id.field_value.string_value
         self.outputs: dict[str, Outputs] = {}
         self.current = ""
 
@@ -169,7 +170,10 @@ class Nodes:
         """One node, or what the cache has of it; returns "done", "cached" or "skipped"."""
         self.current = name
         with self._view.component(name, talks=name in ("Trainer", "Tuner")) as outcome:
-            info = self._launcher(name).launch()
+            try:
+                info = self._launcher(name).launch()
+            finally:
+                self._note()
             assert info
             outcome.state, outputs = _result(self._connection, info.execution_id)
             if outputs:
@@ -202,9 +206,21 @@ class Nodes:
         return {**_OPERATORS, executable_spec_pb2.PythonClassExecutableSpec: told}
 
     def _seconds(self) -> list[dict[str, Any]]:
-        """Seconds and state of the nodes of this run that have ended, as ML Metadata knows them."""
-        run_id = self._ir.runtime_spec.pipeline_run_id.field_value.string_value
-        return _seconds(self._connection, run_id, list(self._nodes))
+        """`node`, `seconds` and `state` of the nodes of this run that have ended."""
+        with metadata.Metadata(self._connection) as handle:
+            nodes = history.run(handle.store, self._run_id).nodes
+        ended = ((name, nodes[name]) for name in self._nodes if name in nodes)
+        return [
+            {"node": name, "seconds": node.seconds, "state": node.state}
+            for name, node in ended
+            if node.state in ("done", "cached")
+        ]
+
+    def _note(self) -> None:
+        """Keeps settings and code with the run, for pipeline.runs."""
+        with metadata.Metadata(self._connection) as handle:
+            code = code_version.name()
+            history.note(handle.store, self._run_id, to_dict(self._config), code)
 
 
 class Runner(local_dag_runner.LocalDagRunner):
@@ -221,7 +237,9 @@ class Runner(local_dag_runner.LocalDagRunner):
 
     def run_with_ir(self, pipeline: Any, *args: Any, **kwargs: Any) -> None:
         """See the base class; there are no partial runs."""
-        self.nodes = Nodes(named(pipeline, ""), self._config, self._view)
+        # The log, the configuration beside it and the run have one name.
+        name = os.path.basename(self._view.log).removesuffix(".log")
+        self.nodes = Nodes(named(pipeline, name), self._config, self._view)
         self.nodes.run_all()
 
 
@@ -229,35 +247,6 @@ def _nothing_whole(folder: str) -> bool:
     """Whether the newest of the pushed versions is damaged, or there is none."""
     versions = pretrained.versions(folder)
     return not versions or bool(pushed.damage(versions[0]))
-
-
-_STATES = {
-    metadata_store_pb2.Execution.COMPLETE: "done",
-    metadata_store_pb2.Execution.CACHED: "cached",
-}
-
-
-def _seconds(
-    connection: metadata_store_pb2.ConnectionConfig, run_id: str, names: list[str]
-) -> list[dict[str, Any]]:
-    """`node`, `seconds` and `state` of the nodes of a run that have ended, in the order of
-    `names`.
-    """
-    found = {}
-    with metadata.Metadata(connection) as handle:
-        run = handle.store.get_context_by_type_and_name(
-            constants.PIPELINE_RUN_CONTEXT_TYPE_NAME, run_id
-        )
-        executions = handle.store.get_executions_by_context(run.id) if run else []
-        # Of a node that was tried again the last one counts.
-        for execution in sorted(executions, key=lambda one: one.id):
-            contexts = handle.store.get_contexts_by_execution(execution.id)
-            [node] = [one.name for one in contexts if one.type == constants.NODE_CONTEXT_TYPE_NAME]
-            took = execution.last_update_time_since_epoch - execution.create_time_since_epoch
-            if execution.last_known_state in _STATES:
-                state = _STATES[execution.last_known_state]
-                found[node.rpartition(".")[2]] = {"seconds": took / 1000, "state": state}
-    return [{"node": name, **found[name]} for name in names if name in found]
 
 
 def _result(

@@ -19,7 +19,8 @@ from components.example_gen.ingest_summary import read_summary
 from components.report import rendering
 from components.report.counting import first_synonyms
 from components.serving_validator import component as serving_validator
-from pipeline import commands, serving_files
+from pipeline import serving_files
+from pipeline.config import commands
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, Serve
 from pipeline.local import figures

@@ -77,7 +77,7 @@ def write_request(folder: str, member: str, config: Any) -> str:
     tree = {
         "member": member,
         "seed": config.train.seed,
-        "commit": _commit(),
+        "commit": code_version.name(),
         "config": to_dict(config),
     }
     files.write(path, json.dumps(tree, indent=1))
@@ -122,12 +122,6 @@ def _outcome(nodes: Mapping[str, Any], folder: str) -> dict[str, Any]:
         "seconds": math.nan if summary["resumed_from"] else summary["seconds"],
         **{key: os.path.relpath(path, folder) for key, path in paths.items()},
     }
-
-
-def _commit() -> str:
-    """Commit of the code, with a + where files differ from it; "" outside a checkout."""
-    commit, changed = code_version.commit()
-    return f"{commit}+" if changed else commit
 
 
 if __name__ == "__main__":

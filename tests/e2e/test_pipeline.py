@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline import runs
 from tests.helpers.runs import artifact, command, run, serving, state, versions
 
 QUICK = ["train.epochs=3", "evaluate.max_top1_error=0.5", "evaluate.max_top5_error=0.3"]
@@ -227,6 +228,39 @@ def test_warm_start_begins_where_the_serving_model_is(home, first):
     status, output = run(home, *warm)
     assert status == 0
     assert [state(output, node) for node in ("WarmStart", "Trainer", "Pusher")] == ["·"] * 3
+
+
+def test_runs_are_listed_shown_and_compared(home, first, capsys):
+    def said(*arguments, status=0):
+        assert runs.main(["--set", f"root={home}/runs", *arguments]) == status
+        output = capsys.readouterr()
+        return output.out if status == 0 else output.err
+
+    log = re.search(r"logs/(\S+)\.log", first)[1]
+    listed = said("list").splitlines()[1:]
+    began, newest = listed[-1].split(), listed[0].split()
+    assert began[0] == log
+    old, new = versions(home)[0], versions(home)[-1]
+    assert newest[newest.index("version") + 1] == new
+    assert any("nothing pushed" in line for line in listed)
+    shown = said("show", log)
+    error = re.search(r"^ center +(\S+%)", first, re.M)[1]
+    assert re.search(rf"center +top-1 error +{error} \(\d", shown)
+    assert "train.epochs=3" in shown and re.search(r"Report .*/report\.html\n", shown)
+    assert os.path.isfile(re.search(r"Report +(\S+)", shown)[1])
+    better = next(line.split()[0] for line in listed if f"version {versions(home)[1]}" in line)
+    compared = said("diff", log, better)
+    assert re.search(r"train.epochs +3 +6", compared)
+    assert re.search(
+        r"Of 360 images that both have seen \(center\), \d+ are right with A", compared
+    )
+    [line] = [line for line in said("lineage", new).splitlines() if line.startswith("Data")]
+    assert line.startswith("Data      1,437 train, 360 eval, fingerprint ")
+    assert f"Parent    started from version {versions(home)[1]}" in said("lineage", new)
+    assert "Parent" not in said("lineage", versions(home)[0])
+    assert "there is no such run" in said("show", "nobody", status=2)
+    assert "is not known to this metadata" in said("lineage", "17", status=2)
+    assert old != new
 
 
 def _kill_when(folder, settings, ready, limit=300):

@@ -18,8 +18,7 @@ from PIL import Image
 from components import code_version
 from components.report import charts, component, drawing, gallery, rendering
 from models.settings import Transform
-from pipeline import commands
-from pipeline.config import options, presets
+from pipeline.config import commands, options, presets
 from pipeline.config.options import assign
 from pipeline.local_runner import parse
 from tests.helpers.reports import Made
