@@ -51,15 +51,19 @@ def parse(argv: Sequence[str] | None = None) -> Config:
         "--print-config", action="store_true", help="print the resolved configuration and stop"
     )
     parser.add_argument(
-        "--explain", action="store_true", help="the same for people: what every setting is for"
+        "--explain",
+        nargs="?",
+        const="",
+        metavar="SETTING",
+        help="say what every setting is for, or one of them, or a section, and stop",
     )
     args = parser.parse_args(argv)
     config = options.resolve(args)
     if args.print_config:
         print(json.dumps(to_dict(config), indent=2))
         parser.exit()
-    if args.explain:
-        print(options.explain(config), end="")
+    if args.explain is not None:
+        print(options.explain(config, args.explain), end="")
         parser.exit()
     return config
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import json
 import textwrap
 from collections.abc import Iterable
@@ -56,20 +57,53 @@ def resolve(args: argparse.Namespace) -> Config:
     return config
 
 
-def explain(config: Config) -> str:
-    """Every setting: its value, what it is for, and which values it takes."""
+def explain(config: Config, only: str = "") -> str:
+    """The settings: their values, what they are for, and which values they take.
+
+    Args:
+      config: whose values are shown.
+      only: one setting, such as train.epochs, or a section; "" for all.
+
+    Raises:
+      ConfigError: there is no such setting.
+    """
+    found = {name: one for name, one in explained(config).items() if _within(name, only)}
+    if not found:
+        near = difflib.get_close_matches(only, explained(config), n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        sections = [name for name, part in vars(config).items() if dataclasses.is_dataclass(part)]
+        raise ConfigError(
+            f"--explain {only}: there is no such setting.{hint} Sections: {', '.join(sections)}."
+        )
     lines = []
+    section = None
+    for name, (value, values, text) in found.items():
+        own = name.rpartition(".")[0]
+        if own != section:
+            section = own
+            part = getattr(config, own) if own else config
+            lines += [f"{own or 'Without a section'}: {type(part).__doc__}", ""]
+        takes = "" if values == "a text" else f" [{values}]"
+        lines += [f"  {name}={value}", f"      {text}{takes}", ""]
+    return "\n".join(textwrap.fill(line, 100, subsequent_indent="      ") for line in lines)
+
+
+def _within(name: str, only: str) -> bool:
+    return only in ("", name) or name.startswith(f"{only}.")
+
+
+def explained(config: Config) -> dict[str, tuple[str, str, str]]:
+    """Every setting by its name: its value, which values it takes, and what it is for."""
+    found = {}
     sections = [("", config), *((f"{name}.", part) for name, part in vars(config).items())]
     for where, part in sections:
         if not dataclasses.is_dataclass(part):
             continue
-        lines += [f"{where.removesuffix('.') or 'Without a section'}: {type(part).__doc__}", ""]
         for name, (_, values, text) in fields.explain(type(part)).items():
             value = getattr(part, name)
-            said = json.dumps(value) if not isinstance(value, str) else value
-            takes = "" if values == "a text" else f" [{values}]"
-            lines += [f"  {where}{name}={said}", f"      {' '.join(text.split())}{takes}", ""]
-    return "\n".join(textwrap.fill(line, 100, subsequent_indent="      ") for line in lines)
+            said = value if isinstance(value, str) else json.dumps(value)
+            found[where + name] = (said, values, " ".join(text.split()))
+    return found
 
 
 def from_dict(tree: dict[str, Any], typed: bool = False) -> Config:

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import pathlib
 import re
+import runpy
 import subprocess
 import sys
 import typing
@@ -215,3 +217,23 @@ def test_every_setting_is_explained_with_its_value(capsys):
         *(name for name in tree if name not in sections),
         *(f"{name}.{field}" for name, fields in sections.items() for field in fields),
     ]
+
+
+def test_one_setting_or_a_section_is_explained(capsys):
+    with pytest.raises(SystemExit):
+        local_runner.parse(["--explain", "train.epochs"])
+    assert re.findall(r"^  ([\w.]+)=", capsys.readouterr().out, re.MULTILINE) == ["train.epochs"]
+    with pytest.raises(SystemExit):
+        local_runner.parse(["--explain=beam"])
+    names = re.findall(r"^  ([\w.]+)=", capsys.readouterr().out, re.MULTILINE)
+    assert names == [f"beam.{name}" for name in to_dict(Config())["beam"]]
+    with pytest.raises(ConfigError, match=r"--explain train.epoch: .* Did you mean train.epochs"):
+        local_runner.parse(["--explain", "train.epoch"])
+
+
+def test_the_page_of_settings_is_written_by_its_command():
+    docs = pathlib.Path(__file__).parents[3] / "docs"
+    made = runpy.run_path(str(docs / "settings_table.py"))["page"]()
+    assert (docs / "settings.md").read_text() == made, (
+        "python docs/settings_table.py docs/settings.md"
+    )
