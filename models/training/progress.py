@@ -15,6 +15,8 @@ from models.training.callbacks import Run
 # Descriptor of the person's terminal, where standard output goes to a log.
 PROGRESS_FD = "RESNET_TFX_PROGRESS_FD"
 _REFRESH_SECONDS = 0.3
+# Columns of the bar of an epoch.
+_BAR = 16
 _LABELS = {
     "loss": "loss",
     "top1_error": "top-1 error",
@@ -24,7 +26,7 @@ _LABELS = {
 
 
 class Progress(keras.callbacks.Callback):
-    """One line: epoch, step, images/s, time left, rate, loss, top-1 error.
+    """One line: epoch, a bar of its steps, images/s, time left, rate, loss, top-1 error.
 
     On a terminal the line is rewritten a few times a second; elsewhere there is one line an epoch.
     """
@@ -98,7 +100,9 @@ class Progress(keras.callbacks.Callback):
         run = self.run
         parts = [f"{self._prefix}epoch {epoch + 1}/{run.train.epochs}"]
         if step is not None:
-            parts.append(f"step {step}/{run.steps_per_epoch}")
+            done = min(_BAR, _BAR * step // run.steps_per_epoch)
+            bar = "━" * done + "╌" * (_BAR - done)
+            parts.append(f"{bar} step {step}/{run.steps_per_epoch}")
         if run.images_per_second:
             parts += [f"{run.images_per_second:,.0f} images/s", f"ETA {self._left()}"]
         parts.append(f"lr {metrics.get('learning_rate', run.learning_rate):.3g}")

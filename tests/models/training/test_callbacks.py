@@ -65,7 +65,7 @@ def test_on_a_terminal_the_line_is_rewritten(fit, monkeypatch):
     os.close(end)
     assert text.count("\n") == 2
     assert text.count("\r    epoch") >= 10
-    assert "epoch 2/2  step 3/5" in text
+    assert "epoch 2/2  ━━━━━━━━━╌╌╌╌╌╌╌ step 3/5" in text
 
 
 def test_a_terminal_that_is_gone_ends_no_training(fit, monkeypatch):
