@@ -13,8 +13,10 @@ import tensorflow as tf
 from components import files
 from serving.server.version_folders import CHECKSUMS_FILE, EVALUATION_FILE
 
+# What the version was made from: of pipeline.local.history.
+LINEAGE_FILE = "assets.extra/lineage.json"
 # Written at the push, and no part of the model.
-_ADDED = (EVALUATION_FILE, CHECKSUMS_FILE)
+_ADDED = (EVALUATION_FILE, LINEAGE_FILE, CHECKSUMS_FILE)
 _MODEL_FILE = "saved_model.pb"
 _UNFINISHED = ".pushing-"
 _LOCK = ".push.lock"

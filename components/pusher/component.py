@@ -53,6 +53,7 @@ def Pusher(
     directory: Parameter[str],
     protocol: Parameter[str],
     canary: Parameter[str] = "",
+    lineage: Parameter[str] = "",
     infra_blessing: InputArtifact[standard_artifacts.InfraBlessing] = None,
 ) -> None:
     """Pushes a blessed model to a folder of versions, so that a version is whole or none.
@@ -68,6 +69,8 @@ def Pusher(
       directory: folder of versions.
       protocol: the test protocol that decided.
       canary: fields of Canary, as JSON; "" pushes to all at once.
+      lineage: what the model was made from, as JSON, which goes along; a runner that knows it sets
+        it just before this runs, so that the cache does not look at it.
       infra_blessing: of the ServingValidator; None asks for none.
     """
     blessed = model_utils.is_model_blessed(model_blessing) and (
@@ -78,7 +81,7 @@ def Pusher(
         return
     path = path_utils.serving_model_path(model.uri)
     check_judged(path, model_blessing.get_string_custom_property(evaluator.JUDGED))
-    version = push(path, directory, measured(evaluation.uri, protocol))
+    version = push(path, directory, measured(evaluation.uri, protocol), lineage)
     name = os.path.basename(version)
     if canary:
         try_out(Canary(**json.loads(canary)), directory, int(name))
@@ -130,12 +133,15 @@ def try_out(canary: Canary, folder: str, version: int) -> None:
         admin.write(path, textproto.models_text(found.values()))
 
 
-def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> str:
+def push(
+    model: str, folder: str, evaluated: dict[str, Any] | None = None, lineage: str = ""
+) -> str:
     """Makes `model` the newest version in `folder`, unless it is and is whole; returns the
     version's folder.
 
     Args:
       evaluated: of `measured`; goes along.
+      lineage: JSON; goes along.
     """
     with pushed.alone(folder):
         versions = pretrained.versions(folder)
@@ -149,6 +155,8 @@ def push(model: str, folder: str, evaluated: dict[str, Any] | None = None) -> st
         extra = {pushed.CHECKSUMS_FILE: sums}
         if evaluated:
             extra[EVALUATION_FILE] = json.dumps({**evaluated, "network": network}, indent=2)
+        if lineage:
+            extra[pushed.LINEAGE_FILE] = lineage
         pushed.copy(model, version, extra)
         return version
 

@@ -123,16 +123,22 @@ class _Beam(_Afresh, beam_executor_operator.BeamExecutorOperator):
     """TFX's way to run a Beam component."""
 
 
-class _Report(_Python):
-    """Tells the report how long the nodes before it took: no other node knows."""
+class _Told(_Python):
+    """Tells a component what only ML Metadata knows.
 
-    def __init__(self, seconds: Callable[[], list[dict[str, Any]]], **specs: Any) -> None:
+    Args:
+      name: of the execution property.
+      tell: gives its value for the component's inputs.
+    """
+
+    def __init__(self, name: str, tell: Callable[[Any], Any], **specs: Any) -> None:
         super().__init__(**specs)
-        self._seconds = seconds
+        self._name, self._tell = name, tell
 
     def run_executor(self, execution_info: Any, *args: Any) -> Any:
         # Only now: the cache has been looked at, and must not see it.
-        execution_info.exec_properties[report.SECONDS] = json.dumps(self._seconds())
+        told = json.dumps(self._tell(execution_info.input_dict), indent=2)
+        execution_info.exec_properties[self._name] = told
         return super().run_executor(execution_info, *args)
 
 
@@ -200,12 +206,13 @@ class Nodes:
         )
 
     def _operators(self, name: str) -> dict[Any, Any]:
-        if name != "Report":
+        told = {"Report": (report.SECONDS, self._seconds), "Pusher": ("lineage", self._lineage)}
+        if name not in told:
             return _OPERATORS
-        told = functools.partial(_Report, self._seconds)
-        return {**_OPERATORS, executable_spec_pb2.PythonClassExecutableSpec: told}
+        operator = functools.partial(_Told, *told[name])
+        return {**_OPERATORS, executable_spec_pb2.PythonClassExecutableSpec: operator}
 
-    def _seconds(self) -> list[dict[str, Any]]:
+    def _seconds(self, _: Any) -> list[dict[str, Any]]:
         """`node`, `seconds` and `state` of the nodes of this run that have ended."""
         with metadata.Metadata(self._connection) as handle:
             nodes = history.run(handle.store, self._run_id).nodes
@@ -215,6 +222,10 @@ class Nodes:
             for name, node in ended
             if node.state in ("done", "cached")
         ]
+
+    def _lineage(self, inputs: dict[str, list[types.Artifact]]) -> dict[str, Any]:
+        with metadata.Metadata(self._connection) as handle:
+            return history.lineage(handle.store, inputs["evaluation"][0].id)
 
     def _note(self) -> None:
         """Keeps settings and code with the run, for pipeline.runs."""

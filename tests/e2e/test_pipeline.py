@@ -53,6 +53,11 @@ def test_first_run_pushes_and_says_so(home, first):
     assert (evaluated["examples"], sorted(evaluated["protocols"])) == (360, ["center", "ten_crop"])
     shown = f"{evaluated['protocols']['center']['top1_error']:.2%}"
     assert re.search(rf"^ center +{shown}", first, re.M)
+    with open(os.path.join(serving(home), version, "assets.extra", "lineage.json")) as file:
+        lineage = json.load(file)
+    assert lineage["settings"]["train"]["epochs"] == 3 and lineage["parents"] == {}
+    assert lineage["data"]["images"] == "1,437 train, 360 eval"
+    assert set(lineage["nodes"]) >= {"ExampleGen", "Transform", "Trainer", "Evaluator"}
     assert "python -m serving.server" in first
     for name in re.findall(r"_file=(\S+)", first):
         assert os.path.isfile(os.path.join(home, name))
@@ -246,8 +251,10 @@ def test_runs_are_listed_shown_and_compared(home, first, capsys):
     shown = said("show", log)
     error = re.search(r"^ center +(\S+%)", first, re.M)[1]
     assert re.search(rf"center +top-1 error +{error} \(\d", shown)
-    assert "train.epochs=3" in shown and re.search(r"Report .*/report\.html\n", shown)
-    assert os.path.isfile(re.search(r"Report +(\S+)", shown)[1])
+    assert "train.epochs=3" in shown and (
+        page := re.search(r"^Report +(\S+/report\.html)$", shown, re.M)
+    )
+    assert os.path.isfile(page[1])
     better = next(line.split()[0] for line in listed if f"version {versions(home)[1]}" in line)
     compared = said("diff", log, better)
     assert re.search(r"train.epochs +3 +6", compared)
