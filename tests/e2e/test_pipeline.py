@@ -251,10 +251,9 @@ def test_runs_are_listed_shown_and_compared(home, first, capsys):
     shown = said("show", log)
     error = re.search(r"^ center +(\S+%)", first, re.M)[1]
     assert re.search(rf"center +top-1 error +{error} \(\d", shown)
-    assert "train.epochs=3" in shown and (
-        page := re.search(r"^Report +(\S+/report\.html)$", shown, re.M)
-    )
-    assert os.path.isfile(page[1])
+    assert "train.epochs=3" in shown
+    page = re.search(r"^Report +(\S+/report\.html)$", shown, re.M)[1]
+    assert os.path.isfile(page)
     better = next(line.split()[0] for line in listed if f"version {versions(home)[1]}" in line)
     compared = said("diff", log, better)
     assert re.search(r"train.epochs +3 +6", compared)
