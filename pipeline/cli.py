@@ -1,4 +1,4 @@
-"""The `tfx` command: upstream's, with `run create --pipeline_path=FILE` added.
+"""The `tfx` command: upstream's, with `run create --pipeline_path=FILE` and local runs in `run list`.
 
 The tfx wheel's console script finds this through pipeline/compat/tfx_cli_main.py.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import metadata
 
 import click
+
+from components import code_version
 
 _GROUPS = {
     "pipeline": "Create, update, list and delete pipelines.",
@@ -50,10 +53,16 @@ class _Run(click.Group):
         return sorted(_upstream("run").list_commands(ctx))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        return create if name == "create" else _upstream("run").get_command(ctx, name)
+        own = {"create": create, "list": list_runs}
+        return own.get(name) or _upstream("run").get_command(ctx, name)
 
 
 @click.group("cli", cls=_Commands)
+@click.version_option(
+    code_version.release(),
+    prog_name="ResNet-TFX",
+    message=f"%(prog)s %(version)s, TFX {metadata.version('tfx')}",
+)
 def cli_group() -> None:
     """TFX pipelines from the command line."""
 
@@ -107,3 +116,23 @@ def create(
         )
     # In the place of this process: Ctrl-C and kill reach the run itself.
     os.execv(sys.executable, [sys.executable, pipeline_path, *ctx.args])
+
+
+@click.command("list")
+@click.option("--pipeline_name", "--pipeline-name", default="", help="Runs of this pipeline alone.")
+@click.option(
+    "--engine", default="auto", help="Orchestrator: auto, local, airflow, kubeflow, vertex."
+)
+@click.option("--root", default="runs", help="Folder of local pipelines.")
+@click.pass_context
+def list_runs(ctx: click.Context, pipeline_name: str, engine: str, root: str) -> None:
+    """List the runs of pipelines, the newest first."""
+    if engine in ("auto", "local"):
+        asked = ["--set", f"root={root}", "list", *([pipeline_name] if pipeline_name else [])]
+        # In the place of this process, for it reads ML Metadata without upstream's imports.
+        os.execv(sys.executable, [sys.executable, "-m", "pipeline.runs", *asked])
+    upstream = _upstream("run").get_command(ctx, "list")
+    assert upstream is not None
+    args = ["--engine", engine, "--pipeline_name", pipeline_name]
+    with upstream.make_context("list", args, parent=ctx.parent) as sub:
+        upstream.invoke(sub)

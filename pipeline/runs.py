@@ -1,6 +1,6 @@
 """What was run here, how two runs differ, and what a pushed version was made from.
 
-python -m pipeline.runs list
+python -m pipeline.runs list [PIPELINE]
 python -m pipeline.runs show RUN
 python -m pipeline.runs diff RUN RUN
 python -m pipeline.runs lineage [VERSION]
@@ -59,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.set_defaults(ask=ask)
         for argument in {_show: ("run",), _diff: ("first", "second")}.get(ask, ()):
             command.add_argument(argument, metavar="RUN")
-        if ask is _lineage:
-            command.add_argument("version", nargs="?", default="", metavar="VERSION")
+        if ask in (_list, _lineage):
+            what = "pipeline" if ask is _list else "version"
+            command.add_argument(what, nargs="?", default="", metavar=what.upper())
     args = parser.parse_args(argv)
     local_runner.environment()
     console = Console(highlight=False, soft_wrap=True)
@@ -78,7 +79,7 @@ def _list(args: argparse.Namespace, console: Console) -> None:
     table = Table(box=None)
     for title in ("run", "pipeline", "began", "time", "outcome", "error", "code"):
         table.add_column(title, justify="right" if title in ("time", "error") else "left")
-    for run, store in _known(args):
+    for run, store in _known(args, args.pipeline):
         found = _results(store, run)
         began = run.started.strftime("%Y-%m-%d %H:%M")
         time = f"{run.seconds:,.0f} s"
@@ -198,18 +199,22 @@ def _store(config: Config) -> ml_metadata.MetadataStore:
     return ml_metadata.MetadataStore(metadata.connection(config))
 
 
-def _known(args: argparse.Namespace) -> list[Known]:
-    """All runs, the newest first.
+def _known(args: argparse.Namespace, pipeline: str = "") -> list[Known]:
+    """The runs of a pipeline, or of all, the newest first.
 
     Raises:
       ConfigError: there is none.
     """
     from pipeline.local import history
 
-    found = [Known(run, store) for _, store in _stores(args) for run in history.runs(store)]
+    stores = [store for _, store in _stores(args)]
+    found = [Known(run, store) for store in stores for run in history.runs(store, pipeline)]
     if not found:
         root = os.path.dirname(Paths(options.resolve(args)).home)
-        raise ConfigError(f"Nothing was run below {root}; name another folder with --set root=.")
+        raise ConfigError(
+            f"No run{f' of {pipeline}' if pipeline else ''} is known below {root}; name another"
+            " folder with --set root=FOLDER."
+        )
     return sorted(found, key=lambda known: known.run.started, reverse=True)
 
 

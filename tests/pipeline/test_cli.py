@@ -1,6 +1,7 @@
 """The `tfx` command: ours in front, upstream's behind."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -26,6 +27,19 @@ def test_help_does_not_wait_for_tensorflow():
     assert done.returncode == 0
     assert all(name in done.stdout for name in ("pipeline", "run", "template"))
     assert done.stderr == ""
+
+
+def test_the_version_is_said():
+    done = subprocess.run([TFX, "--version"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert re.fullmatch(r"ResNet-TFX \d+\.\d+\.\d+, TFX 1\.21\.0\n", done.stdout)
+
+
+def test_local_runs_are_asked_for_without_upstream(tmp_path):
+    command = [TFX, "run", "list", "--engine=local", "--pipeline_name=mine"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"No run of mine is known below {tmp_path}/runs")
 
 
 @pytest.mark.parametrize(
