@@ -215,7 +215,7 @@ def _shown(entry: catalogue.Entry, console: Console) -> Iterator[_Progress]:
 
 
 def _lines(entry: catalogue.Entry, console: Console) -> _Progress:
-    said = -1
+    said = 0
 
     def line(done: int, total: int) -> None:
         nonlocal said
