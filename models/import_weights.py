@@ -1,6 +1,7 @@
 """Makes a pushed model, which can be served, of published weights.
 
 python -m models.import_weights resnet50.pth serving/resnet50 --labels synsets.txt
+python -m models.import_weights torchvision:resnet50 serving/resnet50 --labels synsets.txt
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tensorflow as tf
 from models.export import export, protocols
 from models.settings import PROTOCOLS, Transform, check_transform
 from models.weights import conversion
+from models.weights.named import catalogue, download
 from models.weights.published import TORCH_MEAN, TORCH_STD
 
 
@@ -68,8 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         labels, names = _lines(parsed.labels), _lines(parsed.names)
-        found = conversion.load(parsed.checkpoint, parsed.mean, parsed.std, parsed.mean_file)
-        view = conversion.crops(found, parsed.size, parsed.test_shorter_side)
+        path = download.local(parsed.checkpoint)
+        found = conversion.load(path, parsed.mean, parsed.std, parsed.mean_file)
+        view = conversion.crops(found, parsed.size, parsed.test_shorter_side or _usual_side(parsed))
         version = push(found, parsed.out, labels, view, names)
     except (ValueError, OSError, tf.errors.OpError) as error:
         print(error, file=sys.stderr)
@@ -83,12 +86,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _usual_side(parsed: argparse.Namespace) -> int:
+    """The shorter side that the errors of a named network were measured with, 0 where none is."""
+    named = catalogue.is_name(parsed.checkpoint) and not parsed.size
+    return catalogue.find(parsed.checkpoint).test_shorter_side if named else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="import_weights",
         description="Makes a pushed model, ready to be served, of published weights.",
     )
-    parser.add_argument("checkpoint", help="file of weights (docs/weights.md)")
+    parser.add_argument(
+        "checkpoint",
+        help="file of weights, or a name such as torchvision:resnet50 (docs/weights.md)",
+    )
     parser.add_argument("out", help="folder of the model; a new version is written into it")
     for name, text in (
         ("labels", "class names in the order of the outputs, one a line"),
@@ -103,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     for name, text in (
         ("size", "side of the images; 224, or 32 in the CIFAR family"),
-        ("test_shorter_side", "before the crop; 256 for 224, 32 for 32"),
+        ("test_shorter_side", "before the crop; that of a name, 256 for 224, 32 for 32"),
     ):
         parser.add_argument(f"--{name}", type=int, default=0, help=text)
     return parser

@@ -241,9 +241,9 @@ class Train:
     computed from once more after training, as the authors do; 0 keeps the moving averages.
     """
     init_from: Text = ""
-    """Weights to start from: a pushed model (its folder or one version), a .keras file, or
-    published weights (.pth, .safetensors, .npz, .h5; models.import_weights). "" starts from
-    scratch.
+    """Weights to start from: a pushed model (its folder or one version), a .keras file, published
+    weights (.pth, .safetensors, .npz, .h5; models.import_weights), or their name, such as
+    torchvision:resnet50 (docs/weights.md). "" starts from scratch.
     """
     warm_start: bool = False
     """Start from the newest pushed model of the same network; `init_from` (or random numbers) only

@@ -1,4 +1,4 @@
-"""The `tfx` command: upstream's, with `run create --pipeline_path=FILE` and local runs in `run list`.
+"""The `tfx` command: upstream's, with `run create --pipeline_path=FILE` and `run list` here.
 
 The tfx wheel's console script finds this through pipeline/compat/tfx_cli_main.py.
 """

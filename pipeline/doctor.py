@@ -90,6 +90,7 @@ def findings(settings: Config | Finding) -> Iterator[Finding]:
         yield settings
         return
     yield data(settings)
+    yield from weights(settings)
     yield from disk(settings)
     yield from ports(settings)
 
@@ -235,6 +236,23 @@ def data(config: Config) -> Finding:
         return Finding("bad", "data", str(error))
     count = len(source.classes_of(parts))
     return Finding("good", "data", f"{config.data.source}: {count:,} classes")
+
+
+def weights(config: Config) -> Iterator[Finding]:
+    """The file of a named start: whether it is here already."""
+    from models.weights.named import catalogue, download
+
+    start = config.train.init_from
+    if not catalogue.is_name(start):
+        return
+    entry = catalogue.find(start)
+    path = download.place(entry)
+    if os.path.isfile(path):
+        yield Finding("good", "weights", f"{start}: {path}")
+        return
+    found = f"{start} is not here yet: a run downloads {entry.size:g} MiB from {entry.address}"
+    mend = f"Without a network, put that file there as {path}: {entry.promise}."
+    yield Finding("warning", "weights", found, mend)
 
 
 def disk(config: Config) -> Iterator[Finding]:

@@ -30,6 +30,7 @@ from rich.markup import escape
 from components import files
 from components.example_gen import source
 from components.example_gen.errors import SourceError
+from models.weights.named import catalogue, download
 from pipeline.config import options, space
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError, to_dict
@@ -137,6 +138,7 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
     except SourceError as error:
         view.line(f"[red]{escape(str(error))}[/]")
         return 2
+    _fetch(config.train.init_from, view)
     # TFX takes seconds to import: only now, when configuration and source are known to be right.
     with uncollected():
         from pipeline.local import dag, figures, summary
@@ -164,6 +166,15 @@ def _run(config: Config, paths: Paths, view: View, nodes: dict[str, Outputs]) ->
         view.line(f"\n[red]{where}:[/] {escape(space.sentence(error, config) or reason(error))}")
         return 1
     return 0
+
+
+def _fetch(start: str, view: View) -> None:
+    """Downloads weights that have a name, in view; raises ConfigError when they do not come."""
+    try:
+        if catalogue.is_name(start):
+            download.fetch(start, view.console)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 @contextlib.contextmanager

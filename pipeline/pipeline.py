@@ -32,6 +32,7 @@ from components.pusher import component as pusher
 from components.report import component as reporter
 from components.serving_validator import component as serving_validator
 from models.weights import pretrained
+from models.weights.named import catalogue, download
 from pipeline.config import beam_arguments, commands, metadata, options
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError, digest, to_dict
@@ -225,24 +226,28 @@ def _starting_points(config: Config) -> dict[str, Any]:
     A folder of pushed models gets new versions: the cache has to see which one is meant.
     """
     model, train = to_dict(config.model), to_dict(config.train)
+    start = config.train.init_from
     try:
         model["ensemble"] = [pretrained.resolve(path) for path in config.model.ensemble]
-        if config.train.init_from:
-            train["init_from"] = pretrained.resolve(config.train.init_from)
+        if catalogue.is_name(start):
+            # The name stays: a step on another machine has the file in another place, or gets it.
+            contents: list[Any] = [download.fetch(start).sha256]
+        else:
+            train["init_from"] = pretrained.resolve(start) if start else ""
+            contents = _state(train["init_from"])
     except ValueError as error:
         raise source.SourceError(str(error)) from error
     except tf.errors.OpError as error:
         raise source.SourceError(
             f"train.init_from or model.ensemble cannot be read: {files.reason(error)}."
         ) from error
-    start = train["init_from"]
-    file = os.stat(start) if start and os.path.isfile(start) else None
-    # Files are replaced under the same name.
-    return {
-        "model": model,
-        "train": train,
-        "start": [file.st_size, file.st_mtime_ns] if file else [],
-    }
+    return {"model": model, "train": train, "start": contents}
+
+
+def _state(path: str) -> list[int]:
+    """Files are replaced under the same name."""
+    file = os.stat(path) if path and os.path.isfile(path) else None
+    return [file.st_size, file.st_mtime_ns] if file else []
 
 
 def _validation(

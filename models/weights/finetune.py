@@ -24,6 +24,7 @@ from models.network import architecture
 from models.pixels.augmentation import Constants
 from models.settings import Model, Train, Transform
 from models.weights import pretrained
+from models.weights.named import catalogue
 
 HEAD = "logits"
 
@@ -102,14 +103,7 @@ def _same_classes(found: pretrained.Pretrained, constants: Constants) -> bool:
 
 def check(source: str, found: pretrained.Pretrained, model: Model, transform: Transform) -> None:
     """Raises ValueError when the network from `source` cannot start the training of `model`."""
-    theirs, ours = found.settings.network, model.network
-    for name in ours:
-        if theirs.get(name) != ours[name]:
-            said = _said(getattr(found.settings, name))
-            raise ValueError(
-                f"train.init_from={source} is a network with model.{name}={said}, and the"
-                f" configuration has {_said(ours[name])}; set model.{name}={said}."
-            )
+    catalogue.check_network(source, found.settings, model)
     view = found.transform
     means = (view.mean, transform.mean) if view and view.size == transform.size else ()
     if means == ("pixel", "channel"):
@@ -117,11 +111,6 @@ def check(source: str, found: pretrained.Pretrained, model: Model, transform: Tr
             f"train.init_from={source} was trained with the mean image subtracted; set"
             " transform.mean=pixel."
         )
-
-
-def _said(value: object) -> str:
-    """A setting as it is written."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _with_mean(

@@ -1,4 +1,4 @@
-"""Networks that are trained already: pushed models, .keras files and published weights.
+"""Networks that are trained already: pushed models, .keras files, published weights, their names.
 
 `resolve` needs no TensorFlow: the pipeline looks for the newest version before anything runs.
 """
@@ -15,6 +15,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from models.settings import Model, Transform
+from models.weights.named import download
 
 if TYPE_CHECKING:
     import keras
@@ -50,17 +51,20 @@ def resolve(path: str) -> str:
     """The one model that is meant: the file, or the folder of the (newest) version.
 
     Args:
-      path: a folder of pushed versions, one version, a .keras file or a file of weights.
+      path: a folder of pushed versions, one version, a .keras file, a file of weights or a name of
+        models.weights.named.catalogue, whose file is downloaded where it is not there yet.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there is none, or it cannot be downloaded.
     """
+    path = download.local(path)
     files = _files(path)
     if files.exists(path) and not files.isdir(path):
         return path
     if not files.isdir(path):
         raise ValueError(
-            f"{path} does not exist; give a pushed model's folder, a .keras file or weights."
+            f"{path} does not exist; give a pushed model's folder, a .keras file or weights, or a"
+            " name such as torchvision:resnet50."
         )
     if files.exists(os.path.join(path, _SAVED_MODEL)):
         return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from models.weights.named import catalogue
 from pipeline.config import beam_arguments
 from pipeline.config.options import from_dict
 from pipeline.config.settings import Config, to_dict
@@ -41,6 +42,7 @@ class Paths:
 def settings(config: Config) -> dict[str, tuple[str, ...]]:
     """Settings that name files or folders, with what they name, if anything."""
     own_schema = config.data.schema not in ("curated", "infer")
+    start = config.train.init_from
     jar = not beam_arguments.is_address(config.beam.job_server)
     found = {
         "root": (config.root,),
@@ -48,7 +50,7 @@ def settings(config: Config) -> dict[str, tuple[str, ...]]:
         "data.source": (config.data.source,),
         "data.schema": (config.data.schema if own_schema else "",),
         "model.ensemble": config.model.ensemble,
-        "train.init_from": (config.train.init_from,),
+        "train.init_from": ("" if catalogue.is_name(start) else start,),
         "train.checkpoint_dir": (config.train.checkpoint_dir,),
         "serve.directory": (config.serve.directory,),
         "beam.job_server": (config.beam.job_server if jar else "",),

@@ -11,6 +11,7 @@ from typing import Any
 
 from components.example_gen.sources import kinds, registry
 from models import fields, settings
+from models.weights.named import catalogue
 from pipeline.config import beam_arguments, graph, serve_check
 from pipeline.config.settings import Config, ConfigError, Metadata, Schedule
 
@@ -51,6 +52,7 @@ def check(config: Config) -> None:
             "model.ensemble: an ensemble is not trained; set train.init_from=,"
             " train.warm_start=false and tune.enabled=false."
         )
+    _said(catalogue.check, config.train.init_from, config.model)
     if not config.evaluate.protocols:
         raise ConfigError("evaluate.protocols is empty: name at least one, such as center.")
     for protocol in config.evaluate.protocols:

@@ -98,6 +98,20 @@ def test_data_disks_and_ports_are_those_of_the_settings(tmp_path):
     assert doctor.data(presets.get("digits")).state == "good"
 
 
+def test_a_named_start_is_here_or_says_what_it_takes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESNET_TFX_CACHE", str(tmp_path))
+    config = assign(presets.get("folder"), ["train.init_from=keras:resnet50"])
+    [found] = doctor.weights(config)
+    file = "resnet50_weights_tf_dim_ordering_tf_kernels.h5"
+    assert found.state == "warning" and "98 MiB from https://storage.googleapis" in found.found
+    assert f"{tmp_path}/keras/{file}: its MD5 is 2cb95161c4" in found.mend
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / file).write_bytes(b"")
+    [found] = doctor.weights(config)
+    assert found.state == "good" and file in found.found
+    assert not list(doctor.weights(assign(config, ["train.init_from=net.pth"])))
+
+
 @pytest.mark.parametrize("packages", [True, False])
 def test_it_runs_where_nothing_is_installed(packages):
     """Without its packages it says so; with them it takes the options of a run."""

@@ -19,7 +19,8 @@ from models import import_weights
 from models.pixels import augmentation
 from models.settings import Model, Train, Transform
 from models.weights import conversion, finetune, pretrained, published
-from tests.helpers import torch_reference, torch_writer
+from models.weights.named import catalogue, download
+from tests.helpers import torch_reference, torch_writer, weight_server
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 SMALL = torch_reference.state((1, 1, 1), shortcut="A", head="linear")
@@ -329,6 +330,22 @@ def test_the_command_writes_a_model_that_serves_the_published_network(tmp_path, 
     np.testing.assert_allclose(
         found.model(shifted), torch_reference.logits(SMALL, images(32), MEAN, STD), atol=1e-3
     )
+
+
+def test_the_command_takes_a_name_and_its_test_crop(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(download.FOLDER, str(tmp_path / "cache"))
+    with open(saved(tmp_path, SMALL), "rb") as file:
+        content = file.read()
+    with weight_server.serving() as server:
+        server.files["/net.pth"] = content
+        known = weight_server.entry(f"{server.address}/net.pth", content)
+        monkeypatch.setitem(catalogue.ENTRIES, known.name, known)
+        assert import_weights.main([known.name, str(tmp_path / "serving")]) == 0
+    assert "cifar_resnet8, 5 classes" in capsys.readouterr().out
+    found = pretrained.load(str(tmp_path / "serving"))
+    assert found.transform.test_shorter_side == known.test_shorter_side == 40
+    assert import_weights.main(["timm:resnet9", str(tmp_path / "out")]) == 1
+    assert "timm:resnet9 is no known name" in capsys.readouterr().err
 
 
 def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path, capsys):

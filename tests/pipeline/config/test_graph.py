@@ -1,6 +1,7 @@
 """The graph as schedulers know it, and a run in several processes."""
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
@@ -12,11 +13,13 @@ import pytest
 
 from components import code_digest
 from components.example_gen import source
-from pipeline import node
-from pipeline.config import graph, validity
+from models.weights.named import catalogue, download
+from pipeline import local_runner, node
+from pipeline.config import graph, presets, validity
 from pipeline.config.options import assign, from_dict, read
 from pipeline.config.settings import Config, ConfigError, to_dict
 from pipeline.pipeline import create_pipeline
+from tests.helpers import weight_server
 
 ROOT = Path(__file__).parents[3]
 
@@ -123,6 +126,49 @@ def test_a_start_that_cannot_be_read_is_named(tmp_path):
         create_pipeline(config)
 
 
+def test_the_trainer_knows_a_named_start_by_its_contents_and_not_by_its_place(
+    tmp_path, monkeypatch
+):
+    config = assign(Config(root=str(tmp_path)), [f"train.init_from={weight_server.NAME}"])
+
+    def trainer(folder, content):
+        """Its properties where the cache is `folder`; what was put there is not downloaded."""
+        monkeypatch.setenv("RESNET_TFX_CACHE", str(tmp_path / folder))
+        known = weight_server.entry("http://127.0.0.1:1/tiny.pth", content)
+        monkeypatch.setitem(catalogue.ENTRIES, known.name, known)
+        place = Path(download.place(known))
+        place.parent.mkdir(parents=True)
+        place.write_bytes(content)
+        [found] = [n for n in create_pipeline(config).components if n.id == "Trainer"]
+        return dict(found.exec_properties)
+
+    here, elsewhere, other = trainer("a", b"w"), trainer("b", b"w"), trainer("c", b"other")
+    assert here == elsewhere and here["custom_config"] != other["custom_config"]
+    told = json.loads(here["custom_config"])
+    assert told["start"] == [hashlib.sha256(b"w").hexdigest()]
+    assert told["train"]["init_from"] == weight_server.NAME
+
+
+def test_a_named_start_that_cannot_be_had_is_said_before_anything_runs(
+    tmp_path, monkeypatch, capfd
+):
+    """Where a person sees it, and where a scheduler compiles the run."""
+    monkeypatch.setenv("RESNET_TFX_CACHE", str(tmp_path / "cache"))
+    with weight_server.serving() as server:
+        known = weight_server.entry(f"{server.address}/gone.pth", b"w")
+        monkeypatch.setitem(catalogue.ENTRIES, known.name, known)
+        settings = [f"root={tmp_path}/runs", f"train.init_from={known.name}"]
+        config = assign(presets.get("digits"), settings)
+        message = rf"{known.name} cannot be downloaded from {known.address} \(404 Not Found\)"
+        with pytest.raises(source.SourceError, match=message):
+            create_pipeline(config)
+        capfd.readouterr()
+        assert local_runner.run(config) == (2, {})
+        seen = capfd.readouterr()
+    assert f"put that file there as {download.place(known)}" in seen.out
+    assert f"{known.name}: downloading" in seen.out and not seen.err
+
+
 def test_the_graph_needs_no_tensorflow():
     code = (
         "import sys, pipeline.config.options, pipeline.config.graph; "
@@ -180,6 +226,11 @@ def test_a_whole_number_is_a_number():
         (["metadata.kind=mysql", "metadata.host="], "metadata.host is empty: mysql needs it"),
         (["data.spans=0"], "data.spans=0: must be a whole number, at least 1 and"),
         (["data.max_skew=0"], "data.max_skew=0: must be a number, above 0 and at most 1."),
+        (["train.init_from=timm:resnet9"], "train.init_from=timm:resnet9 is no known name; choose"),
+        (
+            ["train.init_from=torchvision:resnet50", "model.depth=18"],
+            "train.init_from=torchvision:resnet50 is a network with model.depth=50",
+        ),
     ],
 )
 def test_settings_that_cannot_run_are_found_early(settings, sentence):

@@ -28,6 +28,13 @@ def test_every_path_becomes_absolute_and_what_is_none_stays(tmp_path, monkeypatc
         "serve.directory": (f"{tmp_path.parent}/s",),
         "beam.job_server": (f"{here}/jobs/server.jar",),
     }
-    plain = assign(presets.get("folder"), ["data.schema=infer", "beam.job_server=localhost:8099"])
+    plain = assign(
+        presets.get("folder"),
+        [
+            "data.schema=infer",
+            "beam.job_server=localhost:8099",
+            "train.init_from=torchvision:resnet50",
+        ],
+    )
     assert paths.settings(plain) == {"root": ("runs",)}
     assert paths.absolute(plain) == dataclasses.replace(plain, root=f"{here}/runs")

@@ -1,0 +1,1 @@
+"""Weights of others by name: what there is, and their files on this machine."""
