@@ -7,6 +7,7 @@ extra for a bucket; here it gets `FileUrls`.
 
 import glob
 import os
+import re
 
 import pytest
 import tensorflow as tf
@@ -60,6 +61,8 @@ def test_only_small_files_stay_in_the_root(tmp_path, capfd, monkeypatch):
         for p in glob.glob("runs/**", recursive=True)
         if os.path.isfile(p)
     ]
+    assert re.search(r"✓ Report +[\d.]+ s +report\.html$", output, re.M), "No part is missing."
+    assert re.search(rf"^Report +{bucket}/artifacts/Report/.*/report\.html$", output, re.M)
     small = ("logs/", "deployment/")
     assert all(p.startswith(small) or p in ("metadata.sqlite", "lock") for p in kept), kept
     status, _ = local_runner.run(config)

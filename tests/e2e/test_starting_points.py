@@ -5,6 +5,7 @@ The runs are of one pipeline, which ingests once, and push into a folder of thei
 
 import csv
 import os
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -88,6 +89,7 @@ def test_no_epochs_only_evaluate_what_is_there(home):
     start = f"train.init_from={home.pushes('residual')}"
     status, output = home.run("again", *QUICK, ALL, UNSERVED, start, "train.epochs=0")
     assert status == 0, output
+    assert re.search(r"✓ Report .* report\.html$", output, re.M), "No part is missing."
     images = [data.jpeg(seed) for seed in range(5)]
     before, after = (evaluated(home.pushed(name), images) for name in ("residual", "again"))
     for protocol, probabilities in before.items():
@@ -102,6 +104,7 @@ def test_an_ensemble_averages_its_members_under_every_protocol(home):
     members = f"model.ensemble={home.pushes('residual')},{home.pushed('plain')}"
     status, output = home.run("both", *QUICK, ALL, members)
     assert status == 0, output
+    assert re.search(r"✓ Report .* report\.html$", output, re.M), "No part is missing."
     images = [data.jpeg(seed) for seed in range(5)] + [data.png(9), data.grey(10)]
     alone = [evaluated(home.pushed(name), images) for name in ("residual", "plain")]
     together = evaluated(home.pushed("both"), images)

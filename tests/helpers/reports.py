@@ -36,6 +36,7 @@ class Made:
       seed: of what the model says.
       file_name: number of an image -> name of its file.
       settings: of the configuration, on top of the preset `digits`.
+      baseline: top-1 error of the model that it was compared with, under `center`.
 
     Attributes:
       labels: int [n].
@@ -44,7 +45,14 @@ class Made:
     """
 
     def __init__(
-        self, folder, names=NAMES, images=40, seed=0, file_name="{}.jpg".format, settings=()
+        self,
+        folder,
+        names=NAMES,
+        images=40,
+        seed=0,
+        file_name="{}.jpg".format,
+        settings=(),
+        baseline=None,
     ):
         self.folder, self.names = str(folder), list(names)
         rng = np.random.default_rng(seed)
@@ -52,6 +60,7 @@ class Made:
         self.labels = rng.integers(0, classes, images)
         self.files = [file_name(number) for number in range(images)]
         self.scores = {name: _scores(rng, self.labels, classes) for name in ("center", "ten_crop")}
+        self.baseline = baseline
         self.config = assign(presets.get("digits"), settings)
         folders = ("examples", "statistics", "anomalies", "model_run", "evaluation")
         for name in folders:
@@ -148,6 +157,8 @@ class Made:
             for k in (1, 5):
                 if k < len(self.names):
                     _metric(overall, f"{protocol}_top{k}", 1 - self.wrong(scores, k).mean())
+        if self.baseline is not None:
+            _metric(overall, "center_top1", 1 - self.baseline, "baseline")
         _records(self.path("evaluation", "metrics-00000-of-00001.tfrecord"), overall)
         verdict = validation_result_pb2.ValidationResult(validation_ok=True)
         _records(self.path("evaluation", "validations.tfrecord"), verdict)
@@ -211,9 +222,9 @@ def _example(name, label, image):
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def _metric(overall, name, value):
+def _metric(overall, name, value, model="candidate"):
     item = overall.metric_keys_and_values.add()
-    item.key.name = name
+    item.key.name, item.key.model_name = name, model
     item.value.double_value.value = value
 
 

@@ -94,6 +94,17 @@ def test_errors_have_the_interval_of_their_count(made):
         assert row["baseline"] is None and row["baseline_interval"] is None
 
 
+def test_what_a_baseline_measured_stands_beside_it(tmp_path):
+    made = Made(tmp_path / "made", NAMES, 80, baseline=0.25)
+    rows = counting.errors(made.path("evaluation"), ["center", "ten_crop"])
+    compared = [(row["metric"], row["baseline"], row["baseline_interval"]) for row in rows]
+    assert compared == [
+        ("top1", 0.25, counting.wilson(20, 80)), ("top5", None, None),
+        ("top1", None, None), ("top5", None, None),
+    ]  # fmt: skip
+    assert "its interval" in made.written()[1]
+
+
 def naive_error(confidence, right, bins):
     """Equal-mass bins, one image after the other; the first bins have one more where it must be."""
     order = sorted(range(len(confidence)), key=lambda i: confidence[i])

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 
 import numpy as np
@@ -16,6 +17,7 @@ import tensorflow as tf
 from PIL import Image
 
 from components import code_version
+from components.data_validation import drift
 from components.report import charts, component, drawing, gallery, rendering
 from models.settings import Transform
 from pipeline.config import commands, options, presets
@@ -243,6 +245,32 @@ def test_other_ends_of_a_run_are_told(made):
     assert "pushed version 17 (passed over 18)" in text
     _, text = made.written(seconds=[])
     assert "Components of this run" not in text
+
+
+def test_a_server_that_did_not_pass_is_told(made, tmp_path):
+    told = {"reasons": ["p99 is 30 ms, above serve.max_latency_ms=20"], "images": 16}
+    (tmp_path / "report.json").write_text(json.dumps(told))
+    results, text = made.written(serving=str(tmp_path), pushed="")
+    assert results["verdict"]["served"] is False and results["verdict"]["pushed_version"] == ""
+    assert "The server did not pass: p99 is 30 ms, above serve.max_latency_ms=20." in text
+
+
+def test_drift_between_spans_is_a_table(made, tmp_path):
+    folder = tmp_path / "anomalies"
+    shutil.copytree(made.path("anomalies"), folder)
+    near, far = drift.Distance(0.125, ""), drift.Distance(0.5, "JPEG")
+    features = {"image/class/synset": near, "image/source_format": far}
+    drift.write_report(str(folder), 7, 6, features, {**features, "image/height": near})
+    results, text = made.written(anomalies=str(folder))
+    assert results["data"]["drift"]["drift"]["image/source_format"] == 0.5
+    rows = re.findall(
+        r'<th scope="row">(image/\w+(?:/\w+)?)</th><td>(\S+)</td><td>(\S+)</td>', text
+    )
+    assert rows == [
+        ("image/class/synset", "0.125", "0.125"), ("image/source_format", "0.500", "0.500"),
+        ("image/height", "–", "0.125"),
+    ]  # fmt: skip
+    assert "Span 7 against span 6" in text
 
 
 def test_many_classes_have_a_table_that_folds_and_a_picture(tmp_path):

@@ -94,6 +94,7 @@ def test_all_that_the_pipeline_names_is_importable_in_the_image(wheel, tmp_path)
         "components.evaluator.baseline.Baseline_Executor",
         "components.evaluator.component.Executor",
         "components.pusher.component.Pusher_Executor",
+        "components.report.component.Executor",
         "components.evaluator.tfma_metrics",
         "models.preprocessing.preprocessing_fn",
         "models.train.run_fn",
