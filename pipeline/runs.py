@@ -4,6 +4,7 @@ python -m pipeline.runs list [PIPELINE]
 python -m pipeline.runs show RUN
 python -m pipeline.runs diff RUN RUN
 python -m pipeline.runs lineage [VERSION]
+python -m pipeline.runs prune [--keep N] [--yes]
 
 A run is named by its name in `list`, the beginning of it, or `last`. The options of a run say where
 the metadata are (--preset, --config, --set root=FOLDER); without any they are those below runs/.
@@ -54,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options.add(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, ask in (("list", _list), ("show", _show), ("diff", _diff), ("lineage", _lineage)):
+    asks = {"list": _list, "show": _show, "diff": _diff, "lineage": _lineage, "prune": _prune}
+    for name, ask in asks.items():
         command = commands.add_parser(name)
         command.set_defaults(ask=ask)
         for argument in {_show: ("run",), _diff: ("first", "second")}.get(ask, ()):
@@ -62,6 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if ask in (_list, _lineage):
             what = "pipeline" if ask is _list else "version"
             command.add_argument(what, nargs="?", default="", metavar=what.upper())
+        if ask is _prune:
+            more = "number of the newest runs whose artifacts stay"
+            command.add_argument("--keep", type=int, default=5, metavar="N", help=more)
+            command.add_argument(
+                "--yes", action="store_true", help="remove, and do not only say so"
+            )
     args = parser.parse_args(argv)
     local_runner.environment()
     console = Console(highlight=False, soft_wrap=True)
@@ -170,6 +178,32 @@ def _told(version: str, folder: str, found: dict[str, Any]) -> list[str]:
         if node["run"] != trained["run"]
     ]
     return lines
+
+
+def _prune(args: argparse.Namespace, console: Console) -> None:
+    from pipeline.local import history
+
+    config = options.resolve(args)
+    paths = Paths(config)
+    if args.keep < 1:
+        raise ConfigError(f"--keep {args.keep}: must be at least 1.")
+    store = _store(config)
+    with local_runner.locked(paths.lock):
+        found = history.unused(store, config.name, args.keep, paths.serving)
+        # What lies elsewhere was not written here.
+        inside = [one for one in found if one.uri.startswith(paths.artifacts + "/")]
+        sizes = {one.uri: sum(map(files.size, files.walk(one.uri))) for one in inside}
+        for artifact in inside:
+            if size := sizes[artifact.uri]:
+                console.print(f"{size / 1e6:10,.1f} MB  {artifact.uri}", markup=False)
+            if args.yes:
+                history.forget(store, artifact)
+    done = "were removed" if args.yes else "can go: --yes removes them"
+    console.print(
+        f"{sum(sizes.values()) / 1e6:,.1f} MB {done}. The {args.keep} newest runs of {config.name},"
+        f" and what the versions in {paths.serving} were made from, stay.",
+        markup=False,
+    )
 
 
 # The stores, and the runs in them.

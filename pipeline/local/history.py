@@ -176,6 +176,40 @@ def _makers(store: ml_metadata.MetadataStore, artifact: int) -> Sequence[mlmd.Ex
     return sorted(written, key=lambda one: one.id)[:1]
 
 
+def unused(
+    store: ml_metadata.MetadataStore, pipeline: str, keep: int, folder: str
+) -> list[mlmd.Artifact]:
+    """Artifacts that neither the newest runs nor the pushed versions that are there come from.
+
+    Args:
+      pipeline: whose runs are looked at.
+      keep: number of the newest runs whose artifacts stay.
+      folder: of the pushed versions.
+    """
+    found = runs(store, pipeline)
+    kept = _ids(store, (node.execution for run in found[:keep] for node in run.nodes.values()))
+    for path in files.glob(os.path.join(folder, "*")):
+        if record := pushed(store, os.path.basename(path), folder):
+            origins = ancestors(store, record.id).values()
+            kept |= {one.id for origin in origins for one in origin.artifacts.values()}
+            kept |= _ids(store, (origin.execution.id for origin in origins))
+    every = _ids(store, (node.execution for run in found for node in run.nodes.values()))
+    return store.get_artifacts_by_id(sorted(every - kept))
+
+
+def _ids(store: ml_metadata.MetadataStore, executions: Iterable[int]) -> set[int]:
+    """Numbers of the artifacts that executions have written or taken from the cache."""
+    events = store.get_events_by_execution_ids(list(executions))
+    return {event.artifact_id for event in events if event.type == mlmd.Event.OUTPUT}
+
+
+def forget(store: ml_metadata.MetadataStore, artifact: mlmd.Artifact) -> None:
+    """Removes the files of an artifact; the cache takes it no longer, and its record stays."""
+    artifact.state = mlmd.Artifact.DELETED
+    store.put_artifacts([artifact])
+    files.remove_tree(artifact.uri)
+
+
 def fingerprint(examples: mlmd.Artifact) -> str:
     """The first digits of the fingerprint of what ingestion has read; "-" where it is unknown."""
     return examples.custom_properties["input_fingerprint"].string_value[:12] or "-"

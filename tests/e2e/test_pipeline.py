@@ -269,6 +269,26 @@ def test_runs_are_listed_shown_and_compared(home, first, capsys):
     assert old != new
 
 
+def test_pruning_takes_nothing_that_serves_or_is_new(home, first, capsys):
+    asked = ["--set", f"root={home}/runs", "prune", "--keep=1"]
+    kept = set(glob.glob(f"{home}/runs/resnet-digits/serving/**", recursive=True))
+    folders = set(glob.glob(f"{home}/runs/resnet-digits/artifacts/*/*/*"))
+    assert runs.main(asked) == 0
+    named = set(re.findall(r"MB  (/\S+)", capsys.readouterr().out))
+    assert named < folders == set(glob.glob(f"{home}/runs/resnet-digits/artifacts/*/*/*"))
+    assert runs.main([*asked, "--yes"]) == 0
+    assert set(re.findall(r"MB  (/\S+)", capsys.readouterr().out)) == named
+    left = set(glob.glob(f"{home}/runs/resnet-digits/artifacts/*/*/*"))
+    assert not left & named
+    assert set(glob.glob(f"{home}/runs/resnet-digits/serving/**", recursive=True)) == kept
+    newest = versions(home)[-1]
+    with open(os.path.join(serving(home), newest, "assets.extra", "lineage.json")) as file:
+        assert json.load(file)["data"]["images"] == "1,437 train, 360 eval"
+    assert runs.main([*asked[:2], "lineage", newest]) == 0
+    assert runs.main(asked) == 0
+    assert "0.0 MB can go" in capsys.readouterr().out
+
+
 def _kill_when(folder, settings, ready, limit=300):
     """Starts a run in its own process group and kills the group with SIGKILL once `ready()`."""
     process = subprocess.Popen(
@@ -302,7 +322,7 @@ def test_training_killed_in_the_middle_continues(home, first):
     )
     status, output = run(home, *settings)
     assert status == 0
-    assert state(output, "Trainer") == "✓"
+    assert [state(output, node) for node in NODES[:6]] == ["·"] * 5 + ["✓"], "as after pruning"
     with open(os.path.join(artifact(home, "Trainer", "model_run"), "summary.json")) as file:
         assert json.load(file)["resumed_from"]
     assert not any(files for *_, files in os.walk(checkpoints))
