@@ -236,9 +236,14 @@ def lineage(store: ml_metadata.MetadataStore, artifact: int) -> dict[str, Any]:
     made = ancestors(store, artifact)
     runs_of = {name: _context(store, origin.execution.id) for name, origin in made.items()}
     judged, trained = made["Evaluator"].artifacts, made["Trainer"].artifacts
-    found = {"started from": trained.get("base_model"), "compared with": judged["baseline_model"]}
+    found = {
+        "started from": trained.get("base_model"),
+        "compared with": judged.get("baseline_model"),
+    }
     parents = {
-        name: one.custom_properties["version"].string_value for name, one in found.items() if one
+        name: os.path.basename(one.custom_properties["version"].string_value)
+        for name, one in found.items()
+        if one
     }
     examples = judged["examples"]
     summary = os.path.join(examples.uri, "summary.json")
