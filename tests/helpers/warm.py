@@ -76,13 +76,17 @@ def executable(folder):
 
 def _command(place, arguments):
     """Has a command run; returns its exit status."""
+    ends = (signal.SIGINT, signal.SIGTERM)
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(place)
         socket.send_fds(server, [b" "], [0, 1, 2])
         order = [arguments, os.getcwd(), dict(os.environ)]
+        # The command may be known to run before this process can hand a signal on.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
         server.sendall(json.dumps(order).encode() + b"\n")
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ends:
             signal.signal(number, lambda number, _: server.sendall(bytes([number])))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
         return int(server.makefile().readline() or 1)
 
 

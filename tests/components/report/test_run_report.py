@@ -258,9 +258,10 @@ def test_a_server_that_did_not_pass_is_told(made, tmp_path):
 def test_drift_between_spans_is_a_table(made, tmp_path):
     folder = tmp_path / "anomalies"
     shutil.copytree(made.path("anomalies"), folder)
-    near, far = drift.Distance(0.125, ""), drift.Distance(0.5, "JPEG")
-    features = {"image/class/synset": near, "image/source_format": far}
-    drift.write_report(str(folder), 7, 6, features, {**features, "image/height": near})
+    drifted = {"image/class/synset": 0.125, "image/source_format": 0.5}
+    skewed = {**drifted, "image/height": 0.125}
+    told = {"span": 7, "previous": 6, "drift": drifted, "skew": skewed}
+    drift.write_report(str(folder), told)
     results, text = made.written(anomalies=str(folder))
     assert results["data"]["drift"]["drift"]["image/source_format"] == 0.5
     rows = re.findall(
