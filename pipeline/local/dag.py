@@ -164,6 +164,7 @@ class Nodes:
         self._deployment = runner_utils.extract_local_deployment_config(ir)
         self._nodes = {item.pipeline_node.node_info.id: item.pipeline_node for item in ir.nodes}
         self._run_id = ir.runtime_spec.pipeline_run_id.field_value.string_value
+        self._noted = False
         self.outputs: dict[str, Outputs] = {}
         self.current = ""
 
@@ -179,7 +180,7 @@ class Nodes:
             try:
                 info = self._launcher(name).launch()
             finally:
-                self._note()
+                self._note()  # also of a run whose first node fails
             assert info
             outcome.state, outputs = _result(self._connection, info.execution_id)
             if outputs:
@@ -228,7 +229,10 @@ class Nodes:
             return history.lineage(handle.store, inputs["evaluation"][0].id)
 
     def _note(self) -> None:
-        """Keeps settings and code with the run, for pipeline.runs."""
+        """Keeps settings and code with the run, once, for pipeline.runs."""
+        if self._noted:
+            return
+        self._noted = True
         with metadata.Metadata(self._connection) as handle:
             code = code_version.name()
             history.note(handle.store, self._run_id, to_dict(self._config), code)
