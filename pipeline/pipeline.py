@@ -215,7 +215,7 @@ def _told(config: Config) -> dict[str, Any]:
     config = dataclasses.replace(config, no_cache=())
     return {
         "config": to_dict(config),
-        "changed": options.changes(config),
+        "changed": options.changes(to_dict(config)),
         "commands": commands.after(config),
     }
 

@@ -44,8 +44,8 @@ _WIDTH = 140
 class Known(NamedTuple):
     """A run and the store that knows it."""
 
-    run: Run
     store: ml_metadata.MetadataStore
+    run: Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +87,7 @@ def _list(args: argparse.Namespace, console: Console) -> None:
     table = Table(box=None)
     for title in ("run", "pipeline", "began", "time", "outcome", "error", "code"):
         table.add_column(title, justify="right" if title in ("time", "error") else "left")
-    for run, store in _known(args, args.pipeline):
+    for store, run in _known(args, args.pipeline):
         found = _results(store, run)
         began = run.started.strftime("%Y-%m-%d %H:%M")
         time = f"{run.seconds:,.0f} s"
@@ -98,15 +98,13 @@ def _list(args: argparse.Namespace, console: Console) -> None:
 
 
 def _show(args: argparse.Namespace, console: Console) -> None:
-    run, store = _find(args, args.run)
+    store, run = _find(args, args.run)
     found = _results(store, run)
     console.print(f"Run       {run.id} of {run.pipeline}, begun {run.started:%Y-%m-%d %H:%M:%S}")
     console.print(f"Outcome   {_outcome(store, run)}")
     console.print(f"Code      {run.code or 'not known'}")
     if run.settings:
-        changed = options.changes(options.from_dict(run.settings))
-        said = " ".join(f"{one['setting']}={_plain(one['value'])}" for one in changed)
-        console.print(f"Settings  preset {run.settings['preset']} {said}", markup=False)
+        console.print(_changed(run.settings), markup=False)
     table = Table(box=None)
     for title in ("component", "state", "time"):
         table.add_column(title, justify="right" if title == "time" else "left")
@@ -122,17 +120,15 @@ def _show(args: argparse.Namespace, console: Console) -> None:
 def _diff(args: argparse.Namespace, console: Console) -> None:
     old, new = _find(args, args.first), _find(args, args.second)
     console.print(f"A {old.run.id}\nB {new.run.id}\n")
-    settings = _differences(_flat(old.run.settings), _flat(new.run.settings))
-    rows = [(name, *map(_plain, values)) for name, values in settings.items()]
+    settings = _differences(options.flat(old.run.settings), options.flat(new.run.settings))
+    rows = [(name, *map(options.text, values)) for name, values in settings.items()]
     if old.run.code != new.run.code:
         rows.append(("code", old.run.code or "not known", new.run.code or "not known"))
-    for name, one, other in zip(
-        ("data", "images"), _data(*_both(old)), _data(*_both(new)), strict=True
-    ):
+    for name, one, other in zip(("data", "images"), _data(*old), _data(*new), strict=True):
         if one != other:
             rows.append((name, one, other))
     _rows(console, ("what differs", "A", "B"), rows or [("nothing", "", "")])
-    first, second = _results(*_both(old)), _results(*_both(new))
+    first, second = _results(*old), _results(*new)
     if first and second:
         console.print()
         _rows(console, ("error", "A", "B"), _compared(first, second))
@@ -152,8 +148,9 @@ def _lineage(args: argparse.Namespace, console: Console) -> None:
     record = history.pushed(store, version, folder)
     if record is None:
         raise ConfigError(
-            f"Version {version} of {folder} is not known to this metadata; it knows"
-            f" {', '.join(versions) or 'none'} there."
+            f"Version {version} of {folder} is not known to this metadata; in that folder lie"
+            f" {', '.join(versions) or 'no versions'}. --config=FILE or --set name=NAME name the"
+            " pipeline that pushed it."
         )
     for line in _told(version, folder, history.lineage(store, record.id)):
         console.print(line, markup=False)
@@ -167,9 +164,7 @@ def _told(version: str, folder: str, found: dict[str, Any]) -> list[str]:
     code = trained["code"] or "not known"
     lines.append(f"Trained   {trained['began']} in run {trained['run']}, code {code}")
     if found["settings"]:
-        changed = options.changes(options.from_dict(found["settings"]))
-        said = " ".join(f"{one['setting']}={_plain(one['value'])}" for one in changed)
-        lines.append(f"Settings  preset {found['settings']['preset']} {said}")
+        lines.append(_changed(found["settings"]))
     lines += [f"Parent    {name} version {one}" for name, one in found["parents"].items()]
     others = {name: node for name, node in found["nodes"].items() if node != trained}
     lines += [
@@ -209,17 +204,14 @@ def _prune(args: argparse.Namespace, console: Console) -> None:
 # The stores, and the runs in them.
 
 
-def _stores(args: argparse.Namespace) -> list[tuple[Config, ml_metadata.MetadataStore]]:
+def _stores(args: argparse.Namespace) -> list[ml_metadata.MetadataStore]:
     """The store of the configuration, and of every other pipeline below its root."""
     config = options.resolve(args)
     if config.metadata.kind != "sqlite":
-        return [(config, _store(config))]
-    root = os.path.dirname(Paths(config).home)
-    names = {os.path.basename(os.path.dirname(p)) for p in glob.glob(f"{root}/*/metadata.sqlite")}
-    return [
-        (one, _store(one))
-        for one in (dataclasses.replace(config, name=name) for name in sorted(names))
-    ]
+        return [_store(config)]
+    paths = glob.glob(os.path.join(os.path.dirname(Paths(config).home), "*", "metadata.sqlite"))
+    names = sorted(os.path.basename(os.path.dirname(path)) for path in paths)
+    return [_store(dataclasses.replace(config, name=name)) for name in names]
 
 
 def _store(config: Config) -> ml_metadata.MetadataStore:
@@ -241,8 +233,7 @@ def _known(args: argparse.Namespace, pipeline: str = "") -> list[Known]:
     """
     from pipeline.local import history
 
-    stores = [store for _, store in _stores(args)]
-    found = [Known(run, store) for store in stores for run in history.runs(store, pipeline)]
+    found = [Known(store, run) for store in _stores(args) for run in history.runs(store, pipeline)]
     if not found:
         root = os.path.dirname(Paths(options.resolve(args)).home)
         raise ConfigError(
@@ -263,10 +254,6 @@ def _find(args: argparse.Namespace, name: str) -> Known:
         found = "several runs begin so" if fitting else "there is no such run"
         raise ConfigError(f"{name}: {found}: {shown}.")
     return (exact or fitting)[0]
-
-
-def _both(known: Known) -> tuple[ml_metadata.MetadataStore, Run]:
-    return known.store, known.run
 
 
 def _listed(folder: str) -> list[str]:
@@ -314,7 +301,7 @@ def _error(found: dict[str, Any]) -> str:
     """Top-1 error under the protocol that decides."""
     for one in found.get("errors") or []:
         if one["protocol"] == found["verdict"]["protocol"] and one["metric"] == "top1":
-            return f"{one['value']:.2%}"
+            return "-" if one["value"] is None else f"{one['value']:.2%}"
     return "-"
 
 
@@ -347,7 +334,7 @@ def _paired(old: Known, new: Known, protocol: str) -> str:
     from components.report import counting
 
     found = []
-    for store, run in (_both(old), _both(new)):
+    for store, run in (old, new):
         record = _artifact(store, run, "Evaluator", "evaluation")
         try:
             found.append(counting.right(record.uri, protocol))
@@ -376,12 +363,10 @@ def _data(store: ml_metadata.MetadataStore, run: Run) -> tuple[str, str]:
 # Settings, for people.
 
 
-def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        f"{name}.{field}" if field else name: one
-        for name, value in tree.items()
-        for field, one in (value.items() if isinstance(value, dict) else [("", value)])
-    }
+def _changed(settings: Mapping[str, Any]) -> str:
+    changed = options.changes(settings)
+    said = " ".join(f"{one['setting']}={options.text(one['value'])}" for one in changed)
+    return f"Settings  preset {settings['preset']} {said}"
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -390,10 +375,6 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[An
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     }
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _rows(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

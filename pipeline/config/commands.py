@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 
 from pipeline.config import options
 from pipeline.config.paths import Paths, absolute
-from pipeline.config.settings import Config, Serve
+from pipeline.config.settings import Config, Serve, to_dict
 from serving.deploy import tensorflow_serving
 
 
@@ -29,11 +28,10 @@ def after(config: Config) -> list[dict[str, str]]:
 
 def run(config: Config) -> str:
     """The command line of a run with this configuration."""
-    whole = absolute(config)
+    whole = to_dict(absolute(config))
     flags = [f"--preset={options.preset(whole).preset}"]
     for one in options.changes(whole):
-        value = one["value"] if isinstance(one["value"], str) else json.dumps(one["value"])
-        flags += ["--set", f"{one['setting']}={value}"]
+        flags += ["--set", f"{one['setting']}={options.text(one['value'])}"]
     return shlex.join(["python", "-m", "pipeline.local_runner", *flags])
 
 

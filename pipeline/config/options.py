@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import json
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models import fields
@@ -77,14 +77,14 @@ def explain(config: Config, only: str = "") -> str:
         )
     lines = []
     section = None
-    for name, (value, values, text) in found.items():
+    for name, (value, values, purpose) in found.items():
         own = name.rpartition(".")[0]
         if own != section:
             section = own
             part = getattr(config, own) if own else config
             lines += [f"{own or 'Without a section'}: {type(part).__doc__}", ""]
         takes = "" if values == "a text" else f" [{values}]"
-        lines += [f"  {name}={value}", f"      {text}{takes}", ""]
+        lines += [f"  {name}={value}", f"      {purpose}{takes}", ""]
     return "\n".join(textwrap.fill(line, 100, subsequent_indent="      ") for line in lines)
 
 
@@ -99,10 +99,9 @@ def explained(config: Config) -> dict[str, tuple[str, str, str]]:
     for where, part in sections:
         if not dataclasses.is_dataclass(part):
             continue
-        for name, (_, values, text) in fields.explain(type(part)).items():
+        for name, (_, values, purpose) in fields.explain(type(part)).items():
             value = getattr(part, name)
-            said = value if isinstance(value, str) else json.dumps(value)
-            found[where + name] = (said, values, " ".join(text.split()))
+            found[where + name] = (text(value), values, " ".join(purpose.split()))
     return found
 
 
@@ -118,34 +117,39 @@ def from_dict(tree: dict[str, Any], typed: bool = False) -> Config:
         raise ConfigError(str(error)) from None
 
 
-def preset(config: Config) -> Config:
-    """The preset that a configuration names; of a name that there is not, the first one."""
-    known = config.preset in presets.PRESETS
-    return presets.get(config.preset if known else next(iter(presets.PRESETS)))
+def preset(tree: Mapping[str, Any]) -> Config:
+    """The preset that a configuration (of `to_dict`) names; the first one where there is none."""
+    known = tree["preset"] in presets.PRESETS
+    return presets.get(tree["preset"] if known else next(iter(presets.PRESETS)))
 
 
-def changes(config: Config) -> list[dict[str, Any]]:
+def changes(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The settings that differ from the preset: `setting` (its name in `assign`), `value` and
     `preset`.
+
+    Args:
+      tree: of `to_dict`, of an earlier release too.
     """
-    own, base = _flat(to_dict(config)), _flat(to_dict(preset(config)))
+    base = flat(to_dict(preset(tree)))
     return [
-        {"setting": name, "value": value, "preset": base[name]}
-        for name, value in own.items()
-        if value != base[name] and name != "preset"
+        {"setting": name, "value": value, "preset": base.get(name)}
+        for name, value in flat(tree).items()
+        if value != base.get(name) and name != "preset"
     ]
 
 
-def _flat(tree: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        inner = (
-            {f"{name}.{field}": one for field, one in value.items()}
-            if isinstance(value, dict)
-            else {name: value}
-        )
-        flat |= inner
-    return flat
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `to_dict` by the names of settings, such as train.epochs."""
+    return {
+        f"{name}.{field}" if field else name: one
+        for name, value in tree.items()
+        for field, one in (value.items() if isinstance(value, dict) else [("", value)])
+    }
+
+
+def text(value: Any) -> str:
+    """The value of a setting as `assign` takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def read(path: str) -> Config:

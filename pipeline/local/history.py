@@ -16,6 +16,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.compiler import constants
 
 from components import files
+from components.example_gen import ingest_summary
 
 # Custom properties of a run's context: its settings as JSON, the commit or release of its code.
 SETTINGS, CODE = "settings", "code"
@@ -147,7 +148,7 @@ def pushed(store: ml_metadata.MetadataStore, version: str, directory: str) -> ml
         one
         for one in store.get_artifacts_by_type("PushedModel")
         if one.custom_properties["pushed_version"].string_value == version
-        and one.custom_properties["pushed_destination"].string_value.startswith(directory)
+        and os.path.dirname(one.custom_properties["pushed_destination"].string_value) == directory
     ]
     return max(found, key=lambda one: one.id, default=None)
 
@@ -179,7 +180,8 @@ def _makers(store: ml_metadata.MetadataStore, artifact: int) -> Sequence[mlmd.Ex
 def unused(
     store: ml_metadata.MetadataStore, pipeline: str, keep: int, folder: str
 ) -> list[mlmd.Artifact]:
-    """Artifacts that neither the newest runs nor the pushed versions that are there come from.
+    """Artifacts with files that neither the newest runs nor the pushed versions that are there
+    come from.
 
     Args:
       pipeline: whose runs are looked at.
@@ -194,7 +196,8 @@ def unused(
             kept |= {one.id for origin in origins for one in origin.artifacts.values()}
             kept |= _ids(store, (origin.execution.id for origin in origins))
     every = _ids(store, (node.execution for run in found for node in run.nodes.values()))
-    return store.get_artifacts_by_id(sorted(every - kept))
+    rest = store.get_artifacts_by_id(sorted(every - kept))
+    return [one for one in rest if files.is_dir(one.uri)]
 
 
 def _ids(store: ml_metadata.MetadataStore, executions: Iterable[int]) -> set[int]:
@@ -246,12 +249,13 @@ def lineage(store: ml_metadata.MetadataStore, artifact: int) -> dict[str, Any]:
         if one
     }
     examples = judged["examples"]
-    summary = os.path.join(examples.uri, "summary.json")
+    # It may have been pruned.
+    there = files.is_file(os.path.join(examples.uri, ingest_summary.SUMMARY))
     return {
         "data": {
             "fingerprint": fingerprint(examples),
             "images": images(examples),
-            "spans": json.loads(files.read(summary))["spans"] if files.is_file(summary) else [],
+            "spans": ingest_summary.read_summary(examples.uri)["spans"] if there else [],
         },
         "parents": {name: version for name, version in parents.items() if version},
         "settings": json.loads(runs_of["Trainer"].custom_properties[SETTINGS].string_value or "{}"),

@@ -78,7 +78,7 @@ class Made:
             fingerprint="abc",
             settings={
                 "config": to_dict(self.config),
-                "changed": changes(self.config),
+                "changed": changes(to_dict(self.config)),
                 "commands": [{"title": "Serve", "command": "python -m serving.server"}],
             },
             seconds=[{"node": "Trainer", "seconds": 12.5, "state": "done"}],

@@ -2,11 +2,16 @@
 
 import math
 
+import ml_metadata
 import numpy as np
 import pytest
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.report import counting
 from pipeline import runs
+from pipeline.config import options, presets
+from pipeline.config.settings import to_dict
+from pipeline.local import history
 
 
 def test_where_nothing_was_run_it_is_said(tmp_path, capsys):
@@ -36,3 +41,25 @@ def test_models_are_compared_on_the_images_that_both_have_seen(seed):
 def test_equal_models_are_not_told_apart():
     same = {("a.jpg", 0): True, ("b.jpg", 0): False}
     assert counting.paired(same, same) == (0, 0, 2, 1.0)
+
+
+def test_settings_of_an_earlier_release_are_shown():
+    tree = to_dict(presets.get("cifar10"))
+    tree["train"] |= {"epochs": 3, "gone": True}
+    changed = [(one["setting"], one["value"]) for one in options.changes(tree)]
+    assert changed == [("train.epochs", 3), ("train.gone", True)]
+
+
+def test_a_version_is_that_of_its_folder():
+    config = mlmd.ConnectionConfig()
+    config.fake_database.SetInParent()
+    store = ml_metadata.MetadataStore(config)
+    kind = store.put_artifact_type(mlmd.ArtifactType(name="PushedModel"))
+    for folder in ("/serving/resnet", "/serving/resnet-2"):
+        artifact = mlmd.Artifact(type_id=kind, uri=f"/artifacts{folder}")
+        artifact.custom_properties["pushed_version"].string_value = "17"
+        artifact.custom_properties["pushed_destination"].string_value = f"{folder}/17"
+        store.put_artifacts([artifact])
+    assert history.pushed(store, "17", "/serving/resnet").uri == "/artifacts/serving/resnet"
+    assert history.pushed(store, "17", "/serving/resnet-2").uri == "/artifacts/serving/resnet-2"
+    assert history.pushed(store, "17", "/serving") is None

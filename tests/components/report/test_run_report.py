@@ -22,6 +22,7 @@ from components.report import charts, component, drawing, gallery, rendering
 from models.settings import Transform
 from pipeline.config import commands, options, presets
 from pipeline.config.options import assign
+from pipeline.config.settings import to_dict
 from pipeline.local_runner import parse
 from tests.helpers.reports import Made
 
@@ -338,7 +339,7 @@ def test_the_command_of_a_run_makes_its_configuration(settings):
 
 def test_a_configuration_of_no_preset_is_compared_with_the_first():
     config = assign(presets.get("imagenet"), ["preset=mine"])
-    changed = {one["setting"]: one["preset"] for one in options.changes(config)}
+    changed = {one["setting"]: one["preset"] for one in options.changes(to_dict(config))}
     assert changed["model.depth"] == presets.get("digits").model.depth
 
 
