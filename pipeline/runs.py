@@ -29,6 +29,7 @@ from pipeline import local_runner
 from pipeline.config import options
 from pipeline.config.paths import Paths
 from pipeline.config.settings import Config, ConfigError
+from serving.compat import quiet
 
 if TYPE_CHECKING:
     import ml_metadata
@@ -75,6 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     # What is read by a program, or scrolls, is not cut.
     console.width = max(console.width, _WIDTH)
+    # TensorFlow talks while it is imported, and what follows needs it.
+    with quiet.stderr():
+        import pipeline.config.metadata
+        import pipeline.local.history  # noqa: F401
     try:
         args.ask(args, console)
     except ConfigError as error:
